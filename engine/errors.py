@@ -1,0 +1,57 @@
+"""Every error of the engine's own, in one tree.
+
+EngineError
+├── ConfigError      wrong usage or configuration; the command line ends with 2
+├── RecordError      an annotation that contradicts its record (a specialist's or filter's fault)
+├── ImageError       an image that can't be used; its item is quarantined under `kind`
+├── OutputError      an output folder that can't be used: another configuration's, locked, full
+└── RunError         a run that can't go on
+
+A message says what was expected, what came, which thing, and what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class EngineError(Exception):
+    """Something went wrong that the engine can explain."""
+
+
+class ConfigError(EngineError):
+    """Wrong usage or configuration, found before anything heavy starts."""
+
+
+class RecordError(EngineError):
+    """An annotation or decision that contradicts the record it is for."""
+
+
+class ImageError(EngineError):
+    """An image that can't be used. `kind` is a word one can group by."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(kind, message)
+        self.kind = kind
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class OutputError(EngineError):
+    """An output folder that can't be used."""
+
+
+class RunError(EngineError):
+    """A run that can't go on."""
+
+
+def is_no_space(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, says that a disk or quota is full."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        seen = seen.__cause__
+    return False

@@ -1,0 +1,53 @@
+"""What a specialist and a filter are. Both are plain Python: callable in a notebook without Ray.
+
+A component is a dataclass whose fields are its parameters (annotated with Pydantic constraints, so that the YAML is
+checked against them); the pipeline builds it on the driver and pickles it to the workers. A field called
+`vocabulary` receives the pipeline's vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from engine.records import AnyAnnotation, Decision, Record
+
+Image: TypeAlias = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A decoded image, [height, width, 3] RGB, upright and read-only, and its record so far."""
+
+    image: Image
+    record: Record
+
+
+class Specialist(Protocol):
+    """Annotates images. `name` is the source key that its annotations carry; `licence` covers code and weights."""
+
+    name: str
+    licence: ClassVar[str]
+
+    @property
+    def version(self) -> str:
+        """A word that changes when the answers may: the digest of code and weights (`engine.versions.digest_of`)."""
+
+    def setup(self) -> None:
+        """Loads the weights; called once, in the worker, with one native thread to use per CPU that it was given."""
+
+    def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation]]:
+        """The new annotations of each sample, in the batch's order. Ids come from `sample.record.ids(self.name)`."""
+
+
+class Filter(Protocol):
+    """Decides which annotations stand. A frozen dataclass of thresholds; `name` is what its decisions carry."""
+
+    name: str
+
+    def decide(self, record: Record) -> Iterable[Decision]:
+        """Decisions about `record.standing`: what an earlier filter turned down is settled."""

@@ -1,0 +1,324 @@
+"""The annotation data model: what is known of one image, and who said so.
+
+Specialists append annotations, filters and merges append decisions, nothing is edited or removed.
+The dataclasses mirror the Arrow columns of `engine.schema` one to one. Coordinates are pixels of the upright
+image (EXIF orientation applied), x to the right, y down, boxes as (x0, y0, x1, y1) with x1, y1 exclusive edges.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeAlias, get_args
+
+from engine.errors import RecordError
+
+Detail = Literal["brief", "detailed", "more_detailed"]
+Kind = Literal["object", "text", "proposal"]
+Action = Literal["reject", "supersede", "keep", "add"]
+Box: TypeAlias = tuple[float, float, float, float]
+Quad: TypeAlias = tuple[float, float, float, float, float, float, float, float]
+
+DETAILS: tuple[Detail, ...] = get_args(Detail)
+KINDS: tuple[Kind, ...] = get_args(Kind)
+ACTIONS: tuple[Action, ...] = get_args(Action)
+
+
+def digest16(data: bytes) -> bytes:
+    """The 16-byte BLAKE2b hash that ids are made of."""
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class ItemError:
+    """Why an item is in quarantine: the stage it failed in, a word to group by, and a sentence for a person."""
+
+    stage: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One input of the image set, read or not. `width`, `height` are upright; `content_id` is null when unread."""
+
+    item_id: bytes
+    uri: str
+    content_id: bytes | None = None
+    duplicate_of: bytes | None = None
+    width: int | None = None
+    height: int | None = None
+    dataset: str | None = None
+    licence: str | None = None
+    labels: tuple[str, ...] = ()
+    error: ItemError | None = None
+
+    @staticmethod
+    def id_of(uri: str) -> bytes:
+        return digest16(uri.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a source says of its own certainty; null where it says nothing. Not comparable between sources."""
+
+    label: float | None = None
+    phrase: float | None = None
+    box: float | None = None
+    mask: float | None = None
+    calibrated: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise RecordError(f"score {name!r} must be a finite number or None, not {value!r}")
+
+
+NO_SCORES = Scores()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotation:
+    """What every annotation has. `id` is unique within its image over all rounds; `derived_from` are such ids."""
+
+    id: str
+    source: str
+    derived_from: tuple[str, ...] = ()
+    scores: Scores = NO_SCORES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Text(Annotation):
+    """A text about the whole image, at one of three granularities."""
+
+    text: str
+    detail: Detail
+
+    def __post_init__(self) -> None:
+        _one_of("detail", self.detail, DETAILS, self.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Region(Annotation):
+    """A part of the image. Coordinates are kept as float32, so that they come back from Arrow unchanged.
+
+    `raw_label` is the category in the source's own word, `label` the vocabulary's; `text` is what a region of kind
+    "text" says; `description` is a phrase or sentence about the region. `quad` holds four corners clockwise from the
+    text's own top left: (x0, y0, ..., x3, y3).
+    """
+
+    kind: Kind
+    box: Box
+    quad: Quad | None = None
+    raw_label: str | None = None
+    label: str | None = None
+    text: str | None = None
+    description: str | None = None
+
+    def __post_init__(self) -> None:
+        _one_of("kind", self.kind, KINDS, self.id)
+        object.__setattr__(self, "box", _float32(self.box, 4, "box", self.id))
+        x0, y0, x1, y1 = self.box
+        if x1 < x0 or y1 < y0:
+            raise RecordError(f"region {self.id}: a box is (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, not {self.box}")
+        if self.quad is not None:
+            object.__setattr__(self, "quad", _float32(self.quad, 8, "quad", self.id))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask(Annotation):
+    """A region's pixels, exactly: COCO compressed run-length `counts` over `size` (height, width) of the image."""
+
+    region_id: str
+    size: tuple[int, int]
+    counts: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Triplet(Annotation):
+    """A phrase, the characters [start, stop) of a text, and the regions that it names."""
+
+    text_id: str
+    start: int
+    stop: int
+    region_ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start < self.stop:
+            raise RecordError(f"triplet {self.id}: a span is 0 <= start < stop, not [{self.start}, {self.stop})")
+
+
+AnyAnnotation: TypeAlias = Text | Region | Mask | Triplet
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What a filter or a merge rule (`by`) says of an annotation, and the value that it measured.
+
+    `threshold` is what the value was held against, `against` the annotation that was preferred, where there is one.
+    """
+
+    annotation_id: str
+    action: Action
+    by: str
+    reason: str
+    value: float | None = None
+    threshold: float | None = None
+    against: str | None = None
+    round: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("action", self.action, ACTIONS, self.annotation_id)
+
+
+@dataclass(frozen=True)
+class Record:
+    """All that is known of one item. `error` is set when annotating it failed; it then has no annotations."""
+
+    item: Item
+    texts: tuple[Text, ...] = ()
+    regions: tuple[Region, ...] = ()
+    masks: tuple[Mask, ...] = ()
+    triplets: tuple[Triplet, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    error: ItemError | None = None
+    round: int = 0
+
+    def annotations(self) -> Iterator[AnyAnnotation]:
+        yield from self.texts
+        yield from self.regions
+        yield from self.masks
+        yield from self.triplets
+
+    def ids(self, source: str) -> Iterator[str]:
+        """Fresh annotation ids for `source`, "round.source.number", going on after those that it already has."""
+        number = sum(1 for annotation in self.annotations() if annotation.source == source)
+        while True:
+            yield f"{self.round}.{source}.{number}"
+            number += 1
+
+    def append(self, annotations: Iterable[AnyAnnotation]) -> Record:
+        """This record and `annotations`. Raises RecordError for an id that repeats or a reference to nothing."""
+        new = tuple(annotations)
+        result = dataclasses.replace(
+            self,
+            texts=self.texts + tuple(a for a in new if isinstance(a, Text)),
+            regions=self.regions + tuple(a for a in new if isinstance(a, Region)),
+            masks=self.masks + tuple(a for a in new if isinstance(a, Mask)),
+            triplets=self.triplets + tuple(a for a in new if isinstance(a, Triplet)),
+        )
+        _check_ids(new, self)
+        _check_references(new, result)
+        return result
+
+    def decide(self, decisions: Iterable[Decision]) -> Record:
+        """This record and `decisions`. Raises RecordError for a decision about an annotation that isn't there."""
+        new = tuple(decisions)
+        for decision in new:
+            if decision.annotation_id not in self.by_id:
+                raise RecordError(f"{decision.by} decided on annotation {decision.annotation_id}, which isn't there")
+        return dataclasses.replace(self, decisions=self.decisions + new) if new else self
+
+    @cached_property
+    def by_id(self) -> dict[str, AnyAnnotation]:
+        return {annotation.id: annotation for annotation in self.annotations()}
+
+    @cached_property
+    def fallen(self) -> frozenset[str]:
+        """Ids of the annotations that a decision rejects or supersedes."""
+        return frozenset(d.annotation_id for d in self.decisions if d.action in ("reject", "supersede"))
+
+    @cached_property
+    def standing(self) -> Record:
+        """This record with only the annotations that stand; the decisions are kept."""
+        if not self.fallen:
+            return self
+        return dataclasses.replace(
+            self,
+            texts=tuple(a for a in self.texts if a.id not in self.fallen),
+            regions=tuple(a for a in self.regions if a.id not in self.fallen),
+            masks=tuple(a for a in self.masks if a.id not in self.fallen),
+            triplets=tuple(a for a in self.triplets if a.id not in self.fallen),
+        )
+
+
+def cascade(record: Record) -> list[Decision]:
+    """Decisions for what can't stand alone: a mask falls with its region, a triplet with its text, or when none of
+    its regions stands."""
+    fallen = record.fallen
+    if not fallen:
+        return []
+    stands = record.standing
+
+    def reject(annotation: AnyAnnotation, reason: str, cause: str | None = None) -> Decision:
+        return Decision(
+            annotation_id=annotation.id,
+            action="reject",
+            by="cascade",
+            reason=reason,
+            against=cause,
+            round=record.round,
+        )
+
+    masks = [reject(m, "region_fell", m.region_id) for m in stands.masks if m.region_id in fallen]
+    by_text = [reject(t, "text_fell", t.text_id) for t in stands.triplets if t.text_id in fallen]
+    by_regions = [
+        reject(t, "regions_fell")
+        for t in stands.triplets
+        if t.text_id not in fallen and t.region_ids and fallen.issuperset(t.region_ids)
+    ]
+    return masks + by_text + by_regions
+
+
+def _one_of(field: str, value: str, allowed: tuple[str, ...], annotation_id: str) -> None:
+    if value not in allowed:
+        raise RecordError(f"annotation {annotation_id}: {field} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def _float32(values: tuple[float, ...], length: int, field: str, annotation_id: str) -> tuple[float, ...]:
+    if len(values) != length or not all(map(math.isfinite, values)):
+        raise RecordError(f"region {annotation_id}: {field} must be {length} finite numbers, not {values!r}")
+    return tuple(array("f", values))
+
+
+def _check_ids(new: tuple[AnyAnnotation, ...], before: Record) -> None:
+    seen = set(before.by_id)
+    for annotation in new:
+        if annotation.id in seen:
+            raise RecordError(f"{annotation.source} gave annotation id {annotation.id} twice; take ids from record.ids")
+        seen.add(annotation.id)
+
+
+def _check_references(new: tuple[AnyAnnotation, ...], after: Record) -> None:
+    regions = {region.id for region in after.regions}
+    texts = {text.id: text for text in after.texts}
+    for annotation in new:
+        missing = set(annotation.derived_from) - after.by_id.keys()
+        if isinstance(annotation, Mask):
+            missing |= {annotation.region_id} - regions
+            _check_mask_size(annotation, after.item)
+        elif isinstance(annotation, Triplet):
+            missing |= set(annotation.region_ids) - regions
+            text = texts.get(annotation.text_id)
+            if text is None:
+                missing.add(annotation.text_id)
+            elif annotation.stop > len(text.text):
+                raise RecordError(
+                    f"triplet {annotation.id}: span [{annotation.start}, {annotation.stop}) ends behind its text, "
+                    f"which has {len(text.text)} characters"
+                )
+        if missing:
+            raise RecordError(f"annotation {annotation.id} refers to {', '.join(sorted(missing))}, which isn't there")
+
+
+def _check_mask_size(mask: Mask, item: Item) -> None:
+    if item.height is not None and mask.size != (item.height, item.width):
+        raise RecordError(
+            f"mask {mask.id} has size (height, width) {mask.size}, its image {(item.height, item.width)}"
+        )

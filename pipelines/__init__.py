@@ -1,0 +1,1 @@
+"""What runs: YAML pipelines, and the compositions of stages behind `engine run --stage ...`."""
