@@ -1,11 +1,11 @@
 """Every error of the engine's own, in one tree.
 
 EngineError
-├── ConfigError      wrong usage or configuration; the command line ends with 2
+├── ConfigError      wrong usage or configuration (exit code 2)
+├── OutputError      an output folder that can't be used: another configuration's, in use, no run's (exit code 2)
+├── RunError         a run that can't go on: no space, too few resources, workers that keep ending (exit code 3)
 ├── RecordError      an annotation that contradicts its record (a specialist's or filter's fault)
-├── ImageError       an image that can't be used; its item is quarantined under `kind`
-├── OutputError      an output folder that can't be used: another configuration's, locked, full
-└── RunError         a run that can't go on
+└── ImageError       an image that can't be used; its item is quarantined under `kind`
 
 A message says what was expected, what came, which thing, and what to do.
 """
@@ -13,14 +13,19 @@ A message says what was expected, what came, which thing, and what to do.
 from __future__ import annotations
 
 import errno
+from typing import ClassVar
 
 
 class EngineError(Exception):
     """Something went wrong that the engine can explain."""
 
+    exit_code: ClassVar[int] = 3
+
 
 class ConfigError(EngineError):
     """Wrong usage or configuration, found before anything heavy starts."""
+
+    exit_code = 2
 
 
 class RecordError(EngineError):
@@ -41,6 +46,8 @@ class ImageError(EngineError):
 
 class OutputError(EngineError):
     """An output folder that can't be used."""
+
+    exit_code = 2
 
 
 class RunError(EngineError):

@@ -319,6 +319,4 @@ def _check_references(new: tuple[AnyAnnotation, ...], after: Record) -> None:
 
 def _check_mask_size(mask: Mask, item: Item) -> None:
     if item.height is not None and mask.size != (item.height, item.width):
-        raise RecordError(
-            f"mask {mask.id} has size (height, width) {mask.size}, its image {(item.height, item.width)}"
-        )
+        raise RecordError(f"mask {mask.id} has size (height, width) {mask.size}, its image {(item.height, item.width)}")

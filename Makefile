@@ -1,0 +1,43 @@
+# make run: a first dataset from the sample photos.   make test: everything that is checked.
+# Both make a virtual environment in .venv first, if there is none. make clean removes it and the output.
+
+PYTHON ?= python3
+BIN := .venv/bin
+OUT ?= out
+
+.PHONY: run test bench clean
+
+run: .venv/run-ready
+	@echo "== Annotating the sample photos into $(OUT)/ (no download, no GPU; about a minute)"
+	$(BIN)/engine run --stage annotate --out $(OUT)
+
+test: .venv/test-ready
+	@echo "== Style"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	@echo "== Types"
+	$(BIN)/mypy
+	@echo "== Tests (about 5 minutes on two cores)"
+	$(BIN)/python -m pytest
+
+bench: .venv/test-ready
+	$(BIN)/python benchmarks/engine.py
+
+.venv/run-ready: pyproject.toml | .venv/bin/pip
+	@echo "== Installing the engine and its sample photos into .venv (3 to 5 minutes; PyTorch is large)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[samples]'
+	@touch $@
+
+.venv/test-ready: pyproject.toml | .venv/bin/pip
+	@echo "== Installing the engine and what its tests need into .venv (3 to 5 minutes; PyTorch is large)"
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@ .venv/run-ready
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; \
+		sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed; $(PYTHON) is {v[0]}.{v[1]}: make ... PYTHON=python3.11")'
+	@echo "== Making a virtual environment in .venv"
+	$(PYTHON) -m venv .venv
+
+clean:
+	rm -rf .venv $(OUT)

@@ -1,0 +1,146 @@
+"""Annotating: items in, records out, as many as came in. Plain Python; the Ray runner calls it in its workers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from engine.config import Ingest
+from engine.errors import ImageError, RecordError
+from engine.images import decode, read
+from engine.protocols import Filter, Sample, Specialist
+from engine.records import AnyAnnotation, Item, ItemError, Record, cascade
+
+
+@dataclass
+class Tally:
+    """What was done since the last one: for progress and for where the time goes."""
+
+    items: int = 0
+    annotations: int = 0
+    fallen: int = 0
+    quarantined: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, other: Tally) -> None:
+        self.items += other.items
+        self.annotations += other.annotations
+        self.fallen += other.fallen
+        self.quarantined += other.quarantined
+        for name, seconds in other.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    def count(self, records: Iterable[Record]) -> None:
+        for record in records:
+            self.items += 1
+            self.annotations += len(record.by_id)
+            self.fallen += len(record.fallen)
+            self.quarantined += record.error is not None
+
+
+def annotate(
+    items: Sequence[Item],
+    specialists: Sequence[Specialist],
+    filters: Sequence[Filter],
+    ingest: Ingest,
+    seconds: dict[str, float],
+    round: int = 0,
+) -> list[Record]:
+    """The records of `items`, in order: decoded once, through every specialist, decided on by every filter.
+
+    An item that can't be decoded, or on which a specialist or filter raises, comes back with an error and without
+    annotations; the others of its batch are not touched by it. `seconds` gains the time each part took.
+    """
+    done: dict[bytes, Record] = {}
+    samples: list[Sample] = []
+    start = time.perf_counter()
+    for item in items:
+        record = Record(item, error=item.error, round=round)
+        if item.error or item.duplicate_of:
+            done[item.item_id] = record
+            continue
+        try:
+            samples.append(_sample(record, ingest))
+        except ImageError as error:
+            done[item.item_id] = quarantined(record, "decode", error.kind, error.message)
+    start = _lap(seconds, "decode", start)
+    for specialist in specialists:
+        samples = _run(specialist, samples, done)
+        start = _lap(seconds, specialist.name, start)
+    for sample in samples:
+        done[sample.record.item.item_id] = decide(sample.record, filters)
+    _lap(seconds, "filters", start)
+    return [done[item.item_id] for item in items]
+
+
+def decide(record: Record, filters: Sequence[Filter]) -> Record:
+    """`record` with every filter's decisions, each filter seeing what stands after those before it."""
+    for filter_ in filters:
+        try:
+            record = record.decide(filter_.decide(record))
+        except Exception as error:  # a filter's fault on one record must not take its shard along
+            return quarantined(record, filter_.name, "raised", _reason(error))
+    return record.decide(cascade(record))
+
+
+def quarantined(record: Record, stage: str, kind: str, message: str) -> Record:
+    """`record` with an error in place of whatever annotations it had."""
+    # Messages may hold file names that are not valid Unicode, which Arrow turns down.
+    message = message.encode(errors="replace").decode()
+    return Record(record.item, error=ItemError(stage, kind, message[:1000]), round=record.round)
+
+
+def _sample(record: Record, ingest: Ingest) -> Sample:
+    image = decode(read(record.item.uri, max_bytes=ingest.max_bytes), max_pixels=ingest.max_pixels)
+    height, width = image.shape[:2]
+    if (width, height) != (record.item.width, record.item.height):
+        raise ImageError(
+            "changed",
+            f"is {width} x {height} now and was {record.item.width} x {record.item.height} when it was ingested",
+        )
+    return Sample(image, record)
+
+
+def _run(specialist: Specialist, samples: Sequence[Sample], done: dict[bytes, Record]) -> list[Sample]:
+    """The samples with the specialist's annotations; those it fails on go to `done`, in quarantine."""
+    if not samples:
+        return []
+    try:
+        return _extended(specialist, samples)
+    except Exception as error:
+        if len(samples) == 1:
+            record = samples[0].record
+            done[record.item.item_id] = quarantined(record, specialist.name, "raised", _reason(error))
+            return []
+        return [kept for sample in samples for kept in _run(specialist, [sample], done)]
+
+
+def _extended(specialist: Specialist, samples: Sequence[Sample]) -> list[Sample]:
+    answers = [tuple(answer) for answer in specialist.annotate(samples)]
+    if len(answers) != len(samples):
+        raise RecordError(f"{specialist.name} gave {len(answers)} answers for {len(samples)} images")
+    return [
+        replace(sample, record=sample.record.append(_from(specialist, answer)))
+        for sample, answer in zip(samples, answers, strict=True)
+    ]
+
+
+def _from(specialist: Specialist, annotations: Sequence[AnyAnnotation]) -> Sequence[AnyAnnotation]:
+    for annotation in annotations:
+        if annotation.source != specialist.name:
+            raise RecordError(
+                f"annotation {annotation.id} of specialist {specialist.name!r} says its source is "
+                f"{annotation.source!r}; a specialist signs with its own name"
+            )
+    return annotations
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _lap(seconds: dict[str, float], name: str, start: float) -> float:
+    now = time.perf_counter()
+    seconds[name] = seconds.get(name, 0.0) + now - start
+    return now

@@ -1,0 +1,221 @@
+"""The command line. It sits on top: the one module of `engine` that knows the pipelines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.components import Group, installed, load, parameters_of
+from engine.config import Config, load_config
+from engine.dataset import open_dataset
+from engine.errors import ConfigError, EngineError
+from engine.storage import Output
+from pipelines.build import Pipeline, build_pipeline
+from pipelines.samples import sample_photos
+from pipelines.stages import STAGES, Stages
+
+EMBEDDED = Path(sys.modules["pipelines"].__path__[0]) / "embedded.yaml"
+DONE, QUARANTINED, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+app = typer.Typer(
+    help="An open data engine after Florence-2's: photos in, an annotated vision-language dataset out.",
+    epilog="Exit codes: 0 done, 1 done but too many images in quarantine, 2 wrong usage or configuration, 3 failed, "
+    "130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+errors = Console(stderr=True)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="Pipeline YAML. Default: that of --out where there is one, else the embedded pipeline."
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="KEY.PATH=VALUE", help="Change one value of the configuration. Can be repeated."
+    ),
+]
+ImagesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--images",
+        "-i",
+        metavar="PATH",
+        help="Folder, image, .txt list or .parquet manifest. Can be repeated. Default: sample photos.",
+    ),
+]
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="Output folder. A run continues what is there.")]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N images.")]
+
+
+@app.command()
+def run(
+    stage: Annotated[str, typer.Option("--stage", help=f"One of {', '.join(STAGES)}.")] = "annotate",
+    images: ImagesOption = None,
+    out: OutOption = Path("out"),
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    limit: LimitOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start afresh: removes what a run left in --out.")
+    ] = False,
+) -> None:
+    """Run a stage, and first whatever it needs and is missing."""
+    if stage not in STAGES:
+        raise ConfigError(f"--stage {stage}: no such stage; there are {', '.join(STAGES)}")
+    if stage not in Stages.RUNNABLE:
+        raise ConfigError(f"--stage {stage} is not there yet; this version runs {', '.join(Stages.RUNNABLE)}")
+    output = Output(out.absolute())
+    pipeline = _pipeline(config, settings, images, limit, output)
+    summary = Stages(pipeline, output, console).run(stage, overwrite=overwrite)
+    _report(summary, stage, out)
+    share, allowed = _quarantined(summary) / max(summary["items"], 1), pipeline.config.run.max_quarantined
+    if share > allowed:
+        message = f"{share:.1%} of the images are quarantined, more than run.max_quarantined, {allowed:.1%}."
+        errors.print(message, style="yellow", highlight=False)
+        raise typer.Exit(QUARANTINED)
+
+
+@app.command("specialists")
+def specialists_() -> None:
+    """List the installed specialists: what they do, their licences and parameters."""
+    _describe("specialists")
+
+
+@app.command("filters")
+def filters_() -> None:
+    """List the installed filters: what they do and their thresholds."""
+    _describe("filters")
+
+
+@app.command("config")
+def config_(
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of configurations instead.")] = False,
+) -> None:
+    """Print the resolved configuration as YAML: a file to edit and to give to --config."""
+    if schema:
+        print(json.dumps(_schema(), indent=2))
+        return
+    resolved = load_config(config or EMBEDDED, settings or ())
+    build_pipeline(resolved)
+    print(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+
+
+@app.command()
+def show(
+    out: Annotated[Path, typer.Argument(help="Output folder of a run.")],
+    image: Annotated[str, typer.Argument(help="An image: its id, its path, or the end of its path.")],
+    save: Annotated[Path | None, typer.Option("--save", help="Draw boxes, quads and masks into this picture.")] = None,
+    fallen: Annotated[bool, typer.Option("--fallen", help="Draw what fell, too, in grey.")] = False,
+) -> None:
+    """Show one image: every annotation, who made it, what stands, what fell and why."""
+    from engine.draw import draw
+    from engine.images import decode, read
+    from engine.show import find_record, print_record
+
+    record = find_record(open_dataset(out), image)
+    print_record(record, console)
+    if save:
+        limits = load_config(Output(out).config).ingest
+        picture = decode(read(record.item.uri, max_bytes=limits.max_bytes), max_pixels=limits.max_pixels)
+        try:
+            draw(picture, record, fallen=fallen).save(save)
+        except ValueError as error:
+            raise ConfigError(f"--save {save}: {error}") from error
+        console.print(f"Drawn into {save}", highlight=False)
+
+
+def main() -> None:
+    """The `engine` command: errors that the engine can explain end in a sentence, not in a traceback."""
+    try:
+        app()
+    except EngineError as error:
+        errors.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        words = " ".join(word if word.isalnum() else repr(word) for word in sys.argv[1:] if word != "--overwrite")
+        errors.print(Text(f"Stopped. What is done is safe; to go on: engine {words}"), soft_wrap=True)
+        sys.exit(INTERRUPTED)
+
+
+def _pipeline(
+    config: Path | None, settings: list[str] | None, images: list[str] | None, limit: int | None, output: Output
+) -> Pipeline:
+    overrides: dict[str, Any] = {}
+    if images:
+        overrides["ingest.images"] = [os.path.abspath(path) for path in images]
+    if limit:
+        overrides["ingest.limit"] = limit
+    path = config or (output.config if output.config.exists() else EMBEDDED)
+    resolved = load_config(path, settings or (), overrides)
+    if not resolved.ingest.images:
+        ingest = resolved.ingest.model_copy(update={"images": sample_photos()})
+        resolved = resolved.model_copy(update={"ingest": ingest})
+    return build_pipeline(resolved)
+
+
+def _quarantined(summary: dict[str, Any]) -> int:
+    if "errors" in summary:
+        return sum(summary["errors"].values())
+    return sum(count for kinds in summary["quarantined"].values() for count in kinds.values())
+
+
+def _report(summary: dict[str, Any], stage: str, out: Path) -> None:
+    """The short table at the end: what was found, what fell and why, and where it is."""
+    if stage != "ingest":
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for name, justify in (("source", "left"), ("kind", "left"), ("made", "right"), ("standing", "right")):
+            table.add_column(name, justify=justify)  # type: ignore[arg-type]
+        for source, kinds in summary["annotations"].items():
+            for kind, count in kinds.items():
+                table.add_row(source, kind, str(count["made"]), str(count["standing"]))
+        console.print(table)
+        for by, reasons in summary["fallen"].items():
+            falls = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+            console.print(f"turned down by {by}: {falls}", highlight=False)
+    quarantined = _quarantined(summary)
+    console.print(f"{summary['items']} images, {quarantined} quarantined", highlight=False)
+    where = out / "images" if stage == "ingest" else out / "round-0"
+    console.print(f"In {where}. One image: engine show {out} NAME --save picture.png", highlight=False, soft_wrap=True)
+
+
+def _describe(group: Group) -> None:
+    for name in installed(group):
+        component = load(group, name, where=group)
+        licence = f" ({component.licence})" if hasattr(component, "licence") else ""
+        summary = (component.__doc__ or "").strip().splitlines()[0]
+        console.print(Text.assemble((name, "bold"), licence, f"\n  {summary}"), soft_wrap=True)
+        for parameter, field in parameters_of(component).model_fields.items():
+            about = f"  {field.description}" if field.description else ""
+            console.print(
+                Text(f"    {parameter} = {field.get_default(call_default_factory=True)!r}{about}"), soft_wrap=True
+            )
+
+
+def _schema() -> dict[str, Any]:
+    """The JSON schema of a configuration, with the parameters of every installed component."""
+    schema = Config.model_json_schema()
+    for group in ("specialists", "filters"):
+        variants = []
+        for name in installed(group):
+            parameters = parameters_of(load(group, name, where=group)).model_json_schema()
+            parameters["properties"] = {"use": {"const": name}, **parameters.get("properties", {})}
+            variants.append(parameters | {"title": name})
+        schema["properties"][group]["additionalProperties"] = {"anyOf": [*variants, {"type": "null"}]}
+    return schema

@@ -1,0 +1,156 @@
+"""The configuration: YAML, checked before anything heavy starts. An unknown key or wrong type names its path."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from engine.errors import ConfigError
+from engine.vocabulary import ClassEntry, Vocabulary
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Ingest(_Section):
+    """Which images, and how they are read."""
+
+    images: tuple[str, ...] = Field(
+        (), description="folders, images, .txt lists, .parquet manifests; none: the samples"
+    )
+    limit: int | None = Field(None, ge=1, description="take only the first N images of the set")
+    shard_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="images a shard; auto: 1/64 of the partition, at least 4 and at most 1024"
+    )
+    partition_size: int = Field(1_000_000, ge=1, description="images a partition")
+    max_pixels: int = Field(200_000_000, ge=1, description="a larger image is turned down before it is decoded")
+    max_bytes: int = Field(256_000_000, ge=1, description="a larger file is not read")
+
+
+class Run(_Section):
+    """How the work is spread, guarded and watched. Nothing here changes an annotation."""
+
+    address: str = Field("local", description="local: a Ray of the run's own; auto or an address: an existing cluster")
+    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto", description="workers; auto: as many as the resources allow"
+    )
+    cpus_per_worker: float = Field(1, gt=0, description="CPUs, and native threads, of each worker")
+    gpus_per_worker: float = Field(0, ge=0, description="GPUs of each worker; fractions share one")
+    memory_mb_per_worker: int = Field(1500, ge=1, description="memory that each worker may need; bounds how many start")
+    batch_size: int = Field(1, ge=1, description="images handed to a specialist together")
+    item_seconds: float = Field(180, gt=0, description="time limit for one image; whoever outlasts it is quarantined")
+    attempts: int = Field(2, ge=1, description="how often an image may end its worker before it is quarantined")
+    max_quarantined: float = Field(
+        0.05, ge=0, le=1, description="a larger share of quarantined images ends with code 1"
+    )
+    min_free_mb: int = Field(200, ge=0, description="free space in the output folder below which a run does not start")
+
+
+Parameters = dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Config(_Section):
+    """A pipeline: what is read, who annotates, who decides, and how it runs. Order is the order of work."""
+
+    ingest: Ingest = Ingest()
+    vocabulary: Vocabulary = Vocabulary()
+    specialists: dict[str, Parameters | None] = Field(
+        {}, description="source key -> `use` (an installed specialist, see `engine specialists`) and its parameters"
+    )
+    filters: dict[str, Parameters | None] = Field(
+        {}, description="filter key -> `use` (an installed filter, see `engine filters`) and its thresholds"
+    )
+    run: Run = Run()
+
+
+def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> Config:
+    """The YAML at `path`, with `overrides` (key path -> value) and then `settings` ("key.path=YAML value") over it.
+
+    Raises ConfigError, which names the file and the path of each key at fault.
+    """
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read the configuration {path}: {error}") from error
+    try:
+        document = yaml.load(text, _UniqueKeyLoader) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise ConfigError(
+            f"{path} must be a mapping (ingest, specialists, filters, ...), not a {type(document).__name__}"
+        )
+    for key_path, value in (overrides or {}).items():
+        _assign(document, key_path, value)
+    for setting in settings:
+        _assign(document, *_parsed(setting))
+    return validated(Config, document, where=str(path))
+
+
+def validated(model: type[Model], values: Any, *, where: str, prefix: str = "") -> Model:
+    """`values` as `model`, or a ConfigError with a line for each fault: its path, what was expected, what came."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [_fault(fault, prefix, model) for fault in error.errors()]
+        raise ConfigError("\n".join([f"{where}: {len(lines)} fault(s)", *lines])) from None
+
+
+def _fault(fault: Any, prefix: str, model: type[BaseModel]) -> str:
+    path = ".".join([*([prefix] if prefix else []), *map(str, fault["loc"])])
+    if fault["type"] == "extra_forbidden":
+        section = _section(model, fault["loc"][:-1])
+        return f"  {path}: unknown key; known here: {', '.join(section.model_fields) or 'none'}"
+    return f"  {path or 'the configuration'}: {fault['msg']}, not {fault['input']!r}"
+
+
+def _section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel]:
+    """The model that `path` leads to, as far as it passes through sections."""
+    for key in path:
+        field = model.model_fields.get(str(key))
+        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+        elif str(key) not in model.model_fields:
+            model = ClassEntry  # the only section inside a mapping: vocabulary.classes.NAME
+    return model
+
+
+def _parsed(setting: str) -> tuple[str, Any]:
+    key_path, equals, value = setting.partition("=")
+    if not equals or not all(key_path.split(".")):
+        raise ConfigError(f"--set takes key.path=value, such as run.workers=2, not {setting!r}")
+    try:
+        return key_path, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {setting}: the value is not valid YAML: {error}") from error
+
+
+def _assign(document: dict[str, Any], key_path: str, value: Any) -> None:
+    *sections, last = key_path.split(".")
+    target: Any = document
+    for depth, key in enumerate(sections, 1):
+        if target.get(key) is None:
+            target[key] = {}
+        target = target[key]
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {key_path}: {'.'.join(sections[:depth])} is a value, not a section")
+    target[last] = value
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """SafeLoader silently keeps the last of two equal keys; a threshold must not vanish like that."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)

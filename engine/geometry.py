@@ -1,0 +1,78 @@
+"""Areas and overlaps of boxes, boxes around quads, and masks to and from COCO's run lengths.
+
+Pixels of the upright image, boxes as (x0, y0, x1, y1) with x1, y1 exclusive edges; see `engine.records`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from pycocotools import mask as coco
+
+from engine.errors import RecordError
+from engine.records import Box, Mask, Quad
+
+MaskArray = npt.NDArray[np.bool_]
+
+
+def area(box: Box) -> float:
+    """Square pixels; 0 for a box without width or height."""
+    x0, y0, x1, y1 = box
+    return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
+
+
+def iou(a: Box, b: Box) -> float:
+    """Intersection over union; 0 where the union has no area."""
+    inter = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    return inter / (area(a) + area(b) - inter) if inter else 0.0
+
+
+def clip(box: Box, width: float, height: float) -> Box:
+    """The part of `box` inside the image; a box outside becomes one without area on the image's edge."""
+    x0, y0, x1, y1 = box
+    return min(max(x0, 0.0), width), min(max(y0, 0.0), height), min(max(x1, 0.0), width), min(max(y1, 0.0), height)
+
+
+def inside_fraction(box: Box, width: float, height: float) -> float:
+    """The share of the box's area inside the image, in [0, 1]; for a line its length counts, for a point its place."""
+    x0, y0, x1, y1 = box
+    return _inside(x0, x1, width) * _inside(y0, y1, height)
+
+
+def quad_box(quad: Quad) -> Box:
+    """The smallest box around four corners."""
+    xs, ys = quad[0::2], quad[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def encode_mask(mask: MaskArray) -> bytes:
+    """COCO compressed run lengths, as in `Mask.counts`, of a mask [height, width]."""
+    counts: bytes = coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+    return counts
+
+
+def decode_mask(mask: Mask) -> MaskArray:
+    """The mask's pixels, [height, width]. Raises RecordError when its counts aren't those of a mask of its size."""
+    try:
+        pixels: npt.NDArray[np.uint8] = coco.decode(_run_lengths(mask))
+        # Behind runs that end early pycocotools leaves memory as it finds it, without a word.
+        if encode_mask(pixels != 0) != mask.counts:
+            raise ValueError("the runs end early")
+    except ValueError as error:
+        raise RecordError(f"mask {mask.id}: counts are no COCO run lengths of size {mask.size}: {error}") from error
+    return pixels.astype(bool)
+
+
+def mask_area(mask: Mask) -> int:
+    """Pixels in the mask, without decoding it."""
+    return int(coco.area(_run_lengths(mask)))
+
+
+def _inside(start: float, stop: float, size: float) -> float:
+    if start == stop:
+        return float(0 <= start <= size)
+    return max(min(stop, size) - max(start, 0.0), 0.0) / (stop - start)
+
+
+def _run_lengths(mask: Mask) -> dict[str, object]:
+    return {"size": list(mask.size), "counts": mask.counts}

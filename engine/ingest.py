@@ -1,0 +1,153 @@
+"""Ingest: every input becomes an item, read or not. Each file is read once, for its hash and its header.
+
+Two passes: the first reads, shard by shard; the second finds the exact duplicates over the column of hashes alone
+(32 bytes an item in memory) and rewrites the shards that have some. A killed ingest, run again, gives the same files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.config import Ingest
+from engine.errors import ImageError
+from engine.images import probe, read
+from engine.listing import Entry, Listing
+from engine.records import Item, ItemError, digest16
+from engine.storage import Output, ShardId, read_items, write_items, write_json
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Partition:
+    """At most a million items, in shards of `shard_size`; the last one may be shorter."""
+
+    number: int
+    items: int
+    shard_size: int
+
+    def shards(self) -> list[ShardId]:
+        return [ShardId(self.number, n) for n in range(-(-self.items // self.shard_size))]
+
+
+def ingest(output: Output, config: Ingest, digest: str, progress: Callable[[int], None]) -> dict[str, Any]:
+    """Writes the manifest and returns what manifest.json says. `progress` gets the number of items done since.
+
+    Raises ConfigError when an image set can't be listed or holds no image.
+    """
+    listing = Listing(config.images)
+    listed = hashlib.sha256()
+    partitions = []
+    with ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:
+        for number, entries in enumerate(chunks(islice(listing, config.limit), config.partition_size)):
+            partition = Partition(number, len(entries), shard_size(len(entries), config))
+            _update(listed, entries)
+            for shard, group in zip(partition.shards(), chunks(entries, partition.shard_size), strict=True):
+                _write_shard(output, shard, group, lambda entry: item_of(entry, config), pool)
+                progress(len(group))
+            partitions.append(partition)
+    shards = [shard for partition in partitions for shard in partition.shards()]
+    duplicates, errors = _mark_duplicates(output, shards)
+    summary = {
+        "digest": digest,
+        "listed": listed.hexdigest()[:12],
+        "items": sum(partition.items for partition in partitions),
+        "duplicates": duplicates,
+        "errors": dict(sorted(errors.items())),
+        "skipped": dict(sorted(listing.skipped.items())),
+        "repeated": listing.repeated,
+        "partitions": [{"items": p.items, "shard_size": p.shard_size, "shards": len(p.shards())} for p in partitions],
+    }
+    write_json(output.manifest, summary)
+    return summary
+
+
+def listed_digest(config: Ingest) -> str:
+    """What `listed` in manifest.json would be for the image set as it is now: 12 hex digits over its URIs."""
+    listed = hashlib.sha256()
+    _update(listed, islice(Listing(config.images), config.limit))
+    return listed.hexdigest()[:12]
+
+
+def item_of(entry: Entry, config: Ingest) -> Item:
+    """The item of one input; what can't be read becomes its error."""
+    item = Item(
+        Item.id_of(entry.uri), entry.uri, dataset=entry.dataset, licence=entry.licence, labels=tuple(entry.labels)
+    )
+    try:
+        data = read(entry.uri, max_bytes=config.max_bytes)
+        item = replace(item, content_id=digest16(data))
+        width, height = probe(data, max_pixels=config.max_pixels)
+    except ImageError as error:
+        return replace(item, error=ItemError("ingest", error.kind, error.message[:1000]))
+    return replace(item, width=width, height=height)
+
+
+def shard_size(items: int, config: Ingest) -> int:
+    """Small sets get small shards, so that all workers end together and a killed run loses little; large sets get
+    shards that Parquet likes."""
+    return config.shard_size if config.shard_size != "auto" else min(max(-(-items // 64), 4), 1024)
+
+
+def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def _update(listed: hashlib._Hash, entries: Iterable[Entry]) -> None:
+    for entry in entries:
+        listed.update(entry.uri.encode() + b"\n")
+
+
+def _write_shard(
+    output: Output, shard: ShardId, entries: Sequence[Entry], make: Callable[[Entry], Item], pool: ThreadPoolExecutor
+) -> None:
+    if output.items(shard).exists():
+        there = [item.uri for item in read_items(output, shard)]
+        if there == [entry.uri for entry in entries]:
+            return
+    write_items(output, shard, list(pool.map(make, entries)))
+
+
+def _mark_duplicates(output: Output, shards: Sequence[ShardId]) -> tuple[int, Counter[str]]:
+    """Sets `duplicate_of` on every readable item whose bytes an earlier item has.
+
+    Returns the number of duplicates, and of unreadable items by the kind of their error.
+    """
+    ids, of = _duplicates(output, shards)
+    errors: Counter[str] = Counter()
+    start = 0
+    for shard in shards:
+        items = read_items(output, shard)
+        marked = [
+            replace(item, duplicate_of=ids[of[row]].as_py() if row in of else None)
+            for row, item in enumerate(items, start)
+        ]
+        if marked != items:
+            write_items(output, shard, marked)
+        errors.update(item.error.kind for item in items if item.error)
+        start += len(items)
+    return len(of), errors
+
+
+def _duplicates(output: Output, shards: Sequence[ShardId]) -> tuple[pa.ChunkedArray, dict[int, int]]:
+    """The column of item ids, and for each row that is a duplicate the row that it repeats."""
+    columns = ["item_id", "content_id", "error"]
+    table = pa.concat_tables(pq.read_table(output.items(s), columns=columns, partitioning=None) for s in shards)
+    readable = np.flatnonzero(table.column("error").is_null().to_numpy())
+    codes = table.column("content_id").take(readable).combine_chunks().dictionary_encode().indices.to_numpy()
+    first = readable[np.unique(codes, return_index=True)[1]][codes]  # codes count up in order of appearance
+    repeats = first != readable
+    return table.column("item_id"), dict(zip(readable[repeats].tolist(), first[repeats].tolist(), strict=True))

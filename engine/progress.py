@@ -1,0 +1,93 @@
+"""How a run tells a person how it goes: a live line on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+
+from engine.annotate import Tally
+
+PLAIN_EVERY = 10.0  # seconds between plain lines: a log, not a flood
+
+
+class RunProgress:
+    """The progress of one stage over `total` images, `done` of which an earlier run did. A `runner.Watcher`."""
+
+    def __init__(self, console: Console, stage: str, total: int, done: int = 0) -> None:
+        self.console = console
+        self.stage = stage
+        self.total = total
+        self.done = done
+        self.tally = Tally()
+        self.started: float | None = None  # when the first image was handed out: start-up is not speed
+        self.first_image: float | None = None  # seconds from construction to the first annotated image
+        self._born = time.monotonic()
+        self._last_plain = self._born
+        self._live: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> Self:
+        if self.console.is_terminal:
+            self._live = Progress(
+                SpinnerColumn(),
+                TextColumn("[bold]{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[detail]}"),
+                console=self.console,
+                transient=True,
+            )
+            self._task = self._live.add_task(self.stage, total=self.total, completed=self.done, detail="starting")
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live:
+            self._live.stop()
+
+    def workers(self, ready: int, total: int) -> None:
+        self.started = self.started or time.monotonic()
+        self._show(f"{ready} of {total} workers ready", at_once=True)
+
+    def progress(self, tally: Tally) -> None:
+        if tally.items and self.first_image is None:
+            self.first_image = time.monotonic() - self._born
+        if tally.items != self.tally.items:
+            self.tally = tally
+            self._show(self.detail(), at_once=False)
+
+    def warn(self, message: str) -> None:
+        self.console.print(f"! {message}", style="yellow", markup=False, highlight=False)
+
+    @property
+    def images_per_second(self) -> float:
+        elapsed = time.monotonic() - self.started if self.started else 0.0
+        return self.tally.items / elapsed if elapsed else 0.0
+
+    def detail(self) -> str:
+        tally, rate = self.tally, self.images_per_second
+        left = self.total - self.done - tally.items
+        eta = f"{_duration(left / rate)} left" if rate else "?"
+        parts = [f"{rate:.2f} images/s", eta, f"{tally.annotations} annotations", f"{tally.fallen} turned down"]
+        return ", ".join([*parts, f"{tally.quarantined} quarantined"])
+
+    def _show(self, detail: str, at_once: bool) -> None:
+        now = time.monotonic()
+        if self._live:
+            self._live.update(self._task, completed=self.done + self.tally.items, detail=detail)
+        elif at_once or now - self._last_plain >= PLAIN_EVERY:
+            self._last_plain = now
+            line = f"{self.stage}: {self.done + self.tally.items} of {self.total} images; {detail}"
+            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,109 @@
+"""One image: every annotation, who made it, what stands, what fell and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text as Styled
+
+from engine.dataset import Dataset
+from engine.errors import ConfigError
+from engine.records import AnyAnnotation, Decision, Item, Mask, Record, Region, Scores, Text
+from engine.schema import items_from_table
+from engine.storage import Output, ShardId, read_records
+
+
+def find_record(dataset: Dataset, image: str) -> Record:
+    """The record of the one image that `image` means: an id or the beginning of one, a path, or the end of one.
+
+    Raises ConfigError if that is none, or several (named). An image that is not annotated yet has an empty record.
+    """
+    matches = list(_matches(dataset.output, image))
+    if len(matches) != 1:
+        listed = "".join(f"\n  {item.item_id.hex()[:8]}  {item.uri!r}" for _, item in matches[:10])
+        found = f"{len(matches)} images{listed}" if matches else f"none of the images in {dataset.output.root}"
+        raise ConfigError(f"{image!r} means {found}. Give an id, or more of the path.")
+    shard, item = matches[0]
+    if not dataset.output.round(dataset.round).decisions(shard).exists():
+        return Record(item)
+    records = read_records(dataset.output, dataset.round, shard)
+    return next(record for record in records if record.item.item_id == item.item_id)
+
+
+def print_record(record: Record, console: Console) -> None:
+    """The item, and a table of its annotations: those that stand first."""
+    console.print(_head(record.item, record))
+    if not record.by_id:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("id", "what", "says", "where", "score", ""):
+        table.add_column(name, overflow="fold")
+    fallen = {d.annotation_id: d for d in record.decisions if d.action in ("reject", "supersede")}
+    for annotation in sorted(record.annotations(), key=lambda a: a.id in fallen):
+        decision = fallen.get(annotation.id)
+        table.add_row(*_cells(annotation, decision), style="dim" if decision else "")
+    console.print(table)
+
+
+def _matches(output: Output, image: str) -> Iterator[tuple[ShardId, Item]]:
+    exact = []
+    for shard in output.shards():
+        for item in items_from_table(pq.read_table(output.items(shard), partitioning=None)):
+            if image in (item.item_id.hex(), item.uri):
+                yield shard, item
+                return
+            if item.uri.endswith("/" + image) or (len(image) >= 4 and item.item_id.hex().startswith(image)):
+                exact.append((shard, item))
+    yield from exact
+
+
+def _head(item: Item, record: Record) -> Styled:
+    size = f"{item.width} x {item.height}" if item.width else "size unknown"
+    lines = [f"{item.uri!r}"[1:-1], f"{item.item_id.hex()}, {size}"]
+    lines += [f"{name}: {value}" for name in ("dataset", "licence") if (value := getattr(item, name))]
+    if item.labels:
+        lines.append(f"labels: {', '.join(item.labels)}")
+    if item.duplicate_of:
+        lines.append(f"an exact duplicate of {item.duplicate_of.hex()}, which has the annotations")
+    if error := record.error or item.error:
+        lines.append(f"quarantined in {error.stage}: {error.kind}: {error.message}")
+    if record.by_id:
+        lines.append(f"{len(record.standing.by_id)} of {len(record.by_id)} annotations stand")
+    return Styled("\n".join(lines))
+
+
+def _cells(annotation: AnyAnnotation, decision: Decision | None) -> list[Styled]:
+    """Styled texts, not strings: what an image says must not be read as markup."""
+    what, says, where = _about(annotation)
+    return [Styled(cell) for cell in (annotation.id, what, says, where, _scores(annotation.scores), _verdict(decision))]
+
+
+def _about(annotation: AnyAnnotation) -> tuple[str, str, str]:
+    match annotation:
+        case Region():
+            says = annotation.text if annotation.kind == "text" else annotation.label
+            return annotation.kind, says or "", " ".join(f"{value:.0f}" for value in annotation.box)
+        case Mask():
+            return "mask", "", f"of {annotation.region_id}"
+        case Text():
+            return annotation.detail, annotation.text, ""
+        case _:
+            span = f"{annotation.text_id}[{annotation.start}:{annotation.stop}]"
+            return "triplet", span, ", ".join(annotation.region_ids)
+
+
+def _scores(scores: Scores) -> str:
+    values = ((name, getattr(scores, name)) for name in scores.__slots__)
+    return ", ".join(f"{name} {value:.2f}" for name, value in values if value is not None)
+
+
+def _verdict(decision: Decision | None) -> str:
+    if decision is None:
+        return "stands"
+    measured = "" if decision.value is None else f" {decision.value:.3g}"
+    held = "" if decision.threshold is None else f" against {decision.threshold:g}"
+    rival = f", for {decision.against}" if decision.against else ""
+    return f"{decision.by}: {decision.reason}{measured}{held}{rival}"

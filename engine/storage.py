@@ -1,0 +1,206 @@
+"""Where everything lies in an output folder, and the only place that reads or writes it.
+
+    out/
+      config.yaml                                            the resolved configuration
+      images/part-00000/shard-00000.parquet                  the manifest: one row an item
+      images/manifest.json                                   what ingest found; written last
+      round-0/annotations/part-00000/shard-00000.parquet     immutable
+      round-0/decisions/part-00000/shard-00000.parquet       written last: it says that the shard is done
+      round-0/notes/part-00000/shard-00000                   what a worker has in hand; gone when the shard is done
+      round-0/sources.json, summary.json                     summary.json is written last
+
+Files are written aside and renamed, so that a file that is there is whole, whoever was killed when.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.errors import OutputError
+from engine.records import Item, Record
+from engine.schema import (
+    VERSION,
+    annotations_to_table,
+    decisions_to_table,
+    items_from_table,
+    items_to_table,
+    records_from_tables,
+)
+
+_ASIDE = re.compile(r"\..+\.aside-[0-9a-f]{32}")
+_OURS = re.compile(r"config\.yaml|images|round-\d+|\.lock")
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class ShardId:
+    """A shard's place: its partition and its number there."""
+
+    partition: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"part-{self.partition:05d}/shard-{self.number:05d}"
+
+
+@dataclass(frozen=True)
+class Round:
+    """The files of one round."""
+
+    folder: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.folder.name.removeprefix("round-"))
+
+    @property
+    def sources(self) -> Path:
+        return self.folder / "sources.json"
+
+    @property
+    def summary(self) -> Path:
+        return self.folder / "summary.json"
+
+    def annotations(self, shard: ShardId) -> Path:
+        return self.folder / "annotations" / f"{shard}.parquet"
+
+    def decisions(self, shard: ShardId) -> Path:
+        return self.folder / "decisions" / f"{shard}.parquet"
+
+    def note(self, shard: ShardId) -> Path:
+        return self.folder / "notes" / str(shard)
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output folder. Nothing is created before something is written."""
+
+    root: Path
+
+    @property
+    def config(self) -> Path:
+        return self.root / "config.yaml"
+
+    @property
+    def manifest(self) -> Path:
+        return self.root / "images" / "manifest.json"
+
+    def items(self, shard: ShardId) -> Path:
+        return self.root / "images" / f"{shard}.parquet"
+
+    def round(self, number: int) -> Round:
+        return Round(self.root / f"round-{number}")
+
+    def shards(self) -> Iterator[ShardId]:
+        """The shards of the manifest, in order. Raises OutputError where ingest has not ended."""
+        if not self.manifest.exists():
+            raise OutputError(f"{self.root} has no manifest: nothing was ingested there, or ingest did not end")
+        for number, partition in enumerate(read_json(self.manifest)["partitions"]):
+            yield from (ShardId(number, shard) for shard in range(partition["shards"]))
+
+    def check_ours(self) -> None:
+        """Raises OutputError if the folder holds anything that the engine did not write."""
+        if self.root.exists() and not self.root.is_dir():
+            raise OutputError(f"{self.root} is a file; --out names a folder")
+        if self.root.exists() and not self.config.exists():
+            strangers = sorted(p.name for p in self.root.iterdir() if not _OURS.fullmatch(p.name))
+            if strangers:
+                raise OutputError(
+                    f"{self.root} holds files that are no run's output ({', '.join(strangers[:3])}"
+                    f"{', ...' if len(strangers) > 3 else ''}). Name a new or empty folder with --out."
+                )
+
+    def clear(self) -> None:
+        """Removes what the engine wrote, and nothing else."""
+        self.check_ours()
+        for path in list(self.root.iterdir()) if self.root.exists() else []:
+            if not _OURS.fullmatch(path.name) or path.name == ".lock":
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def sweep(self) -> None:
+        """Removes the files that killed runs left half-written. Only for the holder of the run's lock."""
+        for folder, _, names in os.walk(self.root):
+            for name in names:
+                if _ASIDE.fullmatch(name):
+                    (Path(folder) / name).unlink(missing_ok=True)
+
+
+def read_items(output: Output, shard: ShardId) -> list[Item]:
+    return items_from_table(_read(output.items(shard)))
+
+
+def write_items(output: Output, shard: ShardId, items: Sequence[Item]) -> None:
+    write_table(output.items(shard), items_to_table(items))
+
+
+def read_records(output: Output, round_number: int, shard: ShardId, *, decided: bool = True) -> list[Record]:
+    """A shard's records; without its decisions if `decided` is False."""
+    round_ = output.round(round_number)
+    return records_from_tables(
+        _read(output.items(shard)),
+        _read(round_.annotations(shard)),
+        _read(round_.decisions(shard)) if decided else None,
+        round_number,
+    )
+
+
+def write_annotations(round_: Round, shard: ShardId, records: Sequence[Record], digest: str) -> None:
+    write_table(round_.annotations(shard), annotations_to_table(records), digest)
+
+
+def write_decisions(round_: Round, shard: ShardId, records: Sequence[Record], digest: str) -> None:
+    write_table(round_.decisions(shard), decisions_to_table(records), digest)
+
+
+def write_table(path: Path, table: pa.Table, digest: str = "") -> None:
+    """Writes `table` as Parquet, with the schema's version and the digest of the configuration that made it."""
+    metadata = {"engine.schema": str(VERSION), "engine.digest": digest}
+    aside = _aside(path)
+    pq.write_table(table.replace_schema_metadata(metadata), aside, compression="zstd")
+    os.replace(aside, path)
+
+
+def shard_digest(path: Path) -> str | None:
+    """The digest that a shard was written with; None when it isn't there."""
+    try:
+        metadata = pq.read_schema(path).metadata
+    except FileNotFoundError:
+        return None
+    version = metadata.get(b"engine.schema", b"").decode()
+    if version != str(VERSION):
+        raise OutputError(f"{path} has schema version {version or 'none'}; this engine reads version {VERSION}")
+    return str(metadata[b"engine.digest"].decode())
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    aside = _aside(path)
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
+def _read(path: Path) -> pa.Table:
+    return pq.read_table(path, partitioning=None)
+
+
+def _aside(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f".{path.name}.aside-{uuid.uuid4().hex}")

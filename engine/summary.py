@@ -1,0 +1,89 @@
+"""Counts of a round, read back from what was written: what was found, what stands, what fell and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from engine.storage import Output, Round, ShardId
+
+# What an annotation of each column is called where it is counted; regions are counted by their kind.
+COLUMNS = {"texts": "text", "regions": "region", "masks": "mask", "triplets": "triplet"}
+
+
+def count_round(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, Any]:
+    """Items, quarantine by stage and kind, annotations (made, standing) by source and kind, and falls by filter and
+    reason. Reads column by column and shard by shard; no mask is read."""
+    round_ = output.round(number)
+    items = 0
+    made: Counter[tuple[str, str]] = Counter()
+    fell: Counter[tuple[str, str]] = Counter()
+    falls: Counter[tuple[str, str]] = Counter()
+    quarantine: Counter[tuple[str, str]] = Counter()
+    for shard in shards:
+        errors = pq.read_table(round_.annotations(shard), columns=["error"], partitioning=None).column("error")
+        items += len(errors)
+        quarantine.update((error["stage"], error["kind"]) for error in errors.drop_null().to_pylist())
+        annotations, decisions = _annotations(round_, shard), _decisions(round_, shard)
+        made.update(_pairs(annotations, "source", "kind"))
+        falls.update(_pairs(decisions, "by", "reason"))
+        fell.update(_pairs(annotations.join(decisions, ["row", "id"], join_type="left semi"), "source", "kind"))
+    return {
+        "items": items,
+        "quarantined": _nested(quarantine),
+        "annotations": {
+            source: {
+                kind: {"made": count, "standing": count - fell[source, kind]}
+                for (name, kind), count in sorted(made.items())
+                if name == source
+            }
+            for source in sorted({source for source, _ in made})
+        },
+        "fallen": _nested(falls),
+    }
+
+
+def _annotations(round_: Round, shard: ShardId) -> pa.Table:
+    """row, id, source, kind of every annotation of the shard."""
+    fields = [f"{column}.list.element.{field}" for column in COLUMNS for field in ("id", "source")]
+    table = pq.read_table(round_.annotations(shard), columns=[*fields, "regions.list.element.kind"], partitioning=None)
+    parts = []
+    for column, kind in COLUMNS.items():
+        lists = table.column(column).combine_chunks()
+        values = lists.flatten()
+        kinds = values.field("kind") if column == "regions" else pa.repeat(kind, len(values))
+        rows = pc.list_parent_indices(lists)
+        parts.append(pa.table({"row": rows, "id": values.field("id"), "source": values.field("source"), "kind": kinds}))
+    return pa.concat_tables(parts)
+
+
+def _decisions(round_: Round, shard: ShardId) -> pa.Table:
+    """row, id, by, reason of the decisions by which an annotation of the shard falls."""
+    lists = pq.read_table(round_.decisions(shard), partitioning=None).column("decisions").combine_chunks()
+    values = lists.flatten()
+    table = pa.table(
+        {
+            "row": pc.list_parent_indices(lists),
+            "id": values.field("annotation_id"),
+            "by": values.field("by"),
+            "reason": values.field("reason"),
+        }
+    )
+    return table.filter(pc.is_in(values.field("action"), pa.array(["reject", "supersede"])))
+
+
+def _pairs(table: pa.Table, first: str, second: str) -> dict[tuple[str, str], int]:
+    counts = table.group_by([first, second]).aggregate([([], "count_all")]).to_pylist()
+    return {(row[first], row[second]): row["count_all"] for row in counts}
+
+
+def _nested(counts: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    result: dict[str, dict[str, int]] = {}
+    for (first, second), count in sorted(counts.items()):
+        result.setdefault(first, {})[second] = count
+    return result

@@ -1,0 +1,84 @@
+"""What runs in a worker: takes whole shards through all specialists and filters, and writes them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from engine.annotate import Tally, annotate
+from engine.config import Ingest, Run
+from engine.protocols import Filter, Specialist
+from engine.records import Item, ItemError, Record
+from engine.storage import Output, ShardId, read_items, write_annotations, write_decisions
+from engine.watchdog import Watchdog
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All a worker needs to know; built on the driver, pickled to every worker."""
+
+    output: Output
+    round: int
+    specialists: Sequence[Specialist]
+    filters: Sequence[Filter]
+    annotate_digest: str
+    filter_digest: str
+    ingest: Ingest
+    run: Run
+
+
+@dataclass
+class Orders:
+    """A shard to annotate, and what is known of its items from workers that ended over them."""
+
+    shard: ShardId
+    alone: set[bytes] = field(default_factory=set)
+    quarantined: dict[bytes, ItemError] = field(default_factory=dict)
+
+    def batches(self, items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+        """The items in order, `size` together; the suspects each by itself."""
+        batch: list[Item] = []
+        for item in items:
+            if batch and (len(batch) == size or item.item_id in self.alone):
+                yield batch
+                batch = []
+            batch.append(item)
+            if item.item_id in self.alone:
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+
+class Worker:
+    """One actor. `setup` loads the weights; `annotate` does a shard and reports after every batch."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+
+    def setup(self) -> int:
+        """Loads every specialist; returns this process's id."""
+        for specialist in self.plan.specialists:
+            specialist.setup()
+        return os.getpid()
+
+    def annotate(self, orders: Orders) -> Iterator[Tally]:
+        plan, round_ = self.plan, self.plan.output.round(self.plan.round)
+        watchdog = Watchdog(round_.note(orders.shard), plan.run.item_seconds)
+        records: list[Record] = []
+        for batch in orders.batches(read_items(plan.output, orders.shard), plan.run.batch_size):
+            tally = Tally()
+            with watchdog.watch([item.item_id for item in batch]):
+                made = self._annotate(batch, orders, tally)
+            tally.count(made)
+            records += made
+            yield tally
+        write_annotations(round_, orders.shard, records, plan.annotate_digest)
+        write_decisions(round_, orders.shard, records, plan.filter_digest)
+
+    def _annotate(self, batch: Sequence[Item], orders: Orders, tally: Tally) -> list[Record]:
+        plan = self.plan
+        if len(batch) == 1 and (error := orders.quarantined.get(batch[0].item_id)):
+            return [Record(batch[0], error=error, round=plan.round)]
+        return annotate(batch, plan.specialists, plan.filters, plan.ingest, tally.seconds, plan.round)

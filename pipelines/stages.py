@@ -1,0 +1,249 @@
+"""The compositions behind `engine run --stage ...`: a stage runs what it needs first, and goes on where it stopped."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import yaml
+from rich.console import Console
+
+from engine.annotate import Tally, decide
+from engine.config import load_config
+from engine.errors import ConfigError, OutputError, RunError, is_no_space
+from engine.ingest import ingest, listed_digest
+from engine.lock import run_lock
+from engine.progress import RunProgress
+from engine.storage import (
+    Output,
+    Round,
+    ShardId,
+    read_json,
+    read_records,
+    shard_digest,
+    write_decisions,
+    write_json,
+    write_text,
+)
+from engine.summary import count_round
+from pipelines.build import Pipeline
+
+# In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
+STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "all")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages over one output folder. `run` is the way in: it checks, locks, and then composes them."""
+
+    RUNNABLE: ClassVar[tuple[str, ...]] = ("ingest", "annotate", "filter")
+
+    pipeline: Pipeline
+    output: Output
+    console: Console
+
+    def run(self, stage: str, *, overwrite: bool = False) -> dict[str, Any]:
+        """Runs `stage` and returns its summary. Raises OutputError where the folder holds something else."""
+        self.output.check_ours()
+        try:
+            with run_lock(self.output.root):
+                if overwrite:
+                    self.output.clear()
+                self.output.sweep()
+                self._check_space()
+                self._check_same(decisions=stage == "annotate")
+                write_text(
+                    self.output.config, yaml.safe_dump(_plain(self.pipeline), sort_keys=False, allow_unicode=True)
+                )
+                manifest = self.ingest()
+                return {"ingest": lambda: manifest, "annotate": self.annotate, "filter": self.filter}[stage]()
+        except OSError as error:
+            if is_no_space(error):
+                raise RunError(f"no space left in {self.output.root}. Make room and run the same again.") from error
+            raise
+
+    def ingest(self) -> dict[str, Any]:
+        """The manifest, made if it is missing."""
+        if self.output.manifest.exists():
+            manifest: dict[str, Any] = read_json(self.output.manifest)
+            self.console.print(f"ingest: {manifest['items']} images are in the manifest", highlight=False)
+            self._check_listing(manifest)
+            return manifest
+        start, done = time.monotonic(), 0
+
+        def progress(items: int) -> None:
+            nonlocal done
+            done += items
+            status.update(f"ingest: {done} images")
+
+        with self.console.status("ingest") as status:
+            manifest = ingest(self.output, self.pipeline.config.ingest, self.pipeline.ingest_digest, progress)
+        seconds = time.monotonic() - start
+        self.console.print(f"ingest: {_ingested(manifest)} in {seconds:.1f} s", highlight=False, soft_wrap=True)
+        return manifest
+
+    def _check_listing(self, manifest: dict[str, Any]) -> None:
+        """Says so if images came or went since: a person who added some would wait for them in vain."""
+        try:
+            same = listed_digest(self.pipeline.config.ingest) == manifest["listed"]
+        except ConfigError:
+            same = False
+        if not same:
+            self.console.print(
+                "! The image set has changed since it was ingested; this run goes on with the images of then. "
+                "To take it as it is now, name another --out, or start afresh with --overwrite.",
+                style="yellow",
+                highlight=False,
+            )
+
+    def annotate(self) -> dict[str, Any]:
+        """Every shard whose decisions are missing, through all specialists and filters."""
+        round_, shards = self.output.round(0), list(self.output.shards())
+        waiting = [shard for shard in shards if not round_.decisions(shard).exists()]
+        sources = {"digest": self.pipeline.annotate_digest, "sources": self.pipeline.sources}
+        if waiting:
+            round_.summary.unlink(missing_ok=True)
+            write_json(round_.sources, sources)
+            this_run = self._annotate(round_, waiting)
+        else:
+            self.console.print("annotate: nothing to do, every image is annotated", highlight=False)
+            this_run = read_json(round_.summary)["last_run"] if round_.summary.exists() else {}
+        return self._summarise(shards, this_run)
+
+    def filter(self) -> dict[str, Any]:
+        """Decides again on every shard that other filters decided on. No specialist runs, no image is opened."""
+        round_, shards = self.output.round(0), list(self.output.shards())
+        if not all(round_.annotations(shard).exists() for shard in shards):
+            self.console.print("filter: not every image is annotated yet, so that comes first", highlight=False)
+            self.annotate()
+        round_.summary.unlink(missing_ok=True)
+        stale = [s for s in shards if shard_digest(round_.decisions(s)) != self.pipeline.filter_digest]
+        start = time.monotonic()
+        with self.console.status("filter") as status:
+            for done, shard in enumerate(stale):
+                status.update(f"filter: {done} of {len(stale)} shards")
+                records = read_records(self.output, 0, shard, decided=False)
+                decided = [decide(record, self.pipeline.filters) for record in records]
+                write_decisions(round_, shard, decided, self.pipeline.filter_digest)
+        seconds = time.monotonic() - start
+        self.console.print(
+            f"filter: decided again on {len(stale)} of {len(shards)} shards in {seconds:.1f} s", highlight=False
+        )
+        return self._summarise(shards, {"stage": "filter", "seconds": round(seconds, 3)})
+
+    def _annotate(self, round_: Round, waiting: Sequence[ShardId]) -> dict[str, Any]:
+        from engine.runner import run_shards  # Ray takes a second to import; --help and filter do without
+
+        counts = self._counts()
+        total, left = sum(counts.values()), sum(counts[shard] for shard in waiting)
+        names = ", ".join(specialist.name for specialist in self.pipeline.specialists) or "no specialist"
+        going_on = f", {total - left} are done already" if left < total else ""
+        self.console.print(f"annotate: {total} images through {names}{going_on}", highlight=False, soft_wrap=True)
+        shutil.rmtree(round_.folder / "notes", ignore_errors=True)
+        start = time.monotonic()
+        with RunProgress(self.console, "annotate", total, total - left) as progress:
+            tally = run_shards(self.pipeline.plan(self.output), waiting, progress)
+        shutil.rmtree(round_.folder / "notes", ignore_errors=True)
+        return _timings(tally, progress, time.monotonic() - start)
+
+    def _counts(self) -> dict[ShardId, int]:
+        """How many items each shard holds."""
+        counts = {}
+        for number, partition in enumerate(read_json(self.output.manifest)["partitions"]):
+            size = partition["shard_size"]
+            for shard in range(partition["shards"]):
+                counts[ShardId(number, shard)] = min(size, partition["items"] - shard * size)
+        return counts
+
+    def _summarise(self, shards: Sequence[ShardId], this_run: dict[str, Any]) -> dict[str, Any]:
+        round_ = self.output.round(0)
+        summary = {
+            "round": 0,
+            **count_round(self.output, 0, shards),
+            "digests": {
+                "ingest": self.pipeline.ingest_digest,
+                "annotate": self.pipeline.annotate_digest,
+                "filter": self.pipeline.filter_digest,
+            },
+            "last_run": this_run,
+        }
+        write_json(round_.summary, summary)
+        return summary
+
+    def _check_space(self) -> None:
+        free = shutil.disk_usage(self.output.root).free / 1e6
+        if free < self.pipeline.config.run.min_free_mb:
+            raise RunError(
+                f"{self.output.root} has {free:.0f} MB of free space, and run.min_free_mb asks for "
+                f"{self.pipeline.config.run.min_free_mb}. Make room, or name another --out."
+            )
+
+    def _check_same(self, *, decisions: bool) -> None:
+        """Refuses a folder whose files another configuration made: mixing two would be neither."""
+        manifest, round_ = self.output.manifest, self.output.round(0)
+        remedy = "Name another folder with --out, or start afresh with --overwrite."
+        if manifest.exists():
+            self._refuse_unless("images", read_json(manifest)["digest"], self.pipeline.ingest_digest, remedy)
+        if round_.sources.exists():
+            there = read_json(round_.sources)["digest"]
+            self._refuse_unless("annotations", there, self.pipeline.annotate_digest, remedy)
+        if decisions and manifest.exists():
+            remedy = "Decide again on all of them with --stage filter (no specialist runs), or name another --out."
+            for there in {shard_digest(round_.decisions(shard)) for shard in self.output.shards()} - {None}:
+                self._refuse_unless("decisions", str(there), self.pipeline.filter_digest, remedy)
+
+    def _refuse_unless(self, what: str, there: str, asked: str, remedy: str) -> None:
+        if there != asked:
+            raise OutputError(
+                f"{self.output.root} holds {what} of another configuration: {there} is there, {asked} was asked for.\n"
+                f"{self._difference()}{remedy}"
+            )
+
+    def _difference(self) -> str:
+        """The keys in which the folder's configuration differs from the one asked for."""
+        if not self.output.config.exists():
+            return ""
+        there = _flat(load_config(self.output.config).model_dump(mode="json"))
+        asked = _flat(_plain(self.pipeline))
+        keys = [key for key in {**there, **asked} if there.get(key) != asked.get(key) and not key.startswith("run.")]
+        lines = [f"  {key}: {there.get(key, 'not set')} there, {asked.get(key, 'not set')} asked for\n" for key in keys]
+        return "".join(lines) or "  The configurations are equal: the code or the weights of a specialist changed.\n"
+
+
+def _plain(pipeline: Pipeline) -> dict[str, Any]:
+    return pipeline.config.model_dump(mode="json")
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}" if path else key).items()}
+
+
+def _timings(tally: Tally, progress: RunProgress, seconds: float) -> dict[str, Any]:
+    return {
+        "stage": "annotate",
+        "images": tally.items,
+        "seconds": round(seconds, 3),
+        "seconds_to_first_image": round(progress.first_image or 0.0, 3),
+        "images_per_second": round(progress.images_per_second, 3),
+        "worker_seconds": {name: round(value, 3) for name, value in tally.seconds.items()},
+    }
+
+
+def _ingested(manifest: dict[str, Any]) -> str:
+    parts = [f"{manifest['items']} images"]
+    if manifest["duplicates"]:
+        parts.append(f"{manifest['duplicates']} exact duplicates")
+    if manifest["errors"]:
+        errors = ", ".join(f"{kind} {count}" for kind, count in manifest["errors"].items())
+        parts.append(f"{sum(manifest['errors'].values())} unreadable ({errors})")
+    if manifest["repeated"]:
+        parts.append(f"{manifest['repeated']} listed twice")
+    if manifest["skipped"]:
+        skipped = ", ".join(f"{kind} {count}" for kind, count in manifest["skipped"].items())
+        parts.append(f"{sum(manifest['skipped'].values())} files skipped that are no images ({skipped})")
+    return ", ".join(parts)

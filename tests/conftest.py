@@ -1,0 +1,33 @@
+"""What several tests share: real photos, a small image set, and the pipeline run in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipelines.samples import sample_photos
+
+
+@pytest.fixture(scope="session")
+def photos() -> Path:
+    """The folder of the sample photos."""
+    return Path(sample_photos()[0]).parent
+
+
+@pytest.fixture
+def image_set(tmp_path: Path, photos: Path) -> Callable[..., Path]:
+    """Makes a folder of small, different pictures: crops of real photos, `count` of them."""
+
+    def make(count: int, folder: str = "images", size: int = 96) -> Path:
+        target = tmp_path / folder
+        target.mkdir(parents=True, exist_ok=True)
+        source = Image.open(photos / "coffee.png").convert("RGB")
+        for n in range(count):
+            x, y = (37 * n) % (source.width - size), (53 * n) % (source.height - size)
+            source.crop((x, y, x + size, y + size)).save(target / f"{n:04d}.png")
+        return target
+
+    return make
