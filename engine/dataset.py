@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
-
-import pyarrow.parquet as pq
 
 from engine.errors import OutputError
 from engine.records import Item, Mask, Record, Region, Text, Triplet
-from engine.schema import items_from_table, records_from_tables
-from engine.storage import Output, ShardId
-
-A = TypeVar("A", Text, Region, Mask, Triplet)
+from engine.storage import Output, ShardId, read_items, read_records
 
 
 @dataclass(frozen=True)
@@ -35,18 +29,12 @@ class Dataset:
     def items(self) -> Iterator[Item]:
         """Every input, annotated or not."""
         for shard in self.output.shards():
-            yield from items_from_table(pq.read_table(self.output.items(shard), partitioning=None))
+            yield from read_items(self.output, shard)
 
-    def records(self, *, columns: tuple[str, ...] = ("texts", "regions", "masks", "triplets")) -> Iterator[Record]:
-        """The records of the shards that are done, with all annotations and decisions of `columns`."""
-        round_ = self.output.round(self.round)
+    def records(self, *, columns: Sequence[str] = ("texts", "regions", "masks", "triplets")) -> Iterator[Record]:
+        """The records of the shards that are done, with their decisions and the annotations of `columns`."""
         for shard in self.shards():
-            yield from records_from_tables(
-                pq.read_table(self.output.items(shard), partitioning=None),
-                pq.read_table(round_.annotations(shard), columns=["item_id", "error", *columns], partitioning=None),
-                pq.read_table(round_.decisions(shard), partitioning=None),
-                self.round,
-            )
+            yield from read_records(self.output, self.round, shard, columns=columns)
 
     def texts(self, *, standing: bool = True) -> Iterator[tuple[Item, Text]]:
         for record in self._records("texts", standing):

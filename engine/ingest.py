@@ -17,14 +17,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from engine.config import Ingest
 from engine.errors import ImageError
 from engine.images import probe, read
 from engine.listing import Entry, Listing
 from engine.records import Item, ItemError, digest16
-from engine.storage import Output, ShardId, read_items, write_items, write_json
+from engine.storage import Output, ShardId, read_items, read_table, write_items, write_json
 
 T = TypeVar("T")
 
@@ -145,7 +144,7 @@ def _mark_duplicates(output: Output, shards: Sequence[ShardId]) -> tuple[int, Co
 def _duplicates(output: Output, shards: Sequence[ShardId]) -> tuple[pa.ChunkedArray, dict[int, int]]:
     """The column of item ids, and for each row that is a duplicate the row that it repeats."""
     columns = ["item_id", "content_id", "error"]
-    table = pa.concat_tables(pq.read_table(output.items(s), columns=columns, partitioning=None) for s in shards)
+    table = pa.concat_tables(read_table(output.items(shard), columns) for shard in shards)
     readable = np.flatnonzero(table.column("error").is_null().to_numpy())
     codes = table.column("content_id").take(readable).combine_chunks().dictionary_encode().indices.to_numpy()
     first = readable[np.unique(codes, return_index=True)[1]][codes]  # codes count up in order of appearance

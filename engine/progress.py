@@ -23,8 +23,7 @@ class RunProgress:
         self.total = total
         self.done = done
         self.tally = Tally()
-        self.started: float | None = None  # when the first image was handed out: start-up is not speed
-        self.first_image: float | None = None  # seconds from construction to the first annotated image
+        self.seconds_to: dict[str, float] = {}  # from the beginning to: ray, first_worker, first_image, last_image
         self._born = time.monotonic()
         self._last_plain = self._born
         self._live: Progress | None = None
@@ -52,13 +51,13 @@ class RunProgress:
             self._live.stop()
 
     def workers(self, ready: int, total: int) -> None:
-        self.started = self.started or time.monotonic()
+        self._mark("first_worker" if ready else "ray")
         self._show(f"{ready} of {total} workers ready", at_once=True)
 
     def progress(self, tally: Tally) -> None:
-        if tally.items and self.first_image is None:
-            self.first_image = time.monotonic() - self._born
         if tally.items != self.tally.items:
+            self._mark("first_image")
+            self.seconds_to["last_image"] = time.monotonic() - self._born
             self.tally = tally
             self._show(self.detail(), at_once=False)
 
@@ -67,8 +66,12 @@ class RunProgress:
 
     @property
     def images_per_second(self) -> float:
-        elapsed = time.monotonic() - self.started if self.started else 0.0
-        return self.tally.items / elapsed if elapsed else 0.0
+        """Since the first worker was ready: start-up is not speed."""
+        elapsed = self.seconds_to.get("last_image", 0.0) - self.seconds_to.get("first_worker", 0.0)
+        return self.tally.items / elapsed if elapsed > 0 else 0.0
+
+    def _mark(self, event: str) -> None:
+        self.seconds_to.setdefault(event, time.monotonic() - self._born)
 
     def detail(self) -> str:
         tally, rate = self.tally, self.images_per_second

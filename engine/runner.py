@@ -110,6 +110,7 @@ class _Pool:
     ended_over: dict[bytes, int] = field(default_factory=dict)  # item -> deaths of workers that had it alone in hand
 
     def run(self) -> Tally:
+        self.watcher.workers(0, self.workers)
         for _ in range(self.workers):
             self._start()
         while self.starting or self.jobs:
@@ -142,7 +143,7 @@ class _Pool:
     def _started(self, reference: Any) -> None:
         actor = self.starting.pop(reference)
         try:
-            ray.get(reference)
+            self.done.add(ray.get(reference))
         except ray.exceptions.RayActorError as error:
             self._ended_idle(f"while it was loading its models ({_first_line(error)})")
             self._start()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text as Styled
@@ -12,8 +11,7 @@ from rich.text import Text as Styled
 from engine.dataset import Dataset
 from engine.errors import ConfigError
 from engine.records import AnyAnnotation, Decision, Item, Mask, Record, Region, Scores, Text
-from engine.schema import items_from_table
-from engine.storage import Output, ShardId, read_records
+from engine.storage import Output, ShardId, read_items, read_records
 
 
 def find_record(dataset: Dataset, image: str) -> Record:
@@ -51,7 +49,7 @@ def print_record(record: Record, console: Console) -> None:
 def _matches(output: Output, image: str) -> Iterator[tuple[ShardId, Item]]:
     exact = []
     for shard in output.shards():
-        for item in items_from_table(pq.read_table(output.items(shard), partitioning=None)):
+        for item in read_items(output, shard):
             if image in (item.item_id.hex(), item.uri):
                 yield shard, item
                 return

@@ -137,20 +137,27 @@ class Output:
 
 
 def read_items(output: Output, shard: ShardId) -> list[Item]:
-    return items_from_table(_read(output.items(shard)))
+    return items_from_table(read_table(output.items(shard)))
 
 
 def write_items(output: Output, shard: ShardId, items: Sequence[Item]) -> None:
     write_table(output.items(shard), items_to_table(items))
 
 
-def read_records(output: Output, round_number: int, shard: ShardId, *, decided: bool = True) -> list[Record]:
-    """A shard's records; without its decisions if `decided` is False."""
+def read_records(
+    output: Output,
+    round_number: int,
+    shard: ShardId,
+    *,
+    columns: Sequence[str] = ("texts", "regions", "masks", "triplets"),
+    decided: bool = True,
+) -> list[Record]:
+    """A shard's records with the annotations of `columns`; without decisions if `decided` is False."""
     round_ = output.round(round_number)
     return records_from_tables(
-        _read(output.items(shard)),
-        _read(round_.annotations(shard)),
-        _read(round_.decisions(shard)) if decided else None,
+        read_table(output.items(shard)),
+        read_table(round_.annotations(shard), ["item_id", "error", *columns]),
+        read_table(round_.decisions(shard)) if decided else None,
         round_number,
     )
 
@@ -161,6 +168,11 @@ def write_annotations(round_: Round, shard: ShardId, records: Sequence[Record], 
 
 def write_decisions(round_: Round, shard: ShardId, records: Sequence[Record], digest: str) -> None:
     write_table(round_.decisions(shard), decisions_to_table(records), digest)
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A shard, or some of its columns; "regions.list.element.kind" names one inside."""
+    return pq.read_table(path, columns=columns, partitioning=None)  # folders named a=b would become columns
 
 
 def write_table(path: Path, table: pa.Table, digest: str = "") -> None:
@@ -195,10 +207,6 @@ def write_text(path: Path, text: str) -> None:
     aside = _aside(path)
     aside.write_text(text)
     os.replace(aside, path)
-
-
-def _read(path: Path) -> pa.Table:
-    return pq.read_table(path, partitioning=None)
 
 
 def _aside(path: Path) -> Path:

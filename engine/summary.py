@@ -8,9 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from engine.storage import Output, Round, ShardId
+from engine.storage import Output, Round, ShardId, read_table
 
 # What an annotation of each column is called where it is counted; regions are counted by their kind.
 COLUMNS = {"texts": "text", "regions": "region", "masks": "mask", "triplets": "triplet"}
@@ -26,7 +25,7 @@ def count_round(output: Output, number: int, shards: Iterable[ShardId]) -> dict[
     falls: Counter[tuple[str, str]] = Counter()
     quarantine: Counter[tuple[str, str]] = Counter()
     for shard in shards:
-        errors = pq.read_table(round_.annotations(shard), columns=["error"], partitioning=None).column("error")
+        errors = read_table(round_.annotations(shard), ["error"]).column("error")
         items += len(errors)
         quarantine.update((error["stage"], error["kind"]) for error in errors.drop_null().to_pylist())
         annotations, decisions = _annotations(round_, shard), _decisions(round_, shard)
@@ -51,7 +50,7 @@ def count_round(output: Output, number: int, shards: Iterable[ShardId]) -> dict[
 def _annotations(round_: Round, shard: ShardId) -> pa.Table:
     """row, id, source, kind of every annotation of the shard."""
     fields = [f"{column}.list.element.{field}" for column in COLUMNS for field in ("id", "source")]
-    table = pq.read_table(round_.annotations(shard), columns=[*fields, "regions.list.element.kind"], partitioning=None)
+    table = read_table(round_.annotations(shard), [*fields, "regions.list.element.kind"])
     parts = []
     for column, kind in COLUMNS.items():
         lists = table.column(column).combine_chunks()
@@ -64,7 +63,7 @@ def _annotations(round_: Round, shard: ShardId) -> pa.Table:
 
 def _decisions(round_: Round, shard: ShardId) -> pa.Table:
     """row, id, by, reason of the decisions by which an annotation of the shard falls."""
-    lists = pq.read_table(round_.decisions(shard), partitioning=None).column("decisions").combine_chunks()
+    lists = read_table(round_.decisions(shard)).column("decisions").combine_chunks()
     values = lists.flatten()
     table = pa.table(
         {

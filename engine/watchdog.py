@@ -41,7 +41,7 @@ class Watchdog:
                 yield
             finally:
                 faulthandler.cancel_dump_traceback_later()
-        self.path.unlink(missing_ok=True)  # a worker that outlives a killed run may have been here
+                self.path.unlink(missing_ok=True)  # a worker that outlives a killed run may have been here
 
 
 def read_note(path: Path) -> Note | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -57,11 +57,14 @@ class Worker:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
 
-    def setup(self) -> int:
-        """Loads every specialist; returns this process's id."""
+    def setup(self) -> Tally:
+        """Loads every specialist; tells how long each took."""
+        tally = Tally()
         for specialist in self.plan.specialists:
+            start = time.perf_counter()
             specialist.setup()
-        return os.getpid()
+            tally.seconds[f"{specialist.name} setup"] = time.perf_counter() - start
+        return tally
 
     def annotate(self, orders: Orders) -> Iterator[Tally]:
         plan, round_ = self.plan, self.plan.output.round(self.plan.round)

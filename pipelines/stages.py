@@ -228,7 +228,7 @@ def _timings(tally: Tally, progress: RunProgress, seconds: float) -> dict[str, A
         "stage": "annotate",
         "images": tally.items,
         "seconds": round(seconds, 3),
-        "seconds_to_first_image": round(progress.first_image or 0.0, 3),
+        "seconds_to": {event: round(value, 3) for event, value in progress.seconds_to.items()},
         "images_per_second": round(progress.images_per_second, 3),
         "worker_seconds": {name: round(value, 3) for name, value in tally.seconds.items()},
     }

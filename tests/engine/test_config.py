@@ -1,0 +1,134 @@
+"""Configuration: every fault names its path, before anything heavy starts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine.cli import EMBEDDED
+from engine.config import Config, load_config
+from engine.errors import ConfigError
+from pipelines.build import build_pipeline
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "pipeline.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("ran: {}", ["ran: unknown key", "ingest", "specialists"]),
+        ("run: {wrokers: 2}", ["run.wrokers: unknown key", "workers", "item_seconds"]),
+        ("run: {workers: many}", ["run.workers", "'many'"]),
+        ("run: {item_seconds: -1}", ["run.item_seconds", "greater than 0", "-1"]),
+        ("run: {workers: 2\n", ["not valid YAML", "line"]),
+        ("run: {workers: 1}\nrun: {workers: 2}", ["'run' stands twice", "line 2"]),
+        ("- a\n- b", ["must be a mapping", "list"]),
+        (
+            "vocabulary: {classes: {cat: {synonym: [kitty]}}}",
+            ["vocabulary.classes.cat.synonym: unknown key", "synonyms"],
+        ),
+        ("vocabulary: {classes: {cat: {synonyms: [pet]}, dog: {synonyms: [Pet]}}}", ["cat", "dog", "pet"]),
+        ("run: !!python/object/apply:os.system [echo]", ["not valid YAML"]),
+    ],
+)
+def test_faults_name_their_path(tmp_path: Path, text: str, says: list[str]) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+    for words in says:
+        assert words.lower() in str(caught.value).lower()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("specialists: {detector: {use: yolo}}", ["specialists.detector", "'yolo'", "nanodet"]),
+        ("specialists: {detector: {use: nanodet, min_scor: 0.2}}", ["specialists.detector.min_scor", "min_score"]),
+        (
+            "specialists: {detector: {use: nanodet, min_score: 2}}",
+            ["specialists.detector.min_score", "less than or equal"],
+        ),
+        ("specialists: {ocr: {use: rapidocr, min_score: high}}", ["specialists.ocr.min_score", "'high'"]),
+        ("filters: {score: {thresholds: {detector: {thing: 0.4}}}}", ["filters.score.thresholds.detector", "'thing'"]),
+        ("filters: {nms: {iou: 0.5, kind: [object]}}", ["filters.nms.kind: unknown key", "kinds"]),
+        ("specialists: {score: {use: nanodet}}\nfilters: {score: {}}", ["score", "share a name"]),
+    ],
+)
+def test_component_faults_name_their_path(tmp_path: Path, text: str, says: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        build_pipeline(load_config(written(tmp_path, text)))
+    for words in says:
+        assert words in str(caught.value)
+
+
+def test_set_overrides_one_value(tmp_path: Path) -> None:
+    path = written(tmp_path, "run: {workers: 1}\nspecialists: {ocr: {use: rapidocr}}")
+    config = load_config(path, ["run.workers=3", "specialists.ocr.min_score=0.9", "vocabulary.ignore=[person]"])
+    assert config.run.workers == 3
+    assert config.specialists["ocr"] == {"use": "rapidocr", "min_score": 0.9}
+    assert config.vocabulary.ignore == ("person",)
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("run.workers", "key.path=value"),
+        ("=3", "key.path=value"),
+        ("run.workers.x=1", "run.workers"),
+        ("run.x=1", "run.x"),
+        ("a=[", "YAML"),
+    ],
+)
+def test_set_faults(tmp_path: Path, setting: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(written(tmp_path, "run: {workers: 1}"), [setting])
+
+
+def test_null_turns_a_component_off(tmp_path: Path) -> None:
+    pipeline = build_pipeline(load_config(EMBEDDED, ["specialists.ocr=null", "filters.score=null"]))
+    assert [specialist.name for specialist in pipeline.specialists] == ["detector", "segmenter"]
+    assert "score" not in [filter_.name for filter_ in pipeline.filters]
+
+
+def test_resolved_configuration_is_a_configuration(tmp_path: Path) -> None:
+    resolved = load_config(EMBEDDED)
+    again = load_config(written(tmp_path, yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False)))
+    assert again == resolved
+    assert build_pipeline(again).annotate_digest == build_pipeline(resolved).annotate_digest
+    assert list(again.filters) == list(resolved.filters)
+
+
+def test_digests_follow_what_they_stand_for() -> None:
+    base = build_pipeline(load_config(EMBEDDED))
+    threshold = build_pipeline(load_config(EMBEDDED, ["filters.score.thresholds.ocr.text=0.9"]))
+    ignoring = build_pipeline(load_config(EMBEDDED, ["vocabulary.ignore=[person]"]))
+    specialist = build_pipeline(load_config(EMBEDDED, ["specialists.detector.min_score=0.3"]))
+    running = build_pipeline(load_config(EMBEDDED, ["run.workers=1", "run.item_seconds=5"]))
+    assert (threshold.annotate_digest, ignoring.annotate_digest) == (base.annotate_digest, base.annotate_digest)
+    assert base.filter_digest not in (threshold.filter_digest, ignoring.filter_digest)
+    assert specialist.annotate_digest != base.annotate_digest
+    assert specialist.filter_digest == base.filter_digest
+    assert (running.annotate_digest, running.filter_digest) == (base.annotate_digest, base.filter_digest)
+
+
+def test_building_a_pipeline_loads_nothing_heavy() -> None:
+    import subprocess
+
+    code = (
+        "import sys; from engine.cli import EMBEDDED, load_config, build_pipeline; "
+        "build_pipeline(load_config(EMBEDDED)).sources; "
+        "print([m for m in ('ray', 'torch', 'cv2', 'onnxruntime', 'rapidocr') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_defaults_are_a_configuration() -> None:
+    assert build_pipeline(Config()).specialists == ()

@@ -1,0 +1,106 @@
+"""The runner on a real Ray: whatever a worker does over one image, that image alone pays for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from toys import Brightness, Dark, Unloadable
+
+from engine.annotate import Tally
+from engine.config import Ingest, Run
+from engine.errors import RunError
+from engine.ingest import ingest
+from engine.protocols import Specialist
+from engine.records import Record
+from engine.runner import run_shards
+from engine.storage import Output, read_records
+from engine.worker import Plan
+
+
+@dataclass
+class Log:
+    """A watcher that remembers."""
+
+    warnings: list[str] = field(default_factory=list)
+    tallies: list[int] = field(default_factory=list)
+
+    def workers(self, ready: int, total: int) -> None:
+        assert 0 <= ready <= total
+
+    def progress(self, tally: Tally) -> None:
+        self.tallies.append(tally.items)
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def annotated(folder: Path, out: Path, specialist: Specialist, **run: object) -> tuple[dict[str, Record], Log]:
+    """The records by file name, after a run with 4 images a shard."""
+    config = Ingest(images=(str(folder),), shard_size=4)
+    output, log = Output(out), Log()
+    ingest(output, config, "digest", lambda items: None)
+    plan = Plan(output, 0, (specialist,), (Dark(),), "made", "decided", config, Run(memory_mb_per_worker=300, **run))  # type: ignore[arg-type]
+    shards = list(output.shards())
+    tally = run_shards(plan, shards, log)
+    records = [record for shard in shards for record in read_records(output, 0, shard)]
+    assert tally.items == len(records)
+    assert not list((out / "round-0" / "notes").rglob("shard-*"))
+    return {Path(record.item.uri).name: record for record in records}, log
+
+
+def errors(records: dict[str, Record]) -> dict[str, tuple[str, str]]:
+    return {name: (record.error.stage, record.error.kind) for name, record in records.items() if record.error}
+
+
+def test_whatever_happens_over_an_image_stays_with_it(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    troubles = {
+        "0001.png": "raise",
+        "0005.png": "hang",
+        "0009.png": "kill",
+        "0010.png": "exit",
+        "0014.png": "kill once",
+    }
+    records, log = annotated(
+        image_set(18), tmp_path / "out", Brightness(troubles=troubles), item_seconds=3.0, workers=2
+    )
+    assert errors(records) == {
+        "0001.png": ("brightness", "raised"),
+        "0005.png": ("annotate", "timeout"),
+        "0009.png": ("annotate", "killed"),
+        "0010.png": ("annotate", "killed"),
+    }
+    assert len(records) == 18
+    assert all(len(record.regions) == 1 for name, record in records.items() if record.error is None)
+    timeout = records["0005.png"].error
+    assert timeout is not None
+    assert "longer than 3 s, in File" in timeout.message
+    assert "toys.py" in timeout.message
+    assert sum("goes to quarantine" in warning for warning in log.warnings) == 3
+    assert log.tallies == sorted(log.tallies) or max(log.tallies) == 18
+
+
+def test_batches_are_taken_apart_to_find_the_one(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    troubles = {"0002.png": "kill", "0006.png": "raise"}
+    records, log = annotated(image_set(8), tmp_path / "out", Brightness(troubles=troubles), batch_size=4, workers=1)
+    assert errors(records) == {"0002.png": ("annotate", "killed"), "0006.png": ("brightness", "raised")}
+    assert any("one by one" in warning for warning in log.warnings)
+
+
+def test_weights_that_are_not_there_end_the_run(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"can't load its models: FileNotFoundError: weights\.bin"):
+        annotated(image_set(4), tmp_path / "out", Unloadable(), workers=1)
+
+
+def test_too_many_workers_are_refused_with_the_numbers(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"1000 worker\(s\) of 1 CPU, 0 GPU and 300 MB .* run\.workers"):
+        annotated(image_set(4), tmp_path / "out", Brightness(), workers=1000)
+    with pytest.raises(RunError, match=r"0 fit: there are .* 0 GPU"):
+        annotated(image_set(4), tmp_path / "out", Brightness(), gpus_per_worker=1.0)
+
+
+def test_an_address_without_a_cluster_is_named(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"'127\.0\.0\.1:1' \(run\.address\) does not answer"):
+        annotated(image_set(4), tmp_path / "out", Brightness(), address="127.0.0.1:1")

@@ -1,0 +1,95 @@
+"""Small real components for tests of the machinery: quick, deterministic, and troublesome on the images they are told."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from engine.protocols import Sample
+from engine.records import AnyAnnotation, Decision, Record, Region, Scores
+
+
+@dataclass
+class Brightness:
+    """One region over the whole image, scored by its mean brightness."""
+
+    name: str = "brightness"
+    troubles: dict[str, str] = field(default_factory=dict)  # file name -> what happens on it
+    licence: ClassVar[str] = "Apache-2.0"
+    version: ClassVar[str] = "1"
+
+    def setup(self) -> None:
+        self.ready = True
+
+    def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation]]:
+        assert self.ready
+        for sample in batch:
+            self._trouble(Path(sample.record.item.uri))
+        return [self._regions(sample) for sample in batch]
+
+    def _regions(self, sample: Sample) -> list[AnyAnnotation]:
+        height, width = sample.image.shape[:2]
+        score = float(sample.image.mean()) / 255
+        ids = sample.record.ids(self.name)
+        box = (0.0, 0.0, float(width), float(height))
+        return [
+            Region(id=next(ids), source=self.name, kind="object", box=box, label="thing", scores=Scores(label=score))
+        ]
+
+    def _trouble(self, path: Path) -> None:
+        match self.troubles.get(path.name):
+            case "raise":
+                raise ValueError(f"can't bear {path.name}")
+            case "sleep":
+                time.sleep(600)
+            case "hang":  # native code that holds the interpreter's lock: no Python thread could end this
+                ctypes.PyDLL(None).sleep(600)
+            case "kill":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "exit":
+                os._exit(0)
+            case "kill once" if not path.with_suffix(".killed").exists():
+                path.with_suffix(".killed").touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass
+class Unloadable:
+    """Weights that aren't there."""
+
+    name: str = "unloadable"
+    licence: ClassVar[str] = "Apache-2.0"
+    version: ClassVar[str] = "1"
+
+    def setup(self) -> None:
+        raise FileNotFoundError("weights.bin is not there")
+
+    def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation]]:
+        raise AssertionError("never reached")
+
+
+@dataclass(frozen=True)
+class Dark:
+    """Turns down what is darker than a threshold."""
+
+    name: str = "dark"
+    threshold: float = 0.5
+
+    def decide(self, record: Record) -> Iterable[Decision]:
+        for region in record.standing.regions:
+            score = region.scores.label
+            if score is not None and score < self.threshold:
+                yield Decision(
+                    annotation_id=region.id,
+                    action="reject",
+                    by=self.name,
+                    reason="too_dark",
+                    value=score,
+                    threshold=self.threshold,
+                )
