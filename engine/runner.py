@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray calls home otherwis
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # and warns about a default of its own
 
 import ray
+import ray._private.worker
 import ray.exceptions
 
 # Only orders and counts pass through the object store; Ray takes 30 % of the memory if not told.
@@ -68,15 +70,33 @@ def _cluster(run: Run) -> Iterator[None]:
     local = run.address == "local"
     options: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False} if local else {}
     try:
+        _knock(run.address)
         ray.init(address=run.address, logging_level="ERROR", log_to_driver=False, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise RunError(f"Ray at {run.address!r} (run.address) does not answer: {error}") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise RunError(f"Ray at {run.address!r} (run.address) does not answer: {_brief(error)}") from error
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is a Ctrl-C
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError if nobody listens at host:port: `ray.init` would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _print_but_deaths(data: dict[str, Any], ignore_prefix: bool) -> None:
+    """Ray's printer of messages from the cluster, without the paragraph on each dead worker: `_mourn` has a line."""
+    if not any("A worker died or was killed" in line for line in data["lines"]):
+        _print(data, ignore_prefix)
+
+
+_print = ray._private.worker.print_to_stdstream
+ray._private.worker.print_to_stdstream = _print_but_deaths
 
 
 def _worker_count(run: Run) -> int:
@@ -145,10 +165,12 @@ class _Pool:
         try:
             self.done.add(ray.get(reference))
         except ray.exceptions.RayActorError as error:
-            self._ended_idle(f"while it was loading its models ({_first_line(error)})")
+            if "creation task" in str(error):  # the same would happen again
+                raise RunError(f"a worker can't start: {_brief(error)}") from error
+            self._ended_idle("while it was loading its models")
             self._start()
         except ray.exceptions.RayTaskError as error:
-            raise RunError(f"a worker can't load its models: {_first_line(error.cause)}") from error.cause
+            raise RunError(f"a worker can't load its models: {_brief(error.cause)}") from error.cause
         else:
             self.watcher.workers(self.workers - len(self.starting), self.workers)
             self._hand_out(actor)
@@ -217,8 +239,10 @@ class _Pool:
 def _explained(cause: BaseException, plan: Plan, shard: ShardId) -> RunError:
     if is_no_space(cause):
         return RunError(f"no space left in {plan.output.root}. What is done is safe; make room and run the same again.")
-    return RunError(f"{shard} can't be annotated: {_first_line(cause)}")
+    return RunError(f"{shard} can't be annotated: {_brief(cause)}")
 
 
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _brief(error: BaseException) -> str:
+    """One line. What Ray raises is a report whose last line is the error."""
+    lines = str(error).strip().splitlines() or [""]
+    return lines[-1] if isinstance(error, ray.exceptions.RayError) else f"{type(error).__name__}: {lines[0]}"

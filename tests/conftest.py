@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 
 from pipelines.samples import sample_photos
+
+os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # Ray's workers import the toys, too
 
 
 @pytest.fixture(scope="session")

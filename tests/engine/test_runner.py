@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,6 +93,17 @@ def test_batches_are_taken_apart_to_find_the_one(image_set: Callable[..., Path],
 def test_weights_that_are_not_there_end_the_run(image_set: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"can't load its models: FileNotFoundError: weights\.bin"):
         annotated(image_set(4), tmp_path / "out", Unloadable(), workers=1)
+
+
+def test_a_specialist_that_workers_can_not_import_is_named(
+    image_set: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "homemade.py").write_text("from toys import Brightness\nclass Homemade(Brightness): pass\n")
+    with monkeypatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        homemade = importlib.import_module("homemade").Homemade()
+    with pytest.raises(RunError, match=r"a worker can't start: ModuleNotFoundError: No module named 'homemade'"):
+        annotated(image_set(4), tmp_path / "out", homemade, workers=1)
 
 
 def test_too_many_workers_are_refused_with_the_numbers(image_set: Callable[..., Path], tmp_path: Path) -> None:
