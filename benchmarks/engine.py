@@ -48,12 +48,8 @@ def make_photos(folder: Path, count: int) -> list[str]:
     return sorted(str(path) for path in folder.iterdir())
 
 
-def specialists(threads: int) -> tuple[Specialist, ...]:
-    config = load_config(EMBEDDED)
-    names = [name for name, parameters in config.specialists.items() if parameters is not None]
-    made = build_pipeline(
-        load_config(EMBEDDED, [f"specialists.{name}.threads={threads}" for name in names])
-    ).specialists
+def specialists() -> tuple[Specialist, ...]:
+    made = build_pipeline(load_config(EMBEDDED)).specialists
     for specialist in made:
         specialist.setup()
     return made
@@ -61,7 +57,7 @@ def specialists(threads: int) -> tuple[Specialist, ...]:
 
 def bare(paths: list[str], threads: int, start: Any, results: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    made = specialists(threads)
+    made = specialists()
     _annotate(paths[0], made)  # models load lazily; that is start-up
     start.wait()
     begin = time.perf_counter()

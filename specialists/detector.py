@@ -17,6 +17,7 @@ from pydantic import Field
 
 from engine.protocols import Image, Sample
 from engine.records import Region, Scores
+from engine.threads import native_threads
 from engine.versions import digest_of
 from engine.vocabulary import Vocabulary
 
@@ -63,7 +64,6 @@ class NanoDet:
     iou: Annotated[Score, Field(description="of boxes that overlap more, one is reported; filters may be stricter")] = (
         0.7
     )
-    threads: Annotated[int, Field(ge=1, description="native threads")] = 1
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     licence: ClassVar[str] = "Apache-2.0"
     _session: Any = field(default=None, init=False, repr=False, compare=False)
@@ -77,7 +77,7 @@ class NanoDet:
         import torchvision  # noqa: F401  3 s that are no image's fault
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = self.threads
+        options.intra_op_num_threads = native_threads()
         options.inter_op_num_threads = 1
         self._session = onnxruntime.InferenceSession(WEIGHTS, options, providers=["CPUExecutionProvider"])
 

@@ -1,4 +1,4 @@
-"""Small real components for tests of the machinery: quick, deterministic, and troublesome on the images they are told."""
+"""Small real components for tests of the machinery: quick, deterministic, and troublesome over chosen images."""
 
 from __future__ import annotations
 

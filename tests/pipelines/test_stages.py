@@ -2,84 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from command import COUNT, command, counts, files, run, start, wait_for_shards
 from PIL import Image
 
 from engine import open_dataset
 from engine.storage import Output
-
-ENGINE = str(Path(sys.executable).parent / "engine")
-COUNT, SHARD = 24, 3
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
-    """Crops of real photos, with a duplicate and a broken file among them."""
-    folder = tmp_path_factory.mktemp("photos")
-    for n in range(COUNT - 2):
-        name = ("coffee.png", "astronaut.png", "page.png", "motorcycle_left.png")[n % 4]
-        source = Image.open(photos / name).convert("RGB")
-        x, y = (17 * n) % (source.width - 180), (11 * n) % (source.height - 150)
-        source.crop((x, y, x + 180, y + 150)).save(folder / f"{n:02d} {name}")
-    (folder / "90 twin.png").write_bytes((folder / "00 coffee.png").read_bytes())
-    (folder / "91 broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 this was a photo once")
-    return folder
-
-
-def command(out: Path, *more: str, stage: str = "annotate") -> list[str]:
-    return [ENGINE, "run", "--stage", stage, "--out", str(out), *more]
-
-
-def start(images: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    arguments = ("--images", str(images), "--set", f"ingest.shard_size={SHARD}", *more)
-    return subprocess.Popen(
-        command(out, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-
-
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240)
-
-
-def wait_for_shards(out: Path, count: int) -> None:
-    for _ in range(1200):
-        if len(list((out / "round-0" / "decisions").rglob("shard-*.parquet"))) >= count:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"no {count} shards after two minutes")
-
-
-def files(out: Path) -> dict[str, bytes]:
-    """Every file but the summary, whose timings are the run's own, and the lock."""
-    return {
-        path.relative_to(out).as_posix(): path.read_bytes()
-        for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("summary.json", ".lock")
-    }
-
-
-def counts(out: Path) -> dict[str, object]:
-    return {k: v for k, v in json.loads((out / "round-0" / "summary.json").read_text()).items() if k != "last_run"}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("undisturbed") / "out"
-    process = start(images, out)
-    output, _ = process.communicate(timeout=240)
-    assert process.returncode == 0, output
-    assert "24 images, 1 quarantined" in output
-    return out
 
 
 def test_items_in_are_rows_out(undisturbed: Path) -> None:
@@ -115,8 +52,8 @@ def test_a_run_that_was_disturbed_gives_the_same_files(
         assert process.returncode == 130
         assert "to go on: engine run" in output
     else:
-        workers = [p for p in psutil.Process(process.pid).children(recursive=True) if "ray::Worker" in p.name() + "".join(p.cmdline())]
-        workers[0].kill()
+        children = psutil.Process(process.pid).children(recursive=True)
+        next(child for child in children if "ray::Worker" in "".join(child.cmdline())).kill()
         output, _ = process.communicate(timeout=240)
         assert process.returncode == 0, output
     done = set((out / "round-0" / "decisions").rglob("shard-*.parquet"))
@@ -149,8 +86,6 @@ def test_a_second_run_is_refused_while_the_first_lives(images: Path, tmp_path: P
 @pytest.fixture
 def annotated(undisturbed: Path, tmp_path: Path) -> Path:
     """A copy of the undisturbed run to try things on."""
-    import shutil
-
     return Path(shutil.copytree(undisturbed, tmp_path / "annotated"))
 
 
@@ -159,6 +94,7 @@ def test_filter_decides_again_without_a_specialist(annotated: Path, undisturbed:
     assert result.returncode == 0, result.stdout
     before, after = files(undisturbed), files(annotated)
     changed = {name for name in before if before[name] != after[name]}
+    assert before.keys() == after.keys()
     assert all(name.startswith("round-0/decisions") for name in changed - {"config.yaml"})
     assert counts(annotated)["fallen"]["score"] != counts(undisturbed)["fallen"]["score"]  # type: ignore[index]
     back = run(*command(annotated, "--set", "filters.score.thresholds.ocr.text=0.6", stage="filter"))
@@ -171,7 +107,10 @@ def test_filter_decides_again_without_a_specialist(annotated: Path, undisturbed:
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("specialists.detector.min_score=0.3", ["annotations of another configuration", "min_score: 0.2 there, 0.3 asked"]),
+        (
+            "specialists.detector.min_score=0.3",
+            ["annotations of another configuration", "min_score: 0.2 there, 0.3 asked"],
+        ),
         ("ingest.max_pixels=5", ["images of another configuration", "ingest.max_pixels"]),
         ("filters.nms_none.use=nms", ["decisions of another configuration", "--stage filter"]),
     ],
@@ -244,10 +183,11 @@ def test_a_full_disk_is_said_and_nothing_is_lost(small_disk: Path, images: Path)
     assert refused.returncode == 3
     assert "0 MB of free space" in refused.stdout
     (small_disk / "ballast").write_bytes(b"x" * 270_000)
-    full = run(*command(out, "--images", str(images), "--set", "run.min_free_mb=0", "--set", "ingest.shard_size=1"))
+    arguments = ("--images", str(images), "--set", "run.min_free_mb=0", "--set", "ingest.shard_size=1")
+    full = run(*command(out, *arguments))
     assert full.returncode == 3
     assert "no space left" in full.stdout
     (small_disk / "ballast").unlink()
-    went_on = run(*command(out, "--images", str(images), "--set", "run.min_free_mb=0", "--set", "ingest.shard_size=1", stage="ingest"))
+    went_on = run(*command(out, *arguments, stage="ingest"))
     assert went_on.returncode == 0, went_on.stdout
     assert len(list(Output(out).shards())) == COUNT

@@ -1,0 +1,150 @@
+"""The command line's own business: help, lists, configuration, and errors that name the thing and the remedy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine import cli
+from engine.config import load_config
+from pipelines.build import build_pipeline
+
+Call = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Calls `engine` with arguments; gives the exit code and all it said, unwrapped."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["engine", *arguments])
+        monkeypatch.setattr(cli.console, "width", 200)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
+
+    return call
+
+
+def test_help_names_every_command_and_exit_code(call: Call) -> None:
+    code, said = call("--help")
+    assert code == 0
+    for word in ("run", "specialists", "filters", "config", "show", "Exit codes", "quarantine"):
+        assert word in said
+    _, said = call("run", "--help")
+    for word in ("--config", "--stage", "--images", "--out", "--limit", "--set", "--overwrite", "reannotate"):
+        assert word in said
+
+
+def test_help_waits_for_nothing_heavy() -> None:
+    heavy = {"ray", "torch", "transformers", "cv2", "onnxruntime", "rapidocr"}
+    code = f"import sys, engine.cli; print(*{heavy} & set(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.split() == []
+
+
+@pytest.mark.parametrize("stage", ["train", "reannotate", "merge", "export", "report", "all"])
+def test_stages_to_come_say_so_in_one_line(call: Call, tmp_path: Path, stage: str) -> None:
+    code, said = call("run", "--stage", stage, "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert said.startswith(f"Error: --stage {stage} is not there yet")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_components_are_listed_with_parameters_and_licences(call: Call) -> None:
+    code, said = call("specialists")
+    assert code == 0
+    for words in ("nanodet (Apache-2.0)", "rapidocr (Apache-2.0)", "grabcut (Apache-2.0)", "min_score = 0.2"):
+        assert words in said
+    code, said = call("filters")
+    assert code == 0
+    for words in ("score", "nms", "size", "aspect", "outside", "labels", "per_label = True"):
+        assert words in said
+
+
+def test_config_prints_a_file_that_gives_the_same_pipeline(call: Call, tmp_path: Path) -> None:
+    code, said = call("config", "--set", "specialists.ocr.min_score=0.45")
+    assert code == 0
+    (tmp_path / "mine.yaml").write_text(said)
+    mine = build_pipeline(load_config(tmp_path / "mine.yaml"))
+    assert mine == build_pipeline(load_config(cli.EMBEDDED, ["specialists.ocr.min_score=0.45"]))
+    assert mine.annotate_digest != build_pipeline(load_config(cli.EMBEDDED)).annotate_digest
+
+
+def test_the_schema_knows_the_components(call: Call) -> None:
+    code, said = call("config", "--schema")
+    assert code == 0
+    schema = json.loads(said)
+    assert {"ingest", "vocabulary", "specialists", "filters", "run"} <= schema["properties"].keys()
+    titles = {variant.get("title") for variant in schema["properties"]["filters"]["additionalProperties"]["anyOf"]}
+    assert {"nms", "score"} <= titles
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--stage", "anotate"], ["no such stage", "annotate"]),
+        (["--set", "filters.nms.iuo=0.5"], ["filters.nms"]),
+        (["--set", "run.item_seconds=soon"], ["run.item_seconds", "soon"]),
+        (["--set", "ingest"], ["key.path=value"]),
+        (["--images", "/no/such/folder"], ["no such file or folder", "/no/such/folder"]),
+        (["--config", "/no/such.yaml"], ["/no/such.yaml"]),
+        (["--limit", "0"], ["--limit"]),
+        (["--frobnicate"], ["--frobnicate"]),
+    ],
+)
+def test_wrong_usage_ends_with_2_and_names_it(
+    call: Call, tmp_path: Path, arguments: list[str], says: list[str]
+) -> None:
+    code, said = call("run", "--out", str(tmp_path / "out"), *arguments)
+    assert code == 2, said
+    assert "Traceback" not in said
+    for words in says:
+        assert words in said
+
+
+def test_an_empty_folder_is_named_and_what_was_seen_in_it(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "notes.docx").write_text("no image")
+    code, said = call("run", "--images", str(tmp_path / "photos"), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert str(tmp_path / "photos") in said
+    assert ".docx 1" in said
+
+
+def test_show_says_which_images_a_name_could_mean(call: Call, undisturbed: Path) -> None:
+    code, said = call("show", str(undisturbed), "nothing.png")
+    assert code == 2
+    assert "none of the images" in said
+    code, said = call("show", str(undisturbed.parent / "nowhere"), "nothing.png")
+    assert code == 2
+    assert "engine run --out" in said
+
+
+def test_show_tells_who_made_what_and_why_it_fell(call: Call, undisturbed: Path) -> None:
+    code, said = call("show", str(undisturbed), "00 coffee.png")
+    assert code == 0
+    for words in ("annotations stand", "stands", "score:", "against"):
+        assert words in said
+    code, said = call("show", str(undisturbed), "91 broken.jpg")
+    assert code == 0
+    assert "quarantined in ingest" in said
+    code, said = call("show", str(undisturbed), "90 twin.png")
+    assert "an exact duplicate of" in said
+
+
+def test_the_embedded_pipeline_gives_a_reason_for_every_threshold() -> None:
+    text = cli.EMBEDDED.read_text()
+    filters = text[text.index("\nfilters:") : text.index("\nrun:")]
+    for line in filters.splitlines():
+        if any(key in line for key in ("iou:", "min_", "max_", "{object", "{text", "blacklist")):
+            assert "#" in line, line
+    assert yaml.safe_load(text)["filters"]
