@@ -109,8 +109,8 @@ class Region(Annotation):
     """A part of the image. Coordinates are kept as float32, so that they come back from Arrow unchanged.
 
     `raw_label` is the category in the source's own word, `label` the vocabulary's; `text` is what a region of kind
-    "text" says; `description` is a phrase or sentence about the region. `quad` holds four corners clockwise from the
-    text's own top left: (x0, y0, ..., x3, y3).
+    "text" says; `description` is a phrase or sentence about the region. `quad` holds four corners clockwise, from the
+    text's own top left where the source knows it: (x0, y0, ..., x3, y3).
     """
 
     kind: Kind

@@ -1,0 +1,128 @@
+"""The embedded OCR: RapidOCR with the PP-OCRv6 weights of its own wheel, on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from engine.geometry import quad_box
+from engine.protocols import Image, Sample
+from engine.records import Quad, Region, Scores
+from engine.threads import native_threads
+from engine.versions import digest_of
+from specialists import folding
+from specialists.folding import fold
+
+PAGE_SIDE = 2000  # px: RapidOCR makes larger images smaller before it looks for text
+LEGIBLE = 8  # px: below that there are no letters, and RapidOCR fails
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of text as it was read: four corners clockwise from its own top left, in pixels of the image."""
+
+    quad: Quad
+    text: str
+    score: float
+
+    def covers(self, other: Line) -> bool:
+        """Whether most of `other` lies in this one."""
+        a, b = quad_box(self.quad), quad_box(other.quad)
+        width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+        return min(width, height) > 0 and width * height > 0.8 * (b[2] - b[0]) * (b[3] - b[1])
+
+
+@dataclass
+class RapidOcr:
+    """Regions of kind "text": quads, what they say, and how sure the reader is (label score), in reading order.
+
+    In strips longer than six times their width, a line longer than twice the width may come in pieces.
+    """
+
+    name: str = "ocr"
+    min_score: Annotated[float, Field(ge=0, le=1, description="lines below are not reported")] = 0.3
+    licence: ClassVar[str] = "Apache-2.0"
+    _read: Any = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def version(self) -> str:
+        packages = ("rapidocr", "onnxruntime", "opencv-python-headless", "pyclipper", "shapely")
+        return digest_of(__name__, Path(folding.__file__), *_weights(), packages=packages)
+
+    def setup(self) -> None:
+        from rapidocr import RapidOCR
+
+        self._read = RapidOCR(
+            params={
+                "EngineConfig.onnxruntime.intra_op_num_threads": native_threads(),
+                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+                "Global.log_level": "critical",  # it reports "no text found" as a warning
+                "Global.text_score": self.min_score,
+            }
+        )
+        self._read(_page_to_warm_up())  # it loads its weights when it needs them
+
+    def annotate(self, batch: Sequence[Sample]) -> list[list[Region]]:
+        return [self._regions(sample) for sample in batch]
+
+    def _regions(self, sample: Sample) -> list[Region]:
+        ids = sample.record.ids(self.name)
+        return [
+            Region(
+                id=next(ids),
+                source=self.name,
+                kind="text",
+                box=quad_box(line.quad),
+                quad=line.quad,
+                text=line.text,
+                scores=Scores(label=line.score),
+            )
+            for line in self._lines(sample.image)
+        ]
+
+    def _lines(self, image: Image) -> list[Line]:
+        page = fold(image, PAGE_SIDE)
+        if min(page.breadth, page.length) < LEGIBLE:
+            return []
+        answer = self._read(np.ascontiguousarray(page.pixels[:, :, ::-1]))  # BGR
+        if answer.txts is None:
+            return []
+        lines = []
+        for corners, text, score in zip(answer.boxes, answer.txts, answer.scores, strict=True):
+            row = page.owner(corners)
+            if row is not None and text.strip():
+                quad: Any = tuple(page.unfolded(corners.astype(np.float64), row).ravel().tolist())
+                lines.append(Line(quad, text, float(score)))
+        return lines if len(page.starts) == 1 else _distinct(lines)
+
+
+def _distinct(lines: Sequence[Line]) -> list[Line]:
+    """Without what was read again in the overlap of two rows: lines that a larger one, or one before, covers."""
+    return [
+        line
+        for n, line in enumerate(lines)
+        if not any(other.covers(line) and (m < n or not line.covers(other)) for m, other in enumerate(lines) if m != n)
+    ]
+
+
+@cache
+def _weights() -> tuple[Path, ...]:
+    spec = find_spec("rapidocr")
+    assert spec is not None
+    assert spec.origin is not None
+    return tuple(sorted((Path(spec.origin).parent / "models").glob("*.onnx")))
+
+
+def _page_to_warm_up() -> Image:
+    """Stripes that the detector takes for text, so that the reader gets something to read."""
+    page = np.full((64, 256, 3), 255, dtype=np.uint8)
+    page[20:44, 20:236:8] = 0
+    page[20:44, 23:236:8] = 0
+    return page
