@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pycocotools import mask as coco
 from strategies import boxes
 
 from engine.errors import RecordError
@@ -81,6 +82,14 @@ def test_masks_come_back(picture: MaskArray) -> None:
     made = mask(picture.shape, encode_mask(picture))
     assert (decode_mask(made) == picture).all()
     assert mask_area(made) == picture.sum()
+
+
+@given(pictures, st.tuples(*[st.integers(0, 9)] * 4))
+def test_counts_are_pycocotools_own(picture: MaskArray, margins: tuple[int, int, int, int]) -> None:
+    left, top, right, bottom = margins
+    whole = np.pad(picture, ((top, bottom), (left, right)))
+    expected = coco.encode(np.asfortranarray(whole, dtype=np.uint8))["counts"]
+    assert encode_mask(picture, (left, top), whole.shape) == expected
 
 
 def test_counts_are_cocos() -> None:
