@@ -172,7 +172,8 @@ def write_decisions(round_: Round, shard: ShardId, records: Sequence[Record], di
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A shard, or some of its columns; "regions.list.element.kind" names one inside."""
-    return pq.read_table(path, columns=columns, partitioning=None)  # folders named a=b would become columns
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=None if columns is None else list(columns))
 
 
 def write_table(path: Path, table: pa.Table, digest: str = "") -> None:
