@@ -25,12 +25,11 @@ from typing import Any
 import psutil
 from PIL import Image
 
-from engine.cli import EMBEDDED
 from engine.config import load_config
 from engine.images import decode, read
 from engine.protocols import Sample, Specialist
 from engine.records import Item, Record
-from pipelines.build import build_pipeline
+from pipelines.build import EMBEDDED, build_pipeline
 from pipelines.samples import sample_photos
 
 

@@ -19,11 +19,10 @@ from engine.config import Config, load_config
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, EngineError
 from engine.storage import Output
-from pipelines.build import Pipeline, build_pipeline
+from pipelines.build import EMBEDDED, Pipeline, build_pipeline
 from pipelines.samples import sample_photos
 from pipelines.stages import STAGES, Stages
 
-EMBEDDED = Path(sys.modules["pipelines"].__path__[0]) / "embedded.yaml"
 DONE, QUARANTINED, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
 
 app = typer.Typer(

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.text import Text
 
 from engine.annotate import Tally
 
 PLAIN_EVERY = 10.0  # seconds between plain lines: a log, not a flood
+
+
+class _TwoLines(Progress):
+    """A bar, and below it what there is to say, which has no room beside it on a terminal of 80 columns."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        yield from super().get_renderables()
+        for task in self.tasks:
+            yield Text(f"  {task.fields['detail']}", style="dim", no_wrap=True, overflow="ellipsis")
 
 
 class RunProgress:
@@ -31,15 +42,8 @@ class RunProgress:
 
     def __enter__(self) -> Self:
         if self.console.is_terminal:
-            self._live = Progress(
-                SpinnerColumn(),
-                TextColumn("[bold]{task.description}"),
-                BarColumn(bar_width=24),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[detail]}"),
-                console=self.console,
-                transient=True,
-            )
+            columns = (SpinnerColumn(), TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn())
+            self._live = _TwoLines(*columns, console=self.console, transient=True)
             self._task = self._live.add_task(self.stage, total=self.total, completed=self.done, detail="starting")
             self._live.start()
         return self

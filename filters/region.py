@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 
 from engine.geometry import area, clip, inside_fraction
-from engine.records import Decision, Kind, Record, Region
+from engine.records import KINDS, Decision, Kind, Record, Region
 from engine.vocabulary import Vocabulary
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -45,6 +45,7 @@ class Size:
     """Rejects regions too small to show anything, or larger than a share of the image."""
 
     name: str = "size"
+    kinds: Annotated[tuple[Kind, ...], Field(description="kinds of region that it looks at")] = KINDS
     min_side: Annotated[float, Field(ge=0, description="shortest side that stands, in pixels")] = 4
     # Florence-2 sees the image at 768 x 768: there 0.0001 of it is 8 x 8 pixels.
     min_area_fraction: Annotated[Fraction, Field(description="smallest share of the image's area that stands")] = 0.0001
@@ -52,7 +53,8 @@ class Size:
 
     def decide(self, record: Record) -> Iterator[Decision]:
         for region in record.standing.regions:
-            yield from self._faults(region, record)
+            if region.kind in self.kinds:
+                yield from self._faults(region, record)
 
     def _faults(self, region: Region, record: Record) -> Iterable[Decision]:
         """The one fault of what the image shows of the region, if any; of the whole region if the image has no size."""

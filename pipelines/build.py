@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from engine.components import build, describe
@@ -12,6 +13,8 @@ from engine.protocols import Filter, Specialist
 from engine.storage import Output
 from engine.versions import digest_of, digest_of_json
 from engine.worker import Plan
+
+EMBEDDED = Path(__file__).with_name("embedded.yaml")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipelines.samples import sample_photos
 
-os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # Ray's workers import the toys, too
+os.environ["PYTHONPATH"] = str(Path(__file__).parent / "support")  # Ray's workers import the toys, too
 
 
 @pytest.fixture(scope="session")

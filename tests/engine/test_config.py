@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.cli import EMBEDDED
 from engine.config import Config, load_config
 from engine.errors import ConfigError
-from pipelines.build import build_pipeline
+from pipelines.build import EMBEDDED, build_pipeline
 
 
 def written(tmp_path: Path, text: str) -> Path:

@@ -73,6 +73,7 @@ def test_size(box: Box, item: Item, expected: object) -> None:
 def test_size_too_large() -> None:
     assert outcome(Size(max_area_fraction=0.9), region((-9, 0, 190, 100))) == ("too_large", 0.95, 0.9)
     assert outcome(Size(max_area_fraction=0.9), region((0, 0, 180, 100))) is None
+    assert outcome(Size(max_area_fraction=0.9, kinds=("text",)), region((-9, 0, 190, 100))) is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import yaml
 
 from engine import cli
 from engine.config import load_config
-from pipelines.build import build_pipeline
+from pipelines.build import EMBEDDED, build_pipeline
 
 Call = Callable[..., tuple[int, str]]
 
@@ -75,8 +75,8 @@ def test_config_prints_a_file_that_gives_the_same_pipeline(call: Call, tmp_path:
     assert code == 0
     (tmp_path / "mine.yaml").write_text(said)
     mine = build_pipeline(load_config(tmp_path / "mine.yaml"))
-    assert mine == build_pipeline(load_config(cli.EMBEDDED, ["specialists.ocr.min_score=0.45"]))
-    assert mine.annotate_digest != build_pipeline(load_config(cli.EMBEDDED)).annotate_digest
+    assert mine == build_pipeline(load_config(EMBEDDED, ["specialists.ocr.min_score=0.45"]))
+    assert mine.annotate_digest != build_pipeline(load_config(EMBEDDED)).annotate_digest
 
 
 def test_the_schema_knows_the_components(call: Call) -> None:
@@ -142,7 +142,7 @@ def test_show_tells_who_made_what_and_why_it_fell(call: Call, undisturbed: Path)
 
 
 def test_the_embedded_pipeline_gives_a_reason_for_every_threshold() -> None:
-    text = cli.EMBEDDED.read_text()
+    text = EMBEDDED.read_text()
     filters = text[text.index("\nfilters:") : text.index("\nrun:")]
     for line in filters.splitlines():
         if any(key in line for key in ("iou:", "min_", "max_", "{object", "{text", "blacklist")):
