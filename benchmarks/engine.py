@@ -26,8 +26,9 @@ import psutil
 from PIL import Image
 
 from engine.config import load_config
-from engine.images import decode, read
+from engine.images import decode
 from engine.protocols import Sample, Specialist
+from engine.reading import read
 from engine.records import Item, Record
 from pipelines.build import EMBEDDED, build_pipeline
 from pipelines.samples import sample_photos

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from engine.config import Ingest
 from engine.errors import ImageError, RecordError
-from engine.images import decode, read
+from engine.images import decode
 from engine.protocols import Filter, Sample, Specialist
+from engine.reading import read
 from engine.records import AnyAnnotation, Item, ItemError, Record, cascade
 
 

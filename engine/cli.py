@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -80,7 +82,13 @@ def run(
         raise ConfigError(f"--stage {stage} is not there yet; this version runs {', '.join(Stages.RUNNABLE)}")
     output = Output(out.absolute())
     pipeline = _pipeline(config, settings, images, limit, output)
-    summary = Stages(pipeline, output, console).run(stage, overwrite=overwrite)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is a Ctrl-C
+    try:
+        summary = Stages(pipeline, output, console).run(stage, overwrite=overwrite)
+    except KeyboardInterrupt:
+        words = shlex.join(word for word in sys.argv[1:] if word != "--overwrite")
+        errors.print(Text(f"Stopped. What is done is safe; to go on: engine {words}"), soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
     _report(summary, stage, out)
     share, allowed = _quarantined(summary) / max(summary["items"], 1), pipeline.config.run.max_quarantined
     if share > allowed:
@@ -125,7 +133,8 @@ def show(
 ) -> None:
     """Show one image: every annotation, who made it, what stands, what fell and why."""
     from engine.draw import draw
-    from engine.images import decode, read
+    from engine.images import decode
+    from engine.reading import read
     from engine.show import find_record, print_record
 
     record = find_record(open_dataset(out), image)
@@ -147,10 +156,6 @@ def main() -> None:
     except EngineError as error:
         errors.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        words = " ".join(word if word.isalnum() else repr(word) for word in sys.argv[1:] if word != "--overwrite")
-        errors.print(Text(f"Stopped. What is done is safe; to go on: engine {words}"), soft_wrap=True)
-        sys.exit(INTERRUPTED)
 
 
 def _pipeline(

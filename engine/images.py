@@ -1,4 +1,4 @@
-"""Bytes to pixels: reads, measures and decodes images that nobody vouches for.
+"""Bytes to pixels: measures and decodes images that nobody vouches for.
 
 Whatever is wrong with an image comes out as an ImageError, and nothing else does. `probe` and `decode` go by content,
 never by name, and agree on an image's size. All of it may be called from several threads.
@@ -6,28 +6,16 @@ never by name, and agree on an image's size. All of it may be called from severa
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 import re
-import stat
 import struct
-import threading
 import warnings
-from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from io import BytesIO
-from itertools import accumulate
-from typing import Any
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.parquet as pq
-from PIL import AvifImagePlugin, ExifTags, ImageCms
+from PIL import AvifImagePlugin, ExifTags
 from PIL import Image as Pillow
 from PIL.BmpImagePlugin import BmpImageFile, DibImageFile
 from PIL.GifImagePlugin import GifImageFile
@@ -37,6 +25,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from engine.colours import to_rgb
 from engine.errors import ImageError
 from engine.protocols import Image
 
@@ -86,14 +75,6 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
     7: Pillow.Transpose.TRANSVERSE,
     8: Pillow.Transpose.ROTATE_90,
 }
-
-ROW = re.compile(r"(.+\.parquet)#([0-9]+)", re.DOTALL | re.IGNORECASE)
-FILE = re.compile(r"file:(?://(?:localhost)?)?(/.*)", re.DOTALL | re.IGNORECASE)
-SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-
-# A row is read with its row group, and threads at the seam of two row groups need both.
-ROW_GROUP_BYTES = 1 << 30
-_parquet_lock = threading.Lock()
 
 # What Pillow has to say of a broken file is in the ImageError. A filter around each call would not do: threads would
 # take down one another's.
@@ -150,68 +131,12 @@ def decode(data: bytes, *, max_pixels: int) -> Image:
         # Asked for before the pixels are there, as in `probe`. A TIFF comes out of load() upright.
         orientation = 1 if isinstance(image, TiffImageFile) else _orientation(image, data)
         image.load()
-        rgb = _rgb(image)
+        rgb = to_rgb(image)
         if orientation in UPRIGHT:
             rgb = rgb.transpose(UPRIGHT[orientation])
         pixels = np.ascontiguousarray(rgb)
         pixels.setflags(write=False)
         return pixels
-
-
-def grey8(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Grey of more than 8 bits, [height, width], scaled to 0..255; nothing wraps, and no finite value is clipped.
-
-    Integers have the range 0..65535; floats the smallest of 0..1, 0..255 and 0..65535 that holds them. Where a value
-    lies outside, the range is from the least to the greatest. NaN is black, infinities are the ends of the range.
-    """
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    ranges = (65535.0,) if np.issubdtype(values.dtype, np.integer) else (1.0, 255.0, 65535.0)
-    if low >= 0 and high <= ranges[-1]:
-        low, high = 0.0, next(top for top in ranges if high <= top)
-    scaled: npt.NDArray[Any] = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)
-    scaled -= low
-    scaled *= 255 / (high - low or 1.0)
-    grey: npt.NDArray[np.uint8] = np.rint(np.clip(np.nan_to_num(scaled, copy=False), 0, 255)).astype(np.uint8)
-    return grey
-
-
-def read(uri: str, *, max_bytes: int) -> bytes:
-    """The bytes of one image. Raises ImageError of kind "missing", "unreadable" or "too_large".
-
-    `uri` is an absolute path, a file:// URI, or `<path or file:// URI of a .parquet>#<row>`: the bytes in that row.
-    """
-    row = ROW.fullmatch(uri)
-    place = row[1] if row else uri
-    with _file_faults(place):
-        path = path_of(place)
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):  # found out before opening it, as a pipe would wait for a writer
-            raise ImageError("unreadable", f"{place} is {_kind(status.st_mode)}, not a file")
-        if row:
-            data = _read_row(path, status.st_mtime_ns, int(row[2]), place)
-            _check_bytes(len(data), max_bytes)
-            return data
-        _check_bytes(status.st_size, max_bytes)
-        with open(path, "rb") as file:
-            return file.read()
-
-
-def path_of(place: str) -> str:
-    """The local path of a path or file:// URI; bytes that aren't UTF-8 are escaped as Python does in paths."""
-    if file := FILE.fullmatch(place):
-        return os.fsdecode(unquote_to_bytes(file[1]))
-    if scheme := SCHEME.match(place):
-        raise ImageError("unreadable", f"{place}: images are read from local files, not from {scheme[0]}; download it")
-    return place
-
-
-def bytes_column(schema: pa.Schema) -> str | None:
-    """The column that holds images: `bytes`, or the field `bytes` in Hugging Face's struct `image`."""
-    if "bytes" in schema.names:
-        return "bytes"
-    image = schema.field("image").type if "image" in schema.names else None
-    return "image.bytes" if image is not None and pa.types.is_struct(image) and "bytes" in image.names else None
 
 
 def _open(data: bytes, max_pixels: int) -> ImageFile:
@@ -288,100 +213,3 @@ def _orientation(image: ImageFile, data: bytes) -> int:
     except Exception:  # metadata that can't be read don't make the pixels worthless
         return 1
     return orientation if isinstance(orientation, int) else 1
-
-
-def _rgb(image: Pillow.Image) -> Pillow.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        grey = grey8(values)
-        if "transparency" in image.info:
-            grey[values == image.info["transparency"]] = 255
-        return Pillow.fromarray(grey).convert("RGB")
-    if image.mode == "CMYK":
-        transform = _to_srgb(image.info.get("icc_profile"), "CMYK")
-        return transform.apply(image) if transform else image.convert("RGB")
-    rgb = _over_white(image) if image.has_transparency_data else image.convert("RGB")
-    transform = _to_srgb(image.info.get("icc_profile"), "RGB")
-    return transform.apply(rgb) if transform else rgb
-
-
-def _over_white(image: Pillow.Image) -> Pillow.Image:
-    rgba = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
-    white = Pillow.new("RGB", image.size, "white")
-    white.paste(rgba, mask=rgba)
-    return white
-
-
-@lru_cache(maxsize=8)
-def _to_srgb(profile: bytes | None, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """From a profile's colours to sRGB; None if that is nothing to do, or the profile is broken or not for `mode`."""
-    if not profile:
-        return None
-    try:
-        source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
-    except Exception:  # the colours are a little off then; the image is not lost
-        return None
-    assert isinstance(transform, ImageCms.ImageCmsTransform)
-    return None if mode == "RGB" and _changes_nothing(transform) else transform
-
-
-def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
-    """Most profiles are some sRGB, whatever they are called: 6 x 6 x 6 colours tell, and save 33 ms a megapixel."""
-    colours = np.indices((6, 6, 6), dtype=np.uint8).transpose(1, 2, 3, 0).reshape(6, 36, 3) * 51
-    after = np.asarray(transform.apply(Pillow.fromarray(colours)), dtype=np.int16)
-    return bool(np.abs(after - colours).max() <= 1)
-
-
-@contextmanager
-def _file_faults(place: str) -> Iterator[None]:
-    try:
-        yield
-    except (FileNotFoundError, NotADirectoryError):
-        raise ImageError("missing", f"no such file: {place}") from None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ImageError("missing", f"no such file: {place} is a link in a circle") from None
-        raise ImageError("unreadable", f"{place} can't be read: {error.strerror or error}") from error
-    except pa.ArrowException as error:
-        raise ImageError("unreadable", f"{place} can't be read as Parquet: {error}") from error
-    except ValueError as error:  # a zero byte in a path
-        raise ImageError("missing", f"no such file: {place!r} ({error})") from None
-
-
-def _kind(mode: int) -> str:
-    names = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-    return names.get(stat.S_IFMT(mode), "a device")
-
-
-def _check_bytes(size: int, max_bytes: int) -> None:
-    if size > max_bytes:
-        raise ImageError("too_large", f"has {size:,} bytes, more than ingest.max_bytes = {max_bytes:,}")
-
-
-def _read_row(path: str, modified: int, row: int, place: str) -> bytes:
-    with _parquet_lock:  # or every thread would read the row group that all of them wait for
-        _, column, starts = _parquet(path, modified)
-        if column is None or row >= starts[-1]:
-            lacks = "column of images" if column is None else f"row {row}"
-            raise ImageError("missing", f"{place} has no {lacks}; it has {starts[-1]} rows")
-        group = bisect_right(starts, row) - 1
-        value = _row_group(path, modified, group)[row - starts[group]].as_py()
-    data = value.get("bytes") if isinstance(value, dict) else value
-    if not isinstance(data, bytes):
-        raise ImageError("missing", f"row {row} of {place} has neither bytes nor a uri")
-    return data
-
-
-@lru_cache(maxsize=2)
-def _parquet(path: str, modified: int) -> tuple[pq.ParquetFile, str | None, list[int]]:
-    """The open file, its column of images, and the rows at which its row groups begin, and the last one ends."""
-    file = pq.ParquetFile(pa.OSFile(os.fsencode(path)))
-    sizes = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
-    return file, bytes_column(file.schema_arrow), list(accumulate(sizes, initial=0))
-
-
-@lru_cache(maxsize=2)
-def _row_group(path: str, modified: int, group: int) -> pa.ChunkedArray:
-    file, column, _ = _parquet(path, modified)
-    return file.read_row_group(group, columns=[column]).column(0)

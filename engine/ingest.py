@@ -20,8 +20,10 @@ import pyarrow as pa
 
 from engine.config import Ingest
 from engine.errors import ImageError
-from engine.images import probe, read
-from engine.listing import Entry, Listing
+from engine.images import probe
+from engine.listing import Listing
+from engine.manifest import Entry
+from engine.reading import read
 from engine.records import Item, ItemError, digest16
 from engine.storage import Output, ShardId, read_items, read_table, write_items, write_json
 

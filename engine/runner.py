@@ -74,8 +74,10 @@ def _cluster(run: Run) -> Iterator[None]:
         ray.init(address=run.address, logging_level="ERROR", log_to_driver=False, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise RunError(f"Ray at {run.address!r} (run.address) does not answer: {_brief(error)}") from error
+    except SystemExit:  # what Ray's handler of SIGTERM, which it sets on the way, raises
+        raise KeyboardInterrupt from None
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is a Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ DOORS = {
         "engine/ingest.py",  # finds duplicates in a column
         "engine/manifest.py",  # reads people's Parquet manifests
     },
-    "torch": {"florence2/", "specialists/"},
+    "torch": {"florence2/", "specialists/", "filters/nms.py"},
 }
 
 

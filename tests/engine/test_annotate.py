@@ -12,7 +12,7 @@ from toys import Brightness, Dark
 from engine.annotate import annotate, decide
 from engine.config import Ingest
 from engine.ingest import item_of
-from engine.listing import Entry
+from engine.manifest import Entry
 from engine.records import Item, Record, Region
 
 

@@ -37,7 +37,7 @@ def test_python_and_sql_see_the_same_regions(here: Path, monkeypatch: pytest.Mon
     assert len(python.stdout.splitlines()) == len(regions)
     monkeypatch.chdir(here)
     rows = duckdb.sql(snippet("sql", "ANTI JOIN")).fetchall()
-    assert sorted((uri, kind, tuple(box.values())) for uri, kind, _, box, _ in rows) == sorted(regions)
+    assert sorted((uri, kind, tuple(box)) for uri, kind, _, box, _ in rows) == sorted(regions)
 
 
 def test_show_draws(here: Path) -> None:

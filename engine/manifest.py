@@ -1,0 +1,208 @@
+"""Parquet manifests: which images they list, and the images inside them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, repeat
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as types
+
+from engine.errors import ConfigError, ImageError
+from engine.uris import reported, resolved, shown, uri_of
+
+# A row is read with its row group, and threads at the seam of two row groups need both.
+ROW_GROUP_BYTES = 1 << 30
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One input: where it is, and what its manifest says of it."""
+
+    uri: str
+    dataset: str | None = None
+    licence: str | None = None
+    labels: tuple[str, ...] = ()
+
+
+def entries(path: str) -> Iterator[Entry]:
+    """The rows of a Parquet manifest. Images inside it are not read: see `_has_bytes`."""
+    with reported(path, "Parquet manifest"), _as_value_error(), pa.OSFile(os.fsencode(path)) as source:
+        file = pq.ParquetFile(source)
+        columns = _check_columns(path, file.schema_arrow)
+        images = _bytes_column(file.schema_arrow)
+        _check_row_groups(file, images)
+        row = 0
+        for group in range(file.num_row_groups):
+            for inside, values in zip(_has_bytes(file, group, images), _rows(file, group, columns), strict=False):
+                reference = None if inside else values.get("uri") or (values.get("image") or {}).get("path")
+                labels = values.get("labels") or ()
+                yield Entry(
+                    uri=resolved(reference, os.path.dirname(path)) if reference else f"{uri_of(path)}#{row}",
+                    dataset=values.get("dataset"),
+                    licence=values.get("licence"),
+                    labels=(labels,) if isinstance(labels, str) else tuple(filter(None, labels)),
+                )
+                row += 1
+
+
+def read_row(path: str, modified: int, row: int, place: str) -> bytes:
+    """The image in a row of the Parquet file at `path`, last modified at `modified`, which errors call `place`.
+
+    Raises ImageError when there is none, or the file can't be read as Parquet.
+    """
+    try:
+        with _lock:  # or every thread would read the row group that all of them wait for
+            value = _value(path, modified, row, place)
+    except pa.ArrowException as error:
+        raise ImageError("unreadable", f"{place} can't be read as Parquet: {error}") from error
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if not isinstance(data, bytes):
+        raise ImageError("missing", f"row {row} of {place} has neither bytes nor a uri")
+    return data
+
+
+@contextmanager
+def _as_value_error() -> Iterator[None]:
+    """Arrow's errors as what they are to everybody else: the file isn't what it should be."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def _value(path: str, modified: int, row: int, place: str) -> Any:
+    _, column, starts = _parquet(path, modified)
+    if column is None or row >= starts[-1]:
+        lacks = "column of images" if column is None else f"row {row}"
+        raise ImageError("missing", f"{place} has no {lacks}; it has {starts[-1]} rows")
+    group = bisect_right(starts, row) - 1
+    return _row_group(path, modified, group)[row - starts[group]].as_py()
+
+
+def _bytes_column(schema: pa.Schema) -> str | None:
+    """The column that holds images: `bytes`, or the field `bytes` in Hugging Face's struct `image`."""
+    if "bytes" in schema.names:
+        return "bytes"
+    image = schema.field("image").type if "image" in schema.names else None
+    return "image.bytes" if image is not None and pa.types.is_struct(image) and "bytes" in image.names else None
+
+
+@lru_cache(maxsize=2)
+def _parquet(path: str, modified: int) -> tuple[pq.ParquetFile, str | None, list[int]]:
+    """The open file, its column of images, and the rows at which its row groups begin, and the last one ends."""
+    file = pq.ParquetFile(pa.OSFile(os.fsencode(path)))
+    sizes = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
+    return file, _bytes_column(file.schema_arrow), list(accumulate(sizes, initial=0))
+
+
+@lru_cache(maxsize=2)
+def _row_group(path: str, modified: int, group: int) -> pa.ChunkedArray:
+    file, column, _ = _parquet(path, modified)
+    return file.read_row_group(group, columns=[column]).column(0)
+
+
+def _rows(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
+    if not columns:
+        return repeat({}, file.metadata.row_group(group).num_rows)
+    batches = file.iter_batches(row_groups=[group], columns=columns)
+    return (values for batch in batches for values in batch.to_pylist())
+
+
+def _has_bytes(file: pq.ParquetFile, group: int, column: str | None) -> Iterator[bool]:
+    """Whether each row of a row group holds an image.
+
+    The count of nulls in the row group's statistics settles it when it is all or none; only a row group that has both
+    is read for it, a few rows at a time, as pyarrow can't read validity alone.
+    """
+    if column is None:
+        return repeat(False)
+    statistics = _chunk(file, group, column).statistics
+    nulls = statistics.null_count if statistics is not None and statistics.has_null_count else None
+    if nulls in (0, file.metadata.row_group(group).num_rows):
+        return repeat(nulls == 0)
+    batches = file.iter_batches(batch_size=64, row_groups=[group], columns=[column])
+    return (valid for batch in batches for valid in _validity(batch.column(0)).to_pylist())
+
+
+def _validity(images: pa.Array) -> pa.Array:
+    return (images.flatten()[0] if types.is_struct(images.type) else images).is_valid()
+
+
+def _chunk(file: pq.ParquetFile, group: int, column: str) -> pq.ColumnChunkMetaData:
+    rows = file.metadata.row_group(group)
+    return next(chunk for chunk in map(rows.column, range(rows.num_columns)) if chunk.path_in_schema == column)
+
+
+def _check_row_groups(file: pq.ParquetFile, column: str | None) -> None:
+    if column is None:
+        return
+    for group in range(file.num_row_groups):
+        size = _chunk(file, group, column).total_uncompressed_size
+        if size > ROW_GROUP_BYTES:
+            raise ValueError(
+                f"row group {group} holds {size:,} bytes of images, and each is read at once; write them with at most "
+                f"{ROW_GROUP_BYTES:,} bytes (pyarrow: write_table(..., row_group_size=256))"
+            )
+
+
+def _check_columns(path: str, schema: pa.Schema) -> list[str]:
+    """The columns to read. Raises ConfigError for a manifest that can't say where images are."""
+    images = _bytes_column(schema)
+    if images is None and "uri" not in schema.names:
+        found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "none"
+        raise ConfigError(
+            f"{shown(path)} is no manifest: expected a column `uri` (string), `bytes` (binary) or `image` (struct of "
+            f"bytes and path), and optionally `dataset`, `licence` and `labels`; found {found}"
+        )
+    wanted = ["uri", "dataset", "licence", "labels"] + ["image.path"] * (images == "image.bytes")
+    columns = {name: type_ for name in wanted if (type_ := _type(schema, name)) is not None}
+    for name, type_ in {**columns, **({images: _type(schema, images)} if images else {})}.items():
+        expected, fits = COLUMNS[name]
+        if not fits(type_):
+            raise ConfigError(f"{shown(path)}: column `{name}` must be {expected}, not {type_}")
+    return list(columns)
+
+
+def _type(schema: pa.Schema, name: str) -> pa.DataType | None:
+    """The type of a column, or of a field of a struct column; None if there is none of that name."""
+    column, _, field = name.partition(".")
+    if column not in schema.names:
+        return None
+    type_ = schema.field(column).type
+    if not field:
+        return type_
+    return type_.field(field).type if field in type_.names else None
+
+
+def _is_text(type_: pa.DataType) -> bool:
+    value = type_.value_type if types.is_dictionary(type_) else type_
+    return bool(types.is_string(value) or types.is_large_string(value) or types.is_null(value))
+
+
+def _is_binary(type_: pa.DataType) -> bool:
+    return bool(types.is_binary(type_) or types.is_large_binary(type_) or types.is_null(type_))
+
+
+def _is_labels(type_: pa.DataType) -> bool:
+    return _is_text(type_) or ((types.is_list(type_) or types.is_large_list(type_)) and _is_text(type_.value_type))
+
+
+COLUMNS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
+    "uri": ("string", _is_text),
+    "image.path": ("string", _is_text),
+    "bytes": ("binary", _is_binary),
+    "image.bytes": ("binary", _is_binary),
+    "dataset": ("string", _is_text),
+    "licence": ("string", _is_text),
+    "labels": ("string or list of strings", _is_labels),
+}

@@ -1,0 +1,63 @@
+"""Where an image is: absolute paths, file:// URIs, and `<either of them, of a .parquet>#<row>`."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import unquote_to_bytes
+
+from engine.errors import ConfigError, ImageError
+
+ROW = re.compile(r"(.+\.parquet)#([0-9]+)", re.DOTALL | re.IGNORECASE)
+FILE = re.compile(r"file:(?://(?:localhost)?)?(/.*)", re.DOTALL | re.IGNORECASE)
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+
+
+def uri_of(path: str) -> str:
+    """The URI of a local file: its absolute path as it is, links not followed.
+
+    A file:// URI if the path is not valid UTF-8, or if `reading.read` would take it for a row of a Parquet file.
+    """
+    path = os.path.abspath(path)
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return Path(path).as_uri()
+    return Path(path).as_uri() if ROW.fullmatch(path) else path
+
+
+def path_of(place: str) -> str:
+    """The local path of a path or file:// URI; bytes that aren't UTF-8 are escaped as Python does in paths."""
+    if file := FILE.fullmatch(place):
+        return os.fsdecode(unquote_to_bytes(file[1]))
+    if scheme := SCHEME.match(place):
+        raise ImageError("unreadable", f"{place}: images are read from local files, not from {scheme[0]}; download it")
+    return place
+
+
+def resolved(reference: str, folder: str) -> str:
+    """The uri of a reference in a list or manifest: a path, relative to `folder` or not, or a URI; row or not."""
+    row = ROW.fullmatch(reference)
+    place = row[1] if row else reference
+    if SCHEME.match(place) and not FILE.fullmatch(place):
+        return reference  # from elsewhere; reading it says so
+    return uri_of(os.path.join(folder, path_of(place))) + (f"#{row[2]}" if row else "")
+
+
+def shown(path: str) -> str:
+    """The path as it can be printed: bytes that aren't UTF-8 replaced."""
+    return os.fsencode(path).decode(errors="replace")
+
+
+@contextmanager
+def reported(path: str, what: str) -> Iterator[None]:
+    """Turns what goes wrong with a file that says which images there are into a ConfigError."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise ConfigError(f"no such file: {shown(path)}") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{shown(path)} can't be read as a {what}: {error}") from error
