@@ -1,7 +1,8 @@
 """Ingest: every input becomes an item, read or not. Each file is read once, for its hash and its header.
 
 Two passes: the first reads, shard by shard; the second finds the exact duplicates over the column of hashes alone
-(32 bytes an item in memory) and rewrites the shards that have some. A killed ingest, run again, gives the same files.
+(32 bytes an item in memory) and rewrites the shards that have some. A killed ingest, run again, gives the same files:
+shards that the same configuration made of the same inputs are kept, all others are made anew or removed.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from engine.listing import Listing
 from engine.manifest import Entry
 from engine.reading import read
 from engine.records import Item, ItemError, digest16
-from engine.storage import Output, ShardId, read_items, read_table, write_items, write_json
+from engine.schema import items_to_table
+from engine.storage import Output, ShardId, read_items, read_table, shard_digest, write_json, write_table
 
 T = TypeVar("T")
 
@@ -55,11 +57,14 @@ def ingest(output: Output, config: Ingest, digest: str, progress: Callable[[int]
             partition = Partition(number, len(entries), shard_size(len(entries), config))
             _update(listed, entries)
             for shard, group in zip(partition.shards(), chunks(entries, partition.shard_size), strict=True):
-                _write_shard(output, shard, group, lambda entry: item_of(entry, config), pool)
+                if not _is_done(output, shard, group, digest):
+                    items = list(pool.map(lambda entry: item_of(entry, config), group))
+                    write_table(output.items(shard), items_to_table(items), digest)
                 progress(len(group))
             partitions.append(partition)
     shards = [shard for partition in partitions for shard in partition.shards()]
-    duplicates, errors = _mark_duplicates(output, shards)
+    _remove_others(output, shards)
+    duplicates, errors = _mark_duplicates(output, shards, digest)
     summary = {
         "digest": digest,
         "listed": listed.hexdigest()[:12],
@@ -112,17 +117,23 @@ def _update(listed: hashlib._Hash, entries: Iterable[Entry]) -> None:
         listed.update(entry.uri.encode() + b"\n")
 
 
-def _write_shard(
-    output: Output, shard: ShardId, entries: Sequence[Entry], make: Callable[[Entry], Item], pool: ThreadPoolExecutor
-) -> None:
-    if output.items(shard).exists():
-        there = [item.uri for item in read_items(output, shard)]
-        if there == [entry.uri for entry in entries]:
-            return
-    write_items(output, shard, list(pool.map(make, entries)))
+def _is_done(output: Output, shard: ShardId, entries: Sequence[Entry], digest: str) -> bool:
+    """Whether an earlier ingest wrote this shard, with the same configuration and of the same entries."""
+    if shard_digest(output.items(shard)) != digest:
+        return False
+    there = [Entry(item.uri, item.dataset, item.licence, item.labels) for item in read_items(output, shard)]
+    return there == list(entries)
 
 
-def _mark_duplicates(output: Output, shards: Sequence[ShardId]) -> tuple[int, Counter[str]]:
+def _remove_others(output: Output, shards: Sequence[ShardId]) -> None:
+    """Removes the shards of a killed ingest that found more images: whoever reads the folder would take them along."""
+    ours = {output.items(shard) for shard in shards}
+    for path in output.manifest.parent.glob("part-*/shard-*.parquet"):
+        if path not in ours:
+            path.unlink()
+
+
+def _mark_duplicates(output: Output, shards: Sequence[ShardId], digest: str) -> tuple[int, Counter[str]]:
     """Sets `duplicate_of` on every readable item whose bytes an earlier item has.
 
     Returns the number of duplicates, and of unreadable items by the kind of their error.
@@ -137,7 +148,7 @@ def _mark_duplicates(output: Output, shards: Sequence[ShardId]) -> tuple[int, Co
             for row, item in enumerate(items, start)
         ]
         if marked != items:
-            write_items(output, shard, marked)
+            write_table(output.items(shard), items_to_table(marked), digest)
         errors.update(item.error.kind for item in items if item.error)
         start += len(items)
     return len(of), errors

@@ -10,18 +10,18 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
-from engine.errors import OutputError
+from engine.errors import OutputError, is_no_space
 
 
 @contextmanager
 def run_lock(root: Path) -> Iterator[None]:
     """Holds `root`/.lock. The kernel frees it with the process, however that ends.
 
-    Raises OutputError, which says who holds it, when another run lives.
+    Raises OutputError, which says who holds it, when another run lives, and when `root` can't be written to.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".lock", "a+") as file:
+    with _opened(root) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -34,6 +34,19 @@ def run_lock(root: Path) -> Iterator[None]:
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}))
         file.flush()
         yield
+
+
+def _opened(root: Path) -> TextIO:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        return open(root / ".lock", "a+")
+    except OSError as error:
+        if is_no_space(error):  # which the run explains
+            raise
+        raise OutputError(
+            f"{root} can't be used as an output folder: {error.filename}: {error.strerror}. "
+            "Name another folder with --out."
+        ) from error
 
 
 def _holder(text: str) -> str:

@@ -33,7 +33,7 @@ def find_record(dataset: Dataset, image: str) -> Record:
 
 def print_record(record: Record, console: Console) -> None:
     """The item, and a table of its annotations: those that stand first."""
-    console.print(_head(record.item, record))
+    console.print(_head(record.item, record), soft_wrap=True)
     if not record.by_id:
         return
     table = Table(box=None, header_style="bold", pad_edge=False)

@@ -140,10 +140,6 @@ def read_items(output: Output, shard: ShardId) -> list[Item]:
     return items_from_table(read_table(output.items(shard)))
 
 
-def write_items(output: Output, shard: ShardId, items: Sequence[Item]) -> None:
-    write_table(output.items(shard), items_to_table(items))
-
-
 def read_records(
     output: Output,
     round_number: int,

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 from engine.errors import ConfigError, ImageError
 
 ROW = re.compile(r"(.+\.parquet)#([0-9]+)", re.DOTALL | re.IGNORECASE)
-FILE = re.compile(r"file:(?://(?:localhost)?)?(/.*)", re.DOTALL | re.IGNORECASE)
+FILE = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.DOTALL | re.IGNORECASE)  # of this machine
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -43,7 +43,8 @@ def resolved(reference: str, folder: str) -> str:
     row = ROW.fullmatch(reference)
     place = row[1] if row else reference
     if SCHEME.match(place) and not FILE.fullmatch(place):
-        return reference  # from elsewhere; reading it says so
+        # From elsewhere; reading it says so. What isn't UTF-8 in it is escaped as in any URI.
+        return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", reference)
     return uri_of(os.path.join(folder, path_of(place))) + (f"#{row[2]}" if row else "")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from engine.manifest import Entry
 from engine.reading import read
 
 NOT_UNICODE = os.fsdecode(b"caf\xe9.jpg")
+NOISE = random.Random(0)
 
 
 def uris(*paths: str | Path) -> list[str]:
@@ -92,9 +94,9 @@ def test_a_manifest_of_an_odd_name(manifest: Callable[..., Path]) -> None:
 
 def test_the_images_of_a_manifest_are_not_read(manifest: Callable[..., Path]) -> None:
     """Overwritten with noise, they are listed all the same."""
-    path = manifest(bytes=[bytes(100_000), os.urandom(100_000)])
+    path = manifest(bytes=[bytes(100_000), NOISE.randbytes(100_000)])
     data = bytearray(path.read_bytes())
-    data[4:90_000] = os.urandom(90_000 - 4)
+    data[4:90_000] = NOISE.randbytes(90_000 - 4)
     path.write_bytes(data)
     assert uris(path) == [f"{path}#0", f"{path}#1"]
 
@@ -125,7 +127,7 @@ def test_a_manifest_with_wrong_columns(
 
 def test_a_manifest_that_is_broken(manifest: Callable[..., Path], tmp_path: Path) -> None:
     whole = manifest(uri=[f"{n}.jpg" for n in range(1000)], row_group_size=1000).read_bytes()
-    damaged = whole[:4] + os.urandom(2000) + whole[2004:]
+    damaged = whole[:4] + NOISE.randbytes(2000) + whole[2004:]
     for data in (b"", b"not parquet at all", whole[:-1], whole[: len(whole) // 2], damaged):
         (tmp_path / "broken.parquet").write_bytes(data)
         with pytest.raises(ConfigError, match=r"broken\.parquet can't be read as a Parquet manifest: "):
@@ -135,7 +137,7 @@ def test_a_manifest_that_is_broken(manifest: Callable[..., Path], tmp_path: Path
 def test_a_row_group_too_large_to_be_read_at_once(
     manifest: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = manifest(bytes=[os.urandom(10_000) for _ in range(6)])
+    path = manifest(bytes=[NOISE.randbytes(10_000) for _ in range(6)])
     monkeypatch.setattr("engine.manifest.ROW_GROUP_BYTES", 29_000)
     with pytest.raises(ConfigError, match=r"m\.parquet .*row group 0 holds 30,\d\d\d bytes .*row_group_size=256"):
         uris(path)

@@ -1,0 +1,199 @@
+"""Ingest on real files: a row for every input, whatever became of it, and the same rows after any interruption."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from engine.config import Ingest
+from engine.errors import ConfigError
+from engine.ingest import chunks, ingest, listed_digest, shard_size
+from engine.records import Item
+from engine.storage import Output, read_items
+
+
+def ingested(out: Path, *images: Path, **config: Any) -> tuple[list[Item], dict[str, Any]]:
+    output = Output(out)
+    manifest = ingest(output, Ingest(images=tuple(map(str, images)), **config), "digest", lambda items: None)
+    return [item for shard in output.shards() for item in read_items(output, shard)], manifest
+
+
+def files(out: Path) -> dict[str, bytes]:
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+
+def errors(items: list[Item]) -> dict[str, str]:
+    return {Path(item.uri).name: item.error.kind for item in items if item.error}
+
+
+def test_every_input_has_a_row(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_set(3)
+    good = (folder / "0000.png").read_bytes()
+    (folder / "cut.png").write_bytes(good[:20])
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("I am no photo")
+    (folder / "really a png.jpg").write_bytes(good + b"\0")
+    Image.new("RGB", (600, 500)).save(folder / "huge.png")
+    (folder / "dangling.jpg").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.jpg")
+    items, manifest = ingested(tmp_path / "out", folder, max_pixels=250_000)
+    assert sorted(Path(item.uri).name for item in items) == sorted(os.listdir(folder))
+    assert len({item.item_id for item in items}) == len(items)
+    assert errors(items) == {
+        "cut.png": "truncated",
+        "empty.jpg": "empty",
+        "text.jpg": "not_an_image",
+        "huge.png": "too_large",
+        "dangling.jpg": "missing",
+        "pipe.jpg": "unreadable",
+    }
+    assert manifest["errors"] == {kind: 1 for kind in sorted(errors(items).values())}
+    for item in items:
+        assert item.error or (item.width, item.height) == (96, 96)
+
+
+def test_copies_point_to_the_first_across_shards(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_set(6)
+    (folder / "0005.png").write_bytes((folder / "0001.png").read_bytes())
+    for n in range(1000):
+        (folder / f"copy {n}.png").write_bytes((folder / "0000.png").read_bytes())
+    items, manifest = ingested(tmp_path / "out", folder, shard_size=4)
+    ids = {Path(item.uri).name: item.item_id for item in items}
+    repeats = {Path(item.uri).name: item.duplicate_of for item in items if item.duplicate_of}
+    assert repeats == {"0005.png": ids["0001.png"]} | {f"copy {n}.png": ids["0000.png"] for n in range(1000)}
+    assert manifest["duplicates"] == 1001
+
+
+def test_broken_copies_are_errors_not_duplicates(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_set(1)
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(b"\xff\xd8\xff broken")
+    items, manifest = ingested(tmp_path / "out", folder)
+    assert errors(items) == {"a.jpg": "truncated", "b.jpg": "truncated"}
+    assert manifest["duplicates"] == 0
+
+
+def test_manifests_bring_bytes_and_what_is_known(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_set(2)
+    data = [(folder / f"000{n}.png").read_bytes() for n in (0, 1)]
+    columns = {"bytes": [*data, None], "licence": ["CC0", None, "CC0"], "labels": [["cup"], [], None]}
+    pq.write_table(pa.table(columns | {"dataset": ["mine"] * 3}), folder / "inside.parquet")
+    pq.write_table(pa.table({"uri": ["0001.png", "gone.png"]}), folder / "by name.parquet")
+    items, _ = ingested(tmp_path / "out", folder / "inside.parquet", folder / "by name.parquet")
+    first, second, third, named, gone = items
+    assert (first.uri, first.licence, first.labels, first.dataset) == (
+        f"{folder}/inside.parquet#0",
+        "CC0",
+        ("cup",),
+        "mine",
+    )
+    assert (first.width, second.licence) == (96, None)
+    assert third.error is not None
+    assert third.error.kind == "missing"
+    assert named.duplicate_of == second.item_id
+    assert gone.error is not None
+    assert gone.error.kind == "missing"
+
+
+def test_names_survive(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_set(1)
+    data = (folder / "0000.png").read_bytes()
+    odd = ["a b.png", "a\nb.png", "<b>x<b>.png", "写真 фото.png", os.fsdecode(b"\xff.png"), "x.parquet#3.png"]
+    for name in odd:
+        (folder / name).write_bytes(data)
+    items, _ = ingested(tmp_path / "out", folder)
+    assert not errors(items)
+    assert len(items) == 1 + len(odd)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 3, 6])
+def test_a_killed_ingest_goes_on_to_equal_files(image_set: Callable[..., Path], tmp_path: Path, after: int) -> None:
+    folder = image_set(24)
+    (folder / "0023.png").write_bytes((folder / "0000.png").read_bytes())
+    config = Ingest(images=(str(folder),), shard_size=4)
+    ingest(Output(tmp_path / "whole"), config, "digest", lambda items: None)
+
+    done = 0
+
+    def progress(items: int) -> None:
+        nonlocal done
+        done += 1
+        if done == after:
+            raise Killed
+
+    with pytest.raises(Killed):
+        ingest(Output(tmp_path / "killed"), config, "digest", progress)
+    assert not (tmp_path / "killed" / "manifest.json").exists()
+    first = tmp_path / "killed" / "images" / "part-00000" / "shard-00000.parquet"
+    before = first.stat().st_ino
+    ingest(Output(tmp_path / "killed"), config, "digest", lambda items: None)
+    assert files(tmp_path / "killed") == files(tmp_path / "whole")
+    assert first.stat().st_ino == before, "what was done is not done again"
+
+
+def test_images_that_came_meanwhile_are_in_it(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_set(9)
+    config = Ingest(images=(str(folder),), shard_size=4)
+
+    def progress(items: int) -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        ingest(Output(tmp_path / "out"), config, "digest", progress)
+    (folder / "0000 a.png").write_bytes((folder / "0001.png").read_bytes())
+    items, manifest = ingested(tmp_path / "out", folder, shard_size=4)
+    assert len(items) == 10
+    assert manifest["listed"] == listed_digest(config)
+    (folder / "0000 b.png").write_bytes((folder / "0001.png").read_bytes())
+    assert manifest["listed"] != listed_digest(config)
+
+
+def test_limit_and_partitions(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_set(9)
+    items, manifest = ingested(tmp_path / "out", folder, limit=7, partition_size=3, shard_size=2)
+    assert len(items) == 7
+    assert manifest["partitions"] == [
+        {"items": 3, "shard_size": 2, "shards": 2},
+        {"items": 3, "shard_size": 2, "shards": 2},
+        {"items": 1, "shard_size": 2, "shards": 1},
+    ]
+
+
+def test_what_holds_no_images_is_named(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ConfigError, match=rf"no images in {tmp_path}/photos"):
+        ingested(tmp_path / "out", tmp_path / "photos")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir(mode=0)
+    with pytest.raises(ConfigError, match=r"photos can't be read: Permission denied"):
+        ingested(tmp_path / "out", tmp_path / "photos")
+
+
+@given(st.integers(1, 10**6))
+def test_shards_are_neither_tiny_nor_too_many(items: int) -> None:
+    size = shard_size(items, Ingest())
+    assert 4 <= size <= 1024
+    assert -(-items // size) <= max(64, items / 1024 + 1)
+
+
+@given(st.lists(st.integers(), max_size=30), st.integers(1, 9))
+def test_chunks_lose_nothing(values: list[int], size: int) -> None:
+    parts = list(chunks(values, size))
+    assert [value for part in parts for value in part] == values
+    assert all(len(part) == size for part in parts[:-1])
