@@ -34,7 +34,6 @@ from engine.schema import (
     annotations_to_table,
     decisions_to_table,
     items_from_table,
-    items_to_table,
     records_from_tables,
 )
 
