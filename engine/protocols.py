@@ -38,7 +38,7 @@ class Specialist(Protocol):
         """A word that changes when the answers may: the digest of code and weights (`engine.versions.digest_of`)."""
 
     def setup(self) -> None:
-        """Loads the weights; called once, in the worker. `engine.threads` says how many native threads it may use."""
+        """Loads the weights; called once, in the worker. `engine.native` says how many native threads it may use."""
 
     def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation]]:
         """The new annotations of each sample, in the batch's order. Ids come from `sample.record.ids(self.name)`."""

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from engine.native import native_threads
 from engine.protocols import Image, Sample
 from engine.records import Region, Scores
-from engine.threads import native_threads
 from engine.versions import digest_of
 from engine.vocabulary import Vocabulary
 

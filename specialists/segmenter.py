@@ -14,9 +14,9 @@ import numpy as np
 from pydantic import Field
 
 from engine.geometry import MaskArray, clip, encode_mask
+from engine.native import native_threads
 from engine.protocols import Image, Sample
 from engine.records import Box, Kind, Mask, Region
-from engine.threads import native_threads
 from engine.versions import digest_of
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -41,7 +41,7 @@ class GrabCut:
 
     @property
     def version(self) -> str:
-        return digest_of(__name__, packages=("opencv-python-headless", "pycocotools"))
+        return digest_of(__name__, packages=("opencv-python-headless", "pycocotools", "numpy"))
 
     def setup(self) -> None:
         import cv2
@@ -86,12 +86,7 @@ class GrabCut:
         if (labels == cv2.GC_BGD).mean() < LEAST_BACKGROUND or min(labels[inner].shape) < SMALLEST:
             return None
         cv2.setRNGSeed(0)  # its clusters begin at random
-        try:
-            cv2.grabCut(
-                view, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), self.iterations, cv2.GC_INIT_WITH_MASK
-            )
-        except cv2.error:
-            return None
+        cv2.grabCut(view, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), self.iterations, cv2.GC_INIT_WITH_MASK)
         cut = np.isin(labels[inner], (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
         mask = cv2.resize(cut, (x1 - x0, y1 - y0), interpolation=cv2.INTER_LINEAR) >= 0.5
         return (mask, (x0, y0)) if EMPTY < mask.mean() < FULL else None

@@ -18,6 +18,7 @@ from specialists.segmenter import GrabCut
 SAUCER: Box = (77.0, 18.0, 480.0, 390.0)
 CUP: Box = (173.0, 18.0, 405.0, 308.0)
 COIN: Box = (80.0, 38.0, 122.0, 76.0)
+SPOON: Box = (300.0, 200.0, 600.0, 400.0)  # and much else: what is cut out differs with how the clusters begin
 
 
 def region(box: Box, number: int = 0, score: float | None = 0.9, kind: Kind = "object") -> Region:
@@ -58,6 +59,27 @@ def test_the_saucer_is_cut_out(coffee: Image) -> None:
     assert not outside.any(), "the box is the prompt"
 
 
+def test_the_rim_of_the_cup_is_in_its_mask(coffee: Image) -> None:
+    """Its red body is not: that is the saucer's colour, which is background to this box."""
+    (mask,) = masks(coffee, region(CUP))
+    pixels = decode_mask(mask)
+    x0, y0, x1, y1 = map(int, CUP)
+    assert 0.4 < pixels[y0:y1, x0:x1].mean() < 0.7
+    assert pixels[(y0 + y1) // 2, (x0 + x1) // 2]
+    assert not pixels[[y0, y0, y1 - 1], [x0, x1 - 1, x0]].any()
+
+
+def test_a_large_box_is_cut_smaller_and_a_small_one_is_not_enlarged(coffee: Image, photos: Path) -> None:
+    whole = GrabCut(max_side=10_000)
+    (small,), (large,) = masks(coffee, region(SAUCER)), masks(coffee, region(SAUCER), segmenter=whole)
+    assert small.counts != large.counts
+    a, b = decode_mask(small), decode_mask(large)
+    assert (a & b).sum() / (a | b).sum() > 0.97
+    assert a.sum() == pytest.approx(b.sum(), rel=0.01), "enlarging makes it no fatter"
+    coins = decode((photos / "coins.png").read_bytes(), max_pixels=10**7)
+    assert masks(coins, region(COIN)) == masks(coins, region(COIN), segmenter=whole)
+
+
 def test_a_coin_is_round(photos: Path) -> None:
     coins = decode((photos / "coins.png").read_bytes(), max_pixels=10**7)
     (mask,) = masks(coins, region(COIN))
@@ -81,8 +103,9 @@ def test_who_gets_a_mask(coffee: Image) -> None:
         region(CUP, 2, 0.8, kind="proposal"),
         region(CUP, 3, 0.7),
         region(CUP, 4, None),
+        region(CUP, 5, 0.35),
     ]
-    assert [mask.region_id[-1] for mask in masks(coffee, *regions)] == ["4", "1", "3"]
+    assert [mask.region_id[-1] for mask in masks(coffee, *regions)] == ["4", "1", "3", "5"]
     assert [mask.region_id[-1] for mask in masks(coffee, *regions, segmenter=GrabCut(max_regions=1))] == ["4"]
     shown = sample(coffee, region(CUP))
     decision = Decision(annotation_id="0.detector.0", action="reject", by="score", reason="low")
@@ -91,6 +114,8 @@ def test_who_gets_a_mask(coffee: Image) -> None:
 
 
 NOISE = np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)
+SCREEN = np.zeros((80, 120, 3), dtype=np.uint8)
+SCREEN[20:60, 30:80] = NOISE[20:60, 30:80] // 2 + 128
 
 
 @pytest.mark.parametrize(
@@ -99,6 +124,7 @@ NOISE = np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)
         (np.full((80, 120, 3), 90, dtype=np.uint8), (30, 20, 80, 60)),  # nothing to tell apart
         (NOISE, (0, 0, 120, 80)),  # no background
         (NOISE, (1, 1, 119, 79)),  # hardly any
+        (SCREEN, (30, 20, 80, 60)),  # the box is the thing
         (NOISE, (130, 20, 150, 60)),  # outside
         (NOISE, (30, 20, 31, 60)),  # too thin
         (NOISE, (30.4, 20, 30.4, 20)),
@@ -111,6 +137,20 @@ def test_no_mask_is_invented(image: Image, box: Box) -> None:
     assert masks(image, region(box)) == []
 
 
+def test_a_cat_that_fills_its_photo_gets_none(photos: Path) -> None:
+    """The 2 % around the box are cat, too: cut by them, a third of it would be left."""
+    cat = decode((photos / "chelsea.png").read_bytes(), max_pixels=10**7)
+    assert masks(cat, region((2.0, 2.0, 449.0, 298.0))) == []
+
+
+def test_a_pole_gets_none_when_too_thin_to_learn_from() -> None:
+    y, x = np.indices((60, 2000))
+    pole = np.where(((x - 1000) / 400) ** 2 + ((y - 30) / 8) ** 2 < 1, 220, 20).astype(np.uint8)
+    image, box = np.dstack([pole] * 3), (250.0, 22.0, 1750.0, 39.0)
+    assert masks(image, region(box)) == []
+    assert len(masks(image, region(box), segmenter=GrabCut(max_side=2000))) == 1
+
+
 def test_a_box_that_leaves_the_image_is_cut_where_it_is(coffee: Image) -> None:
     (mask,) = masks(coffee, region((-50.0, 100.0, 500.0, 450.0)))
     assert mask.size == coffee.shape[:2]
@@ -120,7 +160,7 @@ def test_a_box_that_leaves_the_image_is_cut_where_it_is(coffee: Image) -> None:
 def test_answers_do_not_depend_on_order_or_process(coffee: Image) -> None:
     """GrabCut begins with random clusters; they are the same ones each time."""
     copy = pickle.loads(pickle.dumps(GrabCut()))
-    alone = masks(coffee, region(CUP), segmenter=copy)[0]
-    after_another = masks(coffee, region(SAUCER, 1, 0.95), region(CUP))[1]
+    alone = masks(coffee, region(SPOON), segmenter=copy)[0]
+    after_another = masks(coffee, region(SAUCER, 1, 0.95), region(SPOON))[1]
     assert alone.counts == after_another.counts
     assert copy.version == GrabCut().version

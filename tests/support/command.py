@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,12 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
 def start(images: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     arguments = ("--images", str(images), "--set", f"ingest.shard_size={SHARD}", *more)
     return subprocess.Popen(
-        command(out, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        command(out, *arguments),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a script starts with &
     )
 
 
