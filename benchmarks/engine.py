@@ -22,6 +22,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
+    del sys.path[0]  # this folder, where this file would hide the package
+
 import psutil
 from PIL import Image
 

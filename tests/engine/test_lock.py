@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,3 +56,36 @@ def test_it_is_free_again_after_an_error(tmp_path: Path) -> None:
         raise ZeroDivisionError
     with run_lock(tmp_path / "new"):
         pass
+
+
+def test_a_new_run_says_that_it_is_the_holder(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    """What an earlier holder wrote is gone, however long it was."""
+    holder.communicate("")
+    (tmp_path / ".lock").write_text("x" * 1000)
+    with run_lock(tmp_path):
+        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_program_that_the_run_started_does_not_hold_it(tmp_path: Path) -> None:
+    """Or workers that outlive a killed run for a while would."""
+    with run_lock(tmp_path):
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    with run_lock(tmp_path):
+        assert child.poll() is None
+    child.kill()
+    child.wait()
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "busy"])
+def test_what_can_not_be_an_output_folder_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "busy/.lock").mkdir(parents=True)
+    with pytest.raises(OutputError, match=rf"{tmp_path}/{name} can't be used .*Name another folder with --out"):
+        run_lock(tmp_path / name).__enter__()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir(mode=0o500)
+    with pytest.raises(OutputError, match=r"mine can't be used .*Permission denied"):
+        run_lock(tmp_path / "mine").__enter__()
