@@ -11,7 +11,7 @@ from engine.errors import ImageError, RecordError
 from engine.images import decode
 from engine.protocols import Filter, Sample, Specialist
 from engine.reading import read
-from engine.records import AnyAnnotation, Item, ItemError, Record, cascade
+from engine.records import AnyAnnotation, Item, ItemError, Record, cascade, digest16
 
 
 @dataclass
@@ -93,14 +93,10 @@ def quarantined(record: Record, stage: str, kind: str, message: str) -> Record:
 
 
 def _sample(record: Record, ingest: Ingest) -> Sample:
-    image = decode(read(record.item.uri, max_bytes=ingest.max_bytes), max_pixels=ingest.max_pixels)
-    height, width = image.shape[:2]
-    if (width, height) != (record.item.width, record.item.height):
-        raise ImageError(
-            "changed",
-            f"is {width} x {height} now and was {record.item.width} x {record.item.height} when it was ingested",
-        )
-    return Sample(image, record)
+    data = read(record.item.uri, max_bytes=ingest.max_bytes)
+    if digest16(data) != record.item.content_id:
+        raise ImageError("changed", "is not the file any more that was ingested; ingest the image set again")
+    return Sample(decode(data, max_pixels=ingest.max_pixels), record)
 
 
 def _run(specialist: Specialist, samples: Sequence[Sample], done: dict[bytes, Record]) -> list[Sample]:

@@ -66,6 +66,9 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take on
 @app.command()
 def run(
     stage: Annotated[str, typer.Option("--stage", help=f"One of {', '.join(STAGES)}.")] = "annotate",
+    paths: Annotated[
+        list[str] | None, typer.Argument(metavar="[PATH]...", help="More images, as --images; what * gives in a shell.")
+    ] = None,
     images: ImagesOption = None,
     out: OutOption = Path("out"),
     config: ConfigOption = None,
@@ -81,7 +84,7 @@ def run(
     if stage not in Stages.RUNNABLE:
         raise ConfigError(f"--stage {stage} is not there yet; this version runs {', '.join(Stages.RUNNABLE)}")
     output = Output(out.absolute())
-    pipeline = _pipeline(config, settings, images, limit, output)
+    pipeline = _pipeline(config, settings, [*(images or ()), *(paths or ())], limit, output)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is a Ctrl-C
     try:
         summary = Stages(pipeline, output, console).run(stage, overwrite=overwrite)
@@ -144,7 +147,7 @@ def show(
         picture = decode(read(record.item.uri, max_bytes=limits.max_bytes), max_pixels=limits.max_pixels)
         try:
             draw(picture, record, fallen=fallen).save(save)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise ConfigError(f"--save {save}: {error}") from error
         console.print(f"Drawn into {save}", highlight=False)
 
@@ -156,10 +159,16 @@ def main() -> None:
     except EngineError as error:
         errors.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        errors.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(FAILED)
+    except Exception:  # a fault of ours, or of a component: with all that is known, and the code that says failed
+        errors.print_exception()
+        sys.exit(FAILED)
 
 
 def _pipeline(
-    config: Path | None, settings: list[str] | None, images: list[str] | None, limit: int | None, output: Output
+    config: Path | None, settings: list[str] | None, images: list[str], limit: int | None, output: Output
 ) -> Pipeline:
     overrides: dict[str, Any] = {}
     if images:

@@ -43,7 +43,9 @@ class Run(_Section):
     gpus_per_worker: float = Field(0, ge=0, description="GPUs of each worker; fractions share one")
     memory_mb_per_worker: int = Field(1500, ge=1, description="memory that each worker may need; bounds how many start")
     batch_size: int = Field(1, ge=1, description="images handed to a specialist together")
-    item_seconds: float = Field(180, gt=0, description="time limit for one image; whoever outlasts it is quarantined")
+    item_seconds: float = Field(
+        180, gt=0, le=86_400, description="time limit for one image; whoever outlasts it is quarantined"
+    )
     attempts: int = Field(2, ge=1, description="how often an image may end its worker before it is quarantined")
     max_quarantined: float = Field(
         0.05, ge=0, le=1, description="a larger share of quarantined images ends with code 1"

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TextIO
 
 from engine.errors import OutputError, is_no_space
+from engine.storage import LOCK
 
 
 @contextmanager
 def run_lock(root: Path) -> Iterator[None]:
-    """Holds `root`/.lock. The kernel frees it with the process, however that ends.
+    """Holds the lock file in `root`. The kernel frees it with the process, however that ends.
 
     Raises OutputError, which says who holds it, when another run lives, and when `root` can't be written to.
     """
@@ -39,7 +40,7 @@ def run_lock(root: Path) -> Iterator[None]:
 def _opened(root: Path) -> TextIO:
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return open(root / ".lock", "a+")
+        return open(root / LOCK, "a+")
     except OSError as error:
         if is_no_space(error):  # which the run explains
             raise

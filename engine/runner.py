@@ -12,7 +12,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +31,8 @@ import ray
 import ray._private.worker
 import ray.exceptions
 
+# Ray's memory monitor ends workers, too, when the machine runs out.
+DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 # Only orders and counts pass through the object store; Ray takes 30 % of the memory if not told.
 OBJECT_STORE_BYTES = 100 * 2**20
 
@@ -71,7 +73,8 @@ def _cluster(run: Run) -> Iterator[None]:
     options: dict[str, Any] = {"object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False} if local else {}
     try:
         _knock(run.address)
-        ray.init(address=run.address, logging_level="ERROR", log_to_driver=False, **options)
+        with chdir("/"):  # Ray lets workers import from the current folder, which may hold anything
+            ray.init(address=run.address, logging_level="ERROR", log_to_driver=False, **options)
     except (OSError, ValueError, RuntimeError) as error:
         raise RunError(f"Ray at {run.address!r} (run.address) does not answer: {_brief(error)}") from error
     except SystemExit:  # what Ray's handler of SIGTERM, which it sets on the way, raises
@@ -166,7 +169,7 @@ class _Pool:
         actor = self.starting.pop(reference)
         try:
             self.done.add(ray.get(reference))
-        except ray.exceptions.RayActorError as error:
+        except DEATHS as error:
             if "creation task" in str(error):  # the same would happen again
                 raise RunError(f"a worker can't start: {_brief(error)}") from error
             self._ended_idle("while it was loading its models")
@@ -194,7 +197,7 @@ class _Pool:
             del self.jobs[generator]
             self.done.add(job.tally)
             self._hand_out(job.actor)
-        except ray.exceptions.RayActorError:
+        except DEATHS:
             del self.jobs[generator]
             self._mourn(job.orders)
             self.waiting.appendleft(job.orders)

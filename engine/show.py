@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from rich.console import Console
@@ -50,7 +51,7 @@ def _matches(output: Output, image: str) -> Iterator[tuple[ShardId, Item]]:
     exact = []
     for shard in output.shards():
         for item in read_items(output, shard):
-            if image in (item.item_id.hex(), item.uri):
+            if item.uri == os.path.abspath(image) or image in (item.item_id.hex(), item.uri):
                 yield shard, item
                 return
             if item.uri.endswith("/" + image) or (len(image) >= 4 and item.item_id.hex().startswith(image)):

@@ -38,7 +38,7 @@ from engine.schema import (
 )
 
 _ASIDE = re.compile(r"\..+\.aside-[0-9a-f]{32}")
-_OURS = re.compile(r"config\.yaml|images|round-\d+|\.lock")
+LOCK = ".engine-lock"  # the run's lock; a folder that has it was made by the engine
 
 
 @dataclass(frozen=True, order=True, slots=True)
@@ -108,11 +108,11 @@ class Output:
             yield from (ShardId(number, shard) for shard in range(partition["shards"]))
 
     def check_ours(self) -> None:
-        """Raises OutputError if the folder holds anything that the engine did not write."""
+        """Raises OutputError if it is anything but new, empty, or a folder that the engine made."""
         if self.root.exists() and not self.root.is_dir():
             raise OutputError(f"{self.root} is a file; --out names a folder")
-        if self.root.exists() and not self.config.exists():
-            strangers = sorted(p.name for p in self.root.iterdir() if not _OURS.fullmatch(p.name))
+        if self.root.exists() and not (self.root / LOCK).exists():
+            strangers = sorted(p.name for p in self.root.iterdir())
             if strangers:
                 raise OutputError(
                     f"{self.root} holds files that are no run's output ({', '.join(strangers[:3])}"
@@ -120,12 +120,14 @@ class Output:
                 )
 
     def clear(self) -> None:
-        """Removes what the engine wrote, and nothing else."""
+        """Removes what the engine wrote, and nothing else. Links are removed, not followed."""
         self.check_ours()
-        for path in list(self.root.iterdir()) if self.root.exists() else []:
-            if not _OURS.fullmatch(path.name) or path.name == ".lock":
-                continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        written = [self.config, self.manifest, *self.root.glob("images/part-*"), *self.root.glob("round-*")]
+        for path in written:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Removes the files that killed runs left half-written. Only for the holder of the run's lock."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from engine import colours, images
 from engine.components import build, describe
 from engine.config import Config
 from engine.errors import ConfigError
@@ -45,7 +46,8 @@ class Pipeline:
     @property
     def annotate_digest(self) -> str:
         classes = self.config.vocabulary.model_dump(mode="json")["classes"]
-        return digest_of_json([self.ingest_digest, self.sources, classes])
+        decoder = digest_of(images.__name__, Path(colours.__file__), packages=("pillow", "numpy"))
+        return digest_of_json([self.ingest_digest, decoder, self.sources, classes])
 
     @property
     def filter_digest(self) -> str:

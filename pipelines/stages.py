@@ -15,8 +15,10 @@ from engine.annotate import Tally, decide
 from engine.config import load_config
 from engine.errors import ConfigError, OutputError, RunError, is_no_space
 from engine.ingest import ingest, listed_digest
+from engine.listing import Listing
 from engine.lock import run_lock
 from engine.progress import RunProgress
+from engine.records import Record
 from engine.storage import (
     Output,
     Round,
@@ -50,10 +52,11 @@ class Stages:
         self.output.check_ours()
         try:
             with run_lock(self.output.root):
+                self._check_space()
                 if overwrite:
+                    next(iter(Listing(self.pipeline.config.ingest.images)))  # before anything is lost
                     self.output.clear()
                 self.output.sweep()
-                self._check_space()
                 self._check_same(decisions=stage == "annotate")
                 write_text(
                     self.output.config, yaml.safe_dump(_plain(self.pipeline), sort_keys=False, allow_unicode=True)
@@ -69,7 +72,9 @@ class Stages:
         """The manifest, made if it is missing."""
         if self.output.manifest.exists():
             manifest: dict[str, Any] = read_json(self.output.manifest)
-            self.console.print(f"ingest: {manifest['items']} images are in the manifest", highlight=False)
+            limit = self.pipeline.config.ingest.limit
+            limited = f", limited to the first {limit} (ingest.limit)" if limit else ""
+            self.console.print(f"ingest: {manifest['items']} images are in the manifest{limited}", highlight=False)
             self._check_listing(manifest)
             return manifest
         start, done = time.monotonic(), 0
@@ -126,13 +131,22 @@ class Stages:
             for done, shard in enumerate(stale):
                 status.update(f"filter: {done} of {len(stale)} shards")
                 records = read_records(self.output, 0, shard, decided=False)
-                decided = [decide(record, self.pipeline.filters) for record in records]
+                decided = [self._decided(record) for record in records]
                 write_decisions(round_, shard, decided, self.pipeline.filter_digest)
         seconds = time.monotonic() - start
         self.console.print(
             f"filter: decided again on {len(stale)} of {len(shards)} shards in {seconds:.1f} s", highlight=False
         )
         return self._summarise(shards, {"stage": "filter", "seconds": round(seconds, 3)})
+
+    def _decided(self, record: Record) -> Record:
+        decided = decide(record, self.pipeline.filters)
+        if decided.error is not None and decided.error != record.error:
+            raise RunError(
+                f"filter {decided.error.stage} failed on {record.item.uri}: {decided.error.message}. "
+                "The decisions of its shard are as they were."
+            )
+        return decided
 
     def _annotate(self, round_: Round, waiting: Sequence[ShardId]) -> dict[str, Any]:
         from engine.runner import run_shards  # Ray takes a second to import; --help and filter do without

@@ -61,9 +61,9 @@ def test_it_is_free_again_after_an_error(tmp_path: Path) -> None:
 def test_a_new_run_says_that_it_is_the_holder(holder: subprocess.Popen[str], tmp_path: Path) -> None:
     """What an earlier holder wrote is gone, however long it was."""
     holder.communicate("")
-    (tmp_path / ".lock").write_text("x" * 1000)
+    (tmp_path / ".engine-lock").write_text("x" * 1000)
     with run_lock(tmp_path):
-        assert json.loads((tmp_path / ".lock").read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / ".engine-lock").read_text())["pid"] == os.getpid()
 
 
 def test_a_program_that_the_run_started_does_not_hold_it(tmp_path: Path) -> None:

@@ -8,15 +8,22 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 from command import COUNT, command, counts, files, run, start, wait_for_shards
 from PIL import Image
+from rich.console import Console
+from toys import Broken
 
 from engine import open_dataset
+from engine.config import load_config
+from engine.errors import RunError
 from engine.storage import Output
+from pipelines.build import EMBEDDED, build_pipeline
+from pipelines.stages import Stages
 
 
 def test_items_in_are_rows_out(undisturbed: Path) -> None:
@@ -71,7 +78,7 @@ def test_a_second_run_is_refused_while_the_first_lives(images: Path, tmp_path: P
     process = start(images, out)
     try:
         for _ in range(200):
-            if (out / ".lock").exists() and (out / ".lock").read_text():
+            if (out / ".engine-lock").exists() and (out / ".engine-lock").read_text():
                 break
             time.sleep(0.05)
         second = run(*command(out))
@@ -154,6 +161,52 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path: Path) -> None:
     assert result.returncode == 2
     assert "thesis.tex" in result.stdout
     assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+@pytest.mark.parametrize("foreign_config", [False, True])
+def test_an_images_folder_of_the_user_is_not_ours(tmp_path: Path, images: Path, foreign_config: bool) -> None:
+    (tmp_path / "images").mkdir()
+    precious = tmp_path / "images" / "precious.png"
+    precious.write_bytes((images / "00 coffee.png").read_bytes())
+    if foreign_config:
+        (tmp_path / "config.yaml").write_text("theirs: true")
+    arguments = ("--images", str(images), "--config", str(EMBEDDED), "--overwrite")
+    result = run(*command(tmp_path, *arguments, stage="ingest"))
+    assert result.returncode == 2
+    assert "no run's output" in result.stdout
+    assert precious.exists()
+
+
+def test_what_is_the_users_in_our_folder_outlives_overwrite(annotated: Path, images: Path) -> None:
+    (annotated / "images" / "mine.png").write_bytes(b"mine")
+    (annotated / "notes.txt").write_text("mine")
+    result = run(*command(annotated, "--overwrite", "--images", str(images), stage="ingest"))
+    assert result.returncode == 0, result.stdout
+    assert (annotated / "images" / "mine.png").read_bytes() == b"mine"
+    assert (annotated / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("fault", [["--images", "/no/such/folder"], ["--set", "run.min_free_mb=999999999"]])
+def test_overwrite_removes_nothing_before_it_knows_that_it_can_start(annotated: Path, fault: list[str]) -> None:
+    before = files(annotated)
+    assert run(*command(annotated, "--overwrite", *fault)).returncode in (2, 3)
+    assert files(annotated) == before
+
+
+def test_a_filter_that_fails_changes_no_decision(annotated: Path) -> None:
+    before = files(annotated)
+    pipeline = build_pipeline(load_config(Output(annotated).config))
+    broken = replace(pipeline, filters=(*pipeline.filters, Broken()))
+    with pytest.raises(RunError, match=r"filter broken failed on .*00 coffee\.png: ZeroDivisionError"):
+        Stages(broken, Output(annotated), Console(quiet=True)).run("filter")
+    assert files(annotated) == before
+
+
+def test_images_as_a_shell_gives_them(images: Path, tmp_path: Path) -> None:
+    several = [str(path) for path in sorted(images.glob("0[1-3]*"))]
+    result = run(*command(tmp_path / "out", "--images", *several, stage="ingest"))
+    assert result.returncode == 0, result.stdout
+    assert [item.uri for item in open_dataset(tmp_path / "out").items()] == several
 
 
 def test_too_many_in_quarantine_end_with_1(tmp_path: Path, images: Path) -> None:

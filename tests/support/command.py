@@ -21,10 +21,11 @@ def run(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run(arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=280, cwd=cwd)
 
 
-def start(images: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+def start(images: Path, out: Path, *more: str, cwd: Path | None = None) -> subprocess.Popen[str]:
     arguments = ("--images", str(images), "--set", f"ingest.shard_size={SHARD}", *more)
     return subprocess.Popen(
         command(out, *arguments),
+        cwd=cwd,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -46,7 +47,7 @@ def files(out: Path) -> dict[str, bytes]:
     return {
         path.relative_to(out).as_posix(): path.read_bytes()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("summary.json", ".lock")
+        if path.is_file() and path.name not in ("summary.json", ".engine-lock")
     }
 
 

@@ -93,3 +93,13 @@ class Dark:
                     value=score,
                     threshold=self.threshold,
                 )
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A filter that raises."""
+
+    name: str = "broken"
+
+    def decide(self, record: Record) -> Iterable[Decision]:
+        raise ZeroDivisionError("it had to happen")
