@@ -79,7 +79,7 @@ def test_a_program_that_the_run_started_does_not_hold_it(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", ["file", "file/below", "busy"])
 def test_what_can_not_be_an_output_folder_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
-    (tmp_path / "busy/.lock").mkdir(parents=True)
+    (tmp_path / "busy/.engine-lock").mkdir(parents=True)
     with pytest.raises(OutputError, match=rf"{tmp_path}/{name} can't be used .*Name another folder with --out"):
         run_lock(tmp_path / name).__enter__()
 
