@@ -25,7 +25,7 @@ from pipelines.build import EMBEDDED, Pipeline, build_pipeline
 from pipelines.samples import sample_photos
 from pipelines.stages import STAGES, Stages
 
-DONE, QUARANTINED, USAGE, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+QUARANTINED, FAILED, INTERRUPTED = 1, 3, 130
 
 app = typer.Typer(
     help="An open data engine after Florence-2's: photos in, an annotated vision-language dataset out.",

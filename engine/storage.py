@@ -1,6 +1,7 @@
 """Where everything lies in an output folder, and the only place that reads or writes it.
 
     out/
+      .engine-lock                                           who runs; its presence says that the folder is ours
       config.yaml                                            the resolved configuration
       images/part-00000/shard-00000.parquet                  the manifest: one row an item
       images/manifest.json                                   what ingest found; written last

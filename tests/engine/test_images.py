@@ -6,9 +6,7 @@ import struct
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from PIL import ImageCms
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from refusals import refused
 
 from engine.colours import grey8
 from engine.errors import ImageError
@@ -106,15 +105,6 @@ def pixels(data: bytes) -> npt.NDArray[np.int16]:
     assert image.flags.c_contiguous and not image.flags.writeable
     assert probe(data, max_pixels=MAX) == (width, height)
     return image.astype(np.int16)
-
-
-@contextmanager
-def refused(kind: str, *words: str) -> Iterator[None]:
-    with pytest.raises(ImageError) as caught:
-        yield
-    assert caught.value.kind == kind, caught.value
-    for word in words:
-        assert word in caught.value.message
 
 
 # Formats and orientation

@@ -4,30 +4,20 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from refusals import refused
 
-from engine.errors import ImageError
 from engine.manifest import _row_group
 from engine.reading import read
 
 MAX = 1_000_000
-
-
-@contextmanager
-def refused(kind: str, *words: str) -> Iterator[None]:
-    with pytest.raises(ImageError) as caught:
-        yield
-    assert caught.value.kind == kind, caught.value
-    for word in words:
-        assert word in caught.value.message
 
 
 @pytest.mark.parametrize(
