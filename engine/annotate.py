@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from engine.config import Ingest
 from engine.errors import ImageError, RecordError
 from engine.images import decode
-from engine.protocols import Filter, Sample, Specialist
+from engine.protocols import Filter, Image, Sample, Specialist
 from engine.reading import read
 from engine.records import AnyAnnotation, Item, ItemError, Record, cascade, digest16
 
@@ -62,7 +62,7 @@ def annotate(
             done[item.item_id] = record
             continue
         try:
-            samples.append(_sample(record, ingest))
+            samples.append(Sample(open_image(item, ingest), record))
         except ImageError as error:
             done[item.item_id] = quarantined(record, "decode", error.kind, error.message)
     start = _lap(seconds, "decode", start)
@@ -92,11 +92,12 @@ def quarantined(record: Record, stage: str, kind: str, message: str) -> Record:
     return Record(record.item, error=ItemError(stage, kind, message[:1000]), round=record.round)
 
 
-def _sample(record: Record, ingest: Ingest) -> Sample:
-    data = read(record.item.uri, max_bytes=ingest.max_bytes)
-    if digest16(data) != record.item.content_id:
-        raise ImageError("changed", "is not the file any more that was ingested; ingest the image set again")
-    return Sample(decode(data, max_pixels=ingest.max_pixels), record)
+def open_image(item: Item, ingest: Ingest) -> Image:
+    """The pixels of an item. Raises ImageError, also of kind "changed": where it was is another file by now."""
+    data = read(item.uri, max_bytes=ingest.max_bytes)
+    if digest16(data) != item.content_id:
+        raise ImageError("changed", f"{item.uri} is not the file that was ingested; ingest the image set again")
+    return decode(data, max_pixels=ingest.max_pixels)
 
 
 def _run(specialist: Specialist, samples: Sequence[Sample], done: dict[bytes, Record]) -> list[Sample]:

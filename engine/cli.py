@@ -17,15 +17,17 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.components import Group, installed, load, parameters_of
-from engine.config import Config, load_config
+from engine.config import Config, Ingest, load_config
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, EngineError
 from engine.storage import Output
 from pipelines.build import EMBEDDED, Pipeline, build_pipeline
+from pipelines.compatible import config_there
 from pipelines.samples import sample_photos
 from pipelines.stages import STAGES, Stages
 
-QUARANTINED, FAILED, INTERRUPTED = 1, 3, 130
+QUARANTINED, FAILED, INTERRUPTED, UNREAD = 1, 3, 130, 141  # the last two as shells have them for SIGINT and SIGPIPE
+STOPS = (signal.SIGTERM, signal.SIGHUP)  # a batch system's stop and a closed terminal, to be treated as Ctrl-C
 
 app = typer.Typer(
     help="An open data engine after Florence-2's: photos in, an annotated vision-language dataset out.",
@@ -35,7 +37,22 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console()
+
+
+class Unread(SystemExit):
+    """Nobody reads the output any more, as in `engine run | head`."""
+
+
+class Terminal(Console):
+    """Rich's own way out is code 1, which has another meaning here."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise Unread(UNREAD)
+
+
+console = Terminal()
 errors = Console(stderr=True)
 
 ConfigOption = Annotated[
@@ -85,13 +102,16 @@ def run(
         raise ConfigError(f"--stage {stage} is not there yet; this version runs {', '.join(Stages.RUNNABLE)}")
     output = Output(out.absolute())
     pipeline = _pipeline(config, settings, [*(images or ()), *(paths or ())], limit, output)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is a Ctrl-C
+    for stop in STOPS:
+        if signal.getsignal(stop) != signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(stop, signal.default_int_handler)
     try:
         summary = Stages(pipeline, output, console).run(stage, overwrite=overwrite)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Unread) as error:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # people press Ctrl-C twice
         words = shlex.join(word for word in sys.argv[1:] if word != "--overwrite")
         errors.print(Text(f"Stopped. What is done is safe; to go on: engine {words}"), soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(UNREAD if isinstance(error, Unread) else INTERRUPTED) from None
     _report(summary, stage, out)
     share, allowed = _quarantined(summary) / max(summary["items"], 1), pipeline.config.run.max_quarantined
     if share > allowed:
@@ -120,11 +140,11 @@ def config_(
 ) -> None:
     """Print the resolved configuration as YAML: a file to edit and to give to --config."""
     if schema:
-        print(json.dumps(_schema(), indent=2))
+        console.out(json.dumps(_schema(), indent=2))
         return
     resolved = load_config(config or EMBEDDED, settings or ())
     build_pipeline(resolved)
-    print(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
+    console.out(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
 
 
 @app.command()
@@ -135,16 +155,15 @@ def show(
     fallen: Annotated[bool, typer.Option("--fallen", help="Draw what fell, too, in grey.")] = False,
 ) -> None:
     """Show one image: every annotation, who made it, what stands, what fell and why."""
+    from engine.annotate import open_image
     from engine.draw import draw
-    from engine.images import decode
-    from engine.reading import read
     from engine.show import find_record, print_record
 
     record = find_record(open_dataset(out), image)
     print_record(record, console)
     if save:
-        limits = load_config(Output(out).config).ingest
-        picture = decode(read(record.item.uri, max_bytes=limits.max_bytes), max_pixels=limits.max_pixels)
+        there = config_there(Output(out))
+        picture = open_image(record.item, there.ingest if there else Ingest())
         try:
             draw(picture, record, fallen=fallen).save(save)
         except (ValueError, OSError) as error:
@@ -175,7 +194,7 @@ def _pipeline(
         overrides["ingest.images"] = [os.path.abspath(path) for path in images]
     if limit:
         overrides["ingest.limit"] = limit
-    path = config or (output.config if output.config.exists() else EMBEDDED)
+    path = config or (output.config if os.path.exists(output.config) else EMBEDDED)
     resolved = load_config(path, settings or (), overrides)
     if not resolved.ingest.images:
         ingest = resolved.ingest.model_copy(update={"images": sample_photos()})

@@ -61,7 +61,10 @@ def build(group: Group, name: str, parameters: Parameters, vocabulary: Vocabular
     """The component that the configuration asks for under `name`; `use` defaults to that name."""
     where = f"{group}.{name}"
     values = dict(parameters)
-    component = load(group, values.pop("use", name), where=where)
+    use = values.pop("use", name)
+    if not isinstance(use, str):
+        raise ConfigError(f"{where}.use: expected the name of one of the {group}, not {use!r}")
+    component = load(group, use, where=where)
     checked = validated(parameters_of(component), values, where=where, prefix=where)
     chosen = {field: getattr(checked, field) for field in type(checked).model_fields}
     if "vocabulary" in {field.name for field in dataclasses.fields(component)}:

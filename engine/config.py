@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import ConfigError
 from engine.vocabulary import ClassEntry, Vocabulary
@@ -23,30 +24,42 @@ class Ingest(_Section):
     images: tuple[str, ...] = Field(
         (), description="folders, images, .txt lists, .parquet manifests; none: the samples"
     )
-    limit: int | None = Field(None, ge=1, description="take only the first N images of the set")
-    shard_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    limit: int | None = Field(None, ge=1, le=10**12, description="take only the first N images of the set")
+    shard_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = Field(
         "auto", description="images a shard; auto: 1/64 of the partition, at least 4 and at most 1024"
     )
-    partition_size: int = Field(1_000_000, ge=1, description="images a partition")
-    max_pixels: int = Field(200_000_000, ge=1, description="a larger image is turned down before it is decoded")
-    max_bytes: int = Field(256_000_000, ge=1, description="a larger file is not read")
+    partition_size: int = Field(1_000_000, ge=1, le=1_000_000, description="images a partition")
+    max_pixels: int = Field(
+        200_000_000, ge=1, le=10**12, description="a larger image is turned down before it is decoded"
+    )
+    max_bytes: int = Field(256_000_000, ge=1, le=10**12, description="a larger file is not read")
+
+
+def _gpus(number: float) -> float:
+    if (number > 1 and not number.is_integer()) or 0 < number < 0.01:
+        raise ValueError("Ray shares out hundredths of one GPU, or whole ones")
+    return number
 
 
 class Run(_Section):
     """How the work is spread, guarded and watched. Nothing here changes an annotation."""
 
     address: str = Field("local", description="local: a Ray of the run's own; auto or an address: an existing cluster")
-    workers: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+    workers: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = Field(
         "auto", description="workers; auto: as many as the resources allow"
     )
-    cpus_per_worker: float = Field(1, gt=0, description="CPUs, and native threads, of each worker")
-    gpus_per_worker: float = Field(0, ge=0, description="GPUs of each worker; fractions share one")
-    memory_mb_per_worker: int = Field(1500, ge=1, description="memory that each worker may need; bounds how many start")
-    batch_size: int = Field(1, ge=1, description="images handed to a specialist together")
+    cpus_per_worker: float = Field(1, ge=0.01, le=1000, description="CPUs, and native threads, of each worker")
+    gpus_per_worker: Annotated[float, AfterValidator(_gpus)] = Field(
+        0, ge=0, le=1000, description="GPUs of each worker; fractions share one"
+    )
+    memory_mb_per_worker: int = Field(
+        1500, ge=1, le=10**8, description="memory that each worker may need; bounds how many start"
+    )
+    batch_size: int = Field(1, ge=1, le=1024, description="images handed to a specialist together")
     item_seconds: float = Field(
         180, gt=0, le=86_400, description="time limit for one image; whoever outlasts it is quarantined"
     )
-    attempts: int = Field(2, ge=1, description="how often an image may end its worker before it is quarantined")
+    attempts: int = Field(2, ge=1, le=100, description="how often an image may end its worker before it is quarantined")
     max_quarantined: float = Field(
         0.05, ge=0, le=1, description="a larger share of quarantined images ends with code 1"
     )
@@ -80,18 +93,17 @@ def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"can't read the configuration {path}: {error}") from error
-    try:
-        document = yaml.load(text, _UniqueKeyLoader) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    document = _parsed(text, str(path)) or {}
     if not isinstance(document, dict):
         raise ConfigError(
             f"{path} must be a mapping (ingest, specialists, filters, ...), not a {type(document).__name__}"
         )
+    _resolve(document, path.absolute().parent)
     for key_path, value in (overrides or {}).items():
         _assign(document, key_path, value)
     for setting in settings:
-        _assign(document, *_parsed(setting))
+        _assign(document, *_setting(setting))
+    _resolve(document, Path.cwd())
     return validated(Config, document, where=str(path))
 
 
@@ -123,14 +135,28 @@ def _section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseMo
     return model
 
 
-def _parsed(setting: str) -> tuple[str, Any]:
+def _parsed(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, _UniqueKeyLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also a date without such a day, and [[[[[...
+        raise ConfigError(f"{where} is not valid YAML: {error}") from error
+
+
+def _resolve(document: dict[str, Any], folder: Path) -> None:
+    """Image paths as absolute ones: in a file they are relative to its folder, on the command line to the current."""
+    ingest = document.get("ingest")
+    if isinstance(ingest, dict) and isinstance(ingest.get("images"), list):
+        ingest["images"] = [
+            os.path.abspath(folder / os.path.expanduser(path)) if isinstance(path, str) else path
+            for path in ingest["images"]
+        ]
+
+
+def _setting(setting: str) -> tuple[str, Any]:
     key_path, equals, value = setting.partition("=")
     if not equals or not all(key_path.split(".")):
         raise ConfigError(f"--set takes key.path=value, such as run.workers=2, not {setting!r}")
-    try:
-        return key_path, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {setting}: the value is not valid YAML: {error}") from error
+    return key_path, _parsed(value, f"--set {setting}: the value")
 
 
 def _assign(document: dict[str, Any], key_path: str, value: Any) -> None:
@@ -152,6 +178,8 @@ class _UniqueKeyLoader(yaml.SafeLoader):
         seen = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import re
 import struct
+import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import cache
 from io import BytesIO
 
 import numpy as np
@@ -63,8 +65,8 @@ FOREIGN = {  # what is found under image names
     b"\0" * 16: "a file of zeros, as a copy that broke off leaves",
 }
 
-# PNG allows metadata behind the pixels, so Pillow decodes them all to look for it.
-PNG_METADATA = (b"eXIf", b"Raw profile type exif", b"XML:com.adobe.xmp")
+PNG_METADATA = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # types of chunk that may say which way is up
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 UPRIGHT = {  # EXIF orientation -> what undoes it
     2: Pillow.Transpose.FLIP_LEFT_RIGHT,
@@ -80,6 +82,8 @@ UPRIGHT = {  # EXIF orientation -> what undoes it
 # take down one another's.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
+# Opening a GIF or WebP takes memory for its canvas, up to 8 bytes a pixel, and ingest opens many at a time.
+_canvas = threading.Lock()
 # One native thread a worker, as everywhere; several images are decoded at a time anyway.
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
@@ -88,7 +92,7 @@ def format_of(head: bytes) -> str | None:
     """The image format that a file with these first HEAD_BYTES has; None if it isn't one that `decode` reads."""
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+    if head.startswith(PNG_SIGNATURE):
         return "PNG"
     if head.startswith((b"GIF87a", b"GIF89a")):
         return "GIF"
@@ -110,9 +114,10 @@ def format_of(head: bytes) -> str | None:
 def probe(data: bytes, *, max_pixels: int) -> tuple[int, int]:
     """The upright (width, height) that `decode` would give, from the header; pixels are not decoded.
 
-    Only a PNG that carries XMP, or EXIF behind its pixels, has to be decoded for its orientation. Raises ImageError.
+    Raises ImageError.
     """
-    with _faults(data, max_pixels):
+    alone = _canvas if format_of(data[:HEAD_BYTES]) in ("GIF", "WebP") else nullcontext()
+    with alone, _faults(data, max_pixels):
         image = _open(data, max_pixels)
         width, height = image.size
         if isinstance(image, TiffImageFile):  # whose size Pillow may have turned already
@@ -206,10 +211,33 @@ def _breaks_off(data: bytes, format_: str, error: Exception) -> bool:
 
 
 def _orientation(image: ImageFile, data: bytes) -> int:
-    if isinstance(image, PngImageFile) and not any(name in data for name in PNG_METADATA):
-        return 1
     try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        source = _one_pixel(data) if isinstance(image, PngImageFile) else image
+        orientation = source.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # metadata that can't be read don't make the pixels worthless
         return 1
     return orientation if isinstance(orientation, int) else 1
+
+
+def _one_pixel(data: bytes) -> PngImageFile:
+    """A PNG of one pixel with the metadata of this one. PNG allows them behind the pixels, and Pillow would decode
+    all of those to look there."""
+    pixel, end = _blank_png()
+    return PngImageFile(BytesIO(b"".join([pixel, *_png_metadata(data), end])))
+
+
+@cache
+def _blank_png() -> tuple[bytes, bytes]:
+    """A PNG of one pixel, cut before its last chunk, IEND, which has 12 bytes."""
+    file = BytesIO()
+    Pillow.new("L", (1, 1)).save(file, "PNG")
+    return file.getvalue()[:-12], file.getvalue()[-12:]
+
+
+def _png_metadata(data: bytes) -> Iterator[bytes]:
+    at = len(PNG_SIGNATURE)
+    while at + 12 <= len(data):
+        stop = at + 12 + int.from_bytes(data[at : at + 4])  # length, type, that many bytes, checksum
+        if data[at + 4 : at + 8] in PNG_METADATA and stop <= len(data):
+            yield data[at:stop]
+        at = stop

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,10 @@ from engine.storage import Output, ShardId, read_items, read_table, shard_digest
 
 T = TypeVar("T")
 
+THREADS = min(4 * (os.cpu_count() or 1), 32)  # they wait for disks more than they work
+LARGE_BYTES = 16 * 2**20  # a larger file is read while no other large one is, or they might fill the memory
+_large = threading.Lock()
+
 
 @dataclass(frozen=True)
 class Partition:
@@ -52,7 +57,7 @@ def ingest(output: Output, config: Ingest, digest: str, progress: Callable[[int]
     listing = Listing(config.images)
     listed = hashlib.sha256()
     partitions = []
-    with ThreadPoolExecutor(4 * (os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(THREADS) as pool:
         for number, entries in enumerate(chunks(islice(listing, config.limit), config.partition_size)):
             partition = Partition(number, len(entries), shard_size(len(entries), config))
             _update(listed, entries)
@@ -91,8 +96,16 @@ def item_of(entry: Entry, config: Ingest) -> Item:
     item = Item(
         Item.id_of(entry.uri), entry.uri, dataset=entry.dataset, licence=entry.licence, labels=tuple(entry.labels)
     )
+    measured = _measured(item, config, min(config.max_bytes, LARGE_BYTES))
+    if measured.error and measured.error.kind == "too_large":
+        with _large:
+            return _measured(item, config, config.max_bytes)
+    return measured
+
+
+def _measured(item: Item, config: Ingest, max_bytes: int) -> Item:
     try:
-        data = read(entry.uri, max_bytes=config.max_bytes)
+        data = read(item.uri, max_bytes=max_bytes)
         item = replace(item, content_id=digest16(data))
         width, height = probe(data, max_pixels=config.max_pixels)
     except ImageError as error:

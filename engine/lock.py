@@ -31,6 +31,11 @@ def run_lock(root: Path) -> Iterator[None]:
                 f"{root} is in use by another run ({_holder(file.read())}). "
                 "Wait for it, stop it, or name another folder with --out."
             ) from None
+        except OSError as error:
+            raise OutputError(
+                f"{root} is on a file system without locks ({error.strerror}), where two runs could mix their files. "
+                "Name a folder on another one with --out."
+            ) from error
         file.truncate(0)
         file.write(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%F %T")}))
         file.flush()
@@ -40,7 +45,8 @@ def run_lock(root: Path) -> Iterator[None]:
 def _opened(root: Path) -> TextIO:
     try:
         root.mkdir(parents=True, exist_ok=True)
-        return open(root / LOCK, "a+")
+        # A link would lead the lock, and what is written into it, to another file.
+        return open(os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+")
     except OSError as error:
         if is_no_space(error):  # which the run explains
             raise

@@ -157,6 +157,9 @@ def _check_row_groups(file: pq.ParquetFile, column: str | None) -> None:
 
 def _check_columns(path: str, schema: pa.Schema) -> list[str]:
     """The columns to read. Raises ConfigError for a manifest that can't say where images are."""
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{shown(path)} has more than one column called {', '.join(twice)}; rename or drop one")
     images = _bytes_column(schema)
     if images is None and "uri" not in schema.names:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "none"

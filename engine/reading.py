@@ -31,7 +31,9 @@ def read(uri: str, *, max_bytes: int) -> bytes:
             return data
         _check_bytes(status.st_size, max_bytes)
         with open(path, "rb") as file:
-            return file.read()
+            data = file.read(min(status.st_size, max_bytes) + 1)  # it may have grown since
+        _check_bytes(len(data), max_bytes)
+        return data
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import chdir, contextmanager
@@ -36,6 +37,7 @@ import ray.exceptions
 DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 # Only orders and counts pass through the object store; Ray takes 30 % of the memory if not told.
 OBJECT_STORE_BYTES = 100 * 2**20
+QUIET = 10.0  # seconds without an answer after which the cluster is looked at
 
 
 class Watcher(Protocol):
@@ -85,7 +87,21 @@ def _cluster(run: Run) -> Iterator[None]:
     try:
         yield
     finally:
-        ray.shutdown()
+        with _deaf():
+            ray.shutdown()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignores Ctrl-C: people press it twice, and a shutdown that is broken off leaves Ray's processes behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _knock(address: str) -> None:
@@ -101,8 +117,9 @@ def _print_but_deaths(data: dict[str, Any], ignore_prefix: bool) -> None:
         _print(data, ignore_prefix)
 
 
-_print = ray._private.worker.print_to_stdstream
-ray._private.worker.print_to_stdstream = _print_but_deaths
+if hasattr(ray._private.worker, "print_to_stdstream"):  # it is Ray's own business where it has its printer
+    _print = ray._private.worker.print_to_stdstream
+    ray._private.worker.print_to_stdstream = _print_but_deaths
 
 
 def _worker_count(run: Run) -> int:
@@ -132,15 +149,21 @@ class _Pool:
     done: Tally = field(default_factory=Tally)
     starting: dict[Any, Any] = field(default_factory=dict)  # setup's reference -> actor
     jobs: dict[Any, Job] = field(default_factory=dict)  # annotate's generator -> job
-    ended_idle: int = 0  # deaths of workers that had no item in hand
+    ended_idle: int = 0  # deaths of workers that had no item in hand, since a shard was done
     ended_over: dict[bytes, int] = field(default_factory=dict)  # item -> deaths of workers that had it alone in hand
 
     def run(self) -> Tally:
         self.watcher.workers(0, self.workers)
         for _ in range(self.workers):
             self._start()
+        answered = time.monotonic()
         while self.starting or self.jobs:
             ready, _ = ray.wait([*self.starting, *self.jobs], num_returns=1, timeout=0.5)
+            if ready:
+                answered = time.monotonic()
+            elif time.monotonic() - answered > QUIET:
+                answered = time.monotonic()
+                _check_alive(self.plan)
             for reference in ready:
                 if reference in self.starting:
                     self._started(reference)
@@ -171,7 +194,7 @@ class _Pool:
         try:
             self.done.add(ray.get(reference))
         except DEATHS as error:
-            if "creation task" in str(error):  # the same would happen again
+            if getattr(error, "actor_init_failed", False):  # the same would happen again
                 raise RunError(f"a worker can't start: {_brief(error)}") from error
             self._ended_idle("while it was loading its models")
             self._start()
@@ -196,6 +219,7 @@ class _Pool:
             job.tally.add(ray.get(next(generator)))
         except StopIteration:
             del self.jobs[generator]
+            self.ended_idle = 0
             self.done.add(job.tally)
             self._hand_out(job.actor)
         except DEATHS:
@@ -240,6 +264,15 @@ class _Pool:
                 "Fewer of them may fit (run.workers)."
             )
         self.watcher.warn(f"A worker ended {when}; another one starts.")
+
+
+def _check_alive(plan: Plan) -> None:
+    """Raises RunError if no machine of the cluster lives: Ray would go on waiting for it."""
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise RunError(
+            f"Ray's own process on this machine has ended (run.address {plan.run.address!r}); out of memory? "
+            "What is done is safe; run the same again to go on."
+        )
 
 
 def _explained(cause: BaseException, plan: Plan, shard: ShardId) -> RunError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from urllib.parse import quote
 
 from rich.console import Console
 from rich.table import Table
@@ -13,6 +14,7 @@ from engine.dataset import Dataset
 from engine.errors import ConfigError
 from engine.records import AnyAnnotation, Decision, Item, Mask, Record, Region, Scores, Text
 from engine.storage import Output, ShardId, read_items, read_records
+from engine.uris import uri_of
 
 
 def find_record(dataset: Dataset, image: str) -> Record:
@@ -48,15 +50,18 @@ def print_record(record: Record, console: Console) -> None:
 
 
 def _matches(output: Output, image: str) -> Iterator[tuple[ShardId, Item]]:
-    exact = []
+    """The one match of a whole id or path, or else all by the beginning of an id or the end of a path."""
+    whole, ends = {image, uri_of(image)}, ("/" + image, "/" + quote(os.fsencode(image)))
+    partial = []
     for shard in output.shards():
         for item in read_items(output, shard):
-            if item.uri == os.path.abspath(image) or image in (item.item_id.hex(), item.uri):
+            item_id = item.item_id.hex()
+            if item.uri in whole or item_id == image:
                 yield shard, item
                 return
-            if item.uri.endswith("/" + image) or (len(image) >= 4 and item.item_id.hex().startswith(image)):
-                exact.append((shard, item))
-    yield from exact
+            if item.uri.endswith(ends) or (len(image) >= 4 and item_id.startswith(image)):
+                partial.append((shard, item))
+    yield from partial
 
 
 def _head(item: Item, record: Record) -> Styled:

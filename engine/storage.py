@@ -21,9 +21,10 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -110,15 +111,19 @@ class Output:
 
     def check_ours(self) -> None:
         """Raises OutputError if it is anything but new, empty, or a folder that the engine made."""
-        if self.root.exists() and not self.root.is_dir():
-            raise OutputError(f"{self.root} is a file; --out names a folder")
-        if self.root.exists() and not (self.root / LOCK).exists():
-            strangers = sorted(p.name for p in self.root.iterdir())
-            if strangers:
-                raise OutputError(
-                    f"{self.root} holds files that are no run's output ({', '.join(strangers[:3])}"
-                    f"{', ...' if len(strangers) > 3 else ''}). Name a new or empty folder with --out."
-                )
+        try:
+            str(self.root).encode()  # Arrow opens no other
+            there = sorted(os.listdir(self.root))
+        except FileNotFoundError:
+            return
+        except (OSError, UnicodeEncodeError) as error:
+            name = os.fsencode(self.root).decode(errors="replace")
+            raise OutputError(f"{name} can't be an output folder: {error}. Name another with --out.") from error
+        if there and LOCK not in there:
+            raise OutputError(
+                f"{self.root} holds files that are no run's output ({', '.join(there[:3])}"
+                f"{', ...' if len(there) > 3 else ''}). Name a new or empty folder with --out."
+            )
 
     def clear(self) -> None:
         """Removes what the engine wrote, and nothing else. Links are removed, not followed."""
@@ -170,32 +175,35 @@ def write_decisions(round_: Round, shard: ShardId, records: Sequence[Record], di
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A shard, or some of its columns; "regions.list.element.kind" names one inside."""
-    with pq.ParquetFile(path) as file:
+    with _damage_named(path), pq.ParquetFile(path) as file:
         return file.read(columns=None if columns is None else list(columns))
 
 
 def write_table(path: Path, table: pa.Table, digest: str = "") -> None:
     """Writes `table` as Parquet, with the schema's version and the digest of the configuration that made it."""
     metadata = {"engine.schema": str(VERSION), "engine.digest": digest}
-    aside = _aside(path)
-    pq.write_table(table.replace_schema_metadata(metadata), aside, compression="zstd")
-    os.replace(aside, path)
+    with _aside(path) as file:
+        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
 
 
 def shard_digest(path: Path) -> str | None:
     """The digest that a shard was written with; None when it isn't there."""
-    try:
-        metadata = pq.read_schema(path).metadata
-    except FileNotFoundError:
+    if not path.exists():
         return None
+    with _damage_named(path):
+        metadata = pq.read_schema(path).metadata or {}
     version = metadata.get(b"engine.schema", b"").decode()
     if version != str(VERSION):
-        raise OutputError(f"{path} has schema version {version or 'none'}; this engine reads version {VERSION}")
+        raise OutputError(
+            f"{path} has schema version {version or 'none'}; this engine reads version {VERSION}. "
+            "Name another folder with --out, or start afresh with --overwrite."
+        )
     return str(metadata[b"engine.digest"].decode())
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text())
+    with _damage_named(path):
+        return json.loads(path.read_bytes())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -203,11 +211,38 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    aside = _aside(path)
-    aside.write_text(text)
+    with _aside(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes `path` when it is whole and on the disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.aside-{uuid.uuid4().hex}")
+    with open(aside, "wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())  # or the name might outlive a power cut, and the content not
     os.replace(aside, path)
 
 
-def _aside(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path.with_name(f".{path.name}.aside-{uuid.uuid4().hex}")
+@contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Turns what goes wrong with a file that the engine wrote into an OutputError with a way out."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError, KeyError, pa.ArrowException) as error:
+        what = "is missing" if isinstance(error, FileNotFoundError) else f"is damaged ({error})"
+        raise OutputError(f"{path} {what}. {_remedy(path)}") from error
+
+
+def _remedy(path: Path) -> str:
+    """What brings a lost file back: a shard is done again if its last file is not there."""
+    for folder in path.parents:
+        if folder.name == "images":
+            return f"Remove {folder / 'manifest.json'} and run again: the images are ingested anew."
+        if folder.name in ("annotations", "decisions"):
+            decisions = folder.with_name("decisions") / path.relative_to(folder)
+            return f"Remove {decisions} and run again: its images are annotated anew."
+    return f"Remove {path} and run again, or start afresh with --overwrite."

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from engine import colours, images
+from engine import colours, geometry, images
 from engine.components import build, describe
 from engine.config import Config
 from engine.errors import ConfigError
@@ -44,15 +45,33 @@ class Pipeline:
         return digest_of_json(self.config.ingest.model_dump(mode="json"))
 
     @property
-    def annotate_digest(self) -> str:
+    def annotate_settings(self) -> str:
+        """Digest of what the configuration says about annotating."""
         classes = self.config.vocabulary.model_dump(mode="json")["classes"]
+        specialists = [[s.name, type(s).__module__, type(s).__qualname__, describe(s)] for s in self.specialists]
+        return digest_of_json([self.ingest_digest, specialists, classes])
+
+    @property
+    def annotate_digest(self) -> str:
+        """Digest of the settings, and of the code and weights that they mean."""
         decoder = digest_of(images.__name__, Path(colours.__file__), packages=("pillow", "numpy"))
-        return digest_of_json([self.ingest_digest, decoder, self.sources, classes])
+        return digest_of_json([self.annotate_settings, decoder, self.sources])
 
     @property
     def filter_digest(self) -> str:
-        filters = [[f.name, digest_of(type(f).__module__), describe(f)] for f in self.filters]
+        filters = [[f.name, _code_of(f), describe(f)] for f in self.filters]
         return digest_of_json([filters, list(self.config.vocabulary.ignore)])
+
+    @property
+    def warnings(self) -> list[str]:
+        """What may be meant and is more likely misspelt: thresholds for a source that the configuration hasn't."""
+        known = ", ".join(self.config.specialists)
+        return [
+            f"filters.{filter_.name} has thresholds for {source!r}, and no specialist is called that; there are {known}"
+            for filter_ in self.filters
+            for source in getattr(filter_, "thresholds", ())
+            if source not in self.config.specialists
+        ]
 
     def plan(self, output: Output, round_number: int = 0) -> Plan:
         return Plan(
@@ -65,6 +84,14 @@ class Pipeline:
             self.config.ingest,
             self.config.run,
         )
+
+
+def _code_of(component: Filter) -> str:
+    """Digest of a filter's code: its package, whose modules share theirs, and the geometry that they measure by."""
+    module = import_module(type(component).__module__)
+    assert module.__file__ is not None
+    package = sorted(Path(module.__file__).parent.glob("*.py")) if module.__package__ else []
+    return digest_of(module.__name__, *package, Path(geometry.__file__), packages=("torchvision",))
 
 
 def build_pipeline(config: Config) -> Pipeline:

@@ -12,8 +12,7 @@ import yaml
 from rich.console import Console
 
 from engine.annotate import Tally, decide
-from engine.config import load_config
-from engine.errors import ConfigError, OutputError, RunError, is_no_space
+from engine.errors import ConfigError, RunError, is_no_space
 from engine.ingest import ingest, listed_digest
 from engine.listing import Listing
 from engine.lock import run_lock
@@ -32,6 +31,7 @@ from engine.storage import (
 )
 from engine.summary import count_round
 from pipelines.build import Pipeline
+from pipelines.compatible import check_compatible, config_there, is_annotated, same_dataset
 
 # In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
 STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "all")
@@ -53,20 +53,33 @@ class Stages:
         try:
             with run_lock(self.output.root):
                 self._check_space()
+                if overwrite or not self.output.manifest.exists():
+                    next(iter(Listing(self.pipeline.config.ingest.images)))  # before anything is written or lost
                 if overwrite:
-                    next(iter(Listing(self.pipeline.config.ingest.images)))  # before anything is lost
                     self.output.clear()
                 self.output.sweep()
-                self._check_same(decisions=stage == "annotate")
-                write_text(
-                    self.output.config, yaml.safe_dump(_plain(self.pipeline), sort_keys=False, allow_unicode=True)
-                )
-                manifest = self.ingest()
-                return {"ingest": lambda: manifest, "annotate": self.annotate, "filter": self.filter}[stage]()
+                check_compatible(self.output, self.pipeline, stage)
+                for warning in self.pipeline.warnings:
+                    self.console.print(f"! {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+                return self._run(stage)
         except OSError as error:
             if is_no_space(error):
                 raise RunError(f"no space left in {self.output.root}. Make room and run the same again.") from error
             raise
+
+    def _run(self, stage: str) -> dict[str, Any]:
+        """The configuration is kept before there are files of it, but how to run only once that has proven good: what
+        was wrong with it would come back with every run that goes on."""
+        config = self.pipeline.config.model_dump(mode="json")
+        if not same_dataset(config_there(self.output), self.pipeline.config):
+            self._keep({key: section for key, section in config.items() if key != "run"})
+        manifest = self.ingest()
+        summary = {"ingest": lambda: manifest, "annotate": self.annotate, "filter": self.filter}[stage]()
+        self._keep(config)
+        return summary
+
+    def _keep(self, config: dict[str, Any]) -> None:
+        write_text(self.output.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     def ingest(self) -> dict[str, Any]:
         """The manifest, made if it is missing."""
@@ -108,7 +121,11 @@ class Stages:
         """Every shard whose decisions are missing, through all specialists and filters."""
         round_, shards = self.output.round(0), list(self.output.shards())
         waiting = [shard for shard in shards if not round_.decisions(shard).exists()]
-        sources = {"digest": self.pipeline.annotate_digest, "sources": self.pipeline.sources}
+        sources = {
+            "digest": self.pipeline.annotate_digest,
+            "settings": self.pipeline.annotate_settings,
+            "sources": self.pipeline.sources,
+        }
         if waiting:
             round_.summary.unlink(missing_ok=True)
             write_json(round_.sources, sources)
@@ -121,7 +138,7 @@ class Stages:
     def filter(self) -> dict[str, Any]:
         """Decides again on every shard that other filters decided on. No specialist runs, no image is opened."""
         round_, shards = self.output.round(0), list(self.output.shards())
-        if not all(round_.annotations(shard).exists() for shard in shards):
+        if not is_annotated(self.output):
             self.console.print("filter: not every image is annotated yet, so that comes first", highlight=False)
             self.annotate()
         round_.summary.unlink(missing_ok=True)
@@ -179,7 +196,7 @@ class Stages:
             **count_round(self.output, 0, shards),
             "digests": {
                 "ingest": self.pipeline.ingest_digest,
-                "annotate": self.pipeline.annotate_digest,
+                "annotate": read_json(round_.sources)["digest"],
                 "filter": self.pipeline.filter_digest,
             },
             "last_run": this_run,
@@ -194,47 +211,6 @@ class Stages:
                 f"{self.output.root} has {free:.0f} MB of free space, and run.min_free_mb asks for "
                 f"{self.pipeline.config.run.min_free_mb}. Make room, or name another --out."
             )
-
-    def _check_same(self, *, decisions: bool) -> None:
-        """Refuses a folder whose files another configuration made: mixing two would be neither."""
-        manifest, round_ = self.output.manifest, self.output.round(0)
-        remedy = "Name another folder with --out, or start afresh with --overwrite."
-        if manifest.exists():
-            self._refuse_unless("images", read_json(manifest)["digest"], self.pipeline.ingest_digest, remedy)
-        if round_.sources.exists():
-            there = read_json(round_.sources)["digest"]
-            self._refuse_unless("annotations", there, self.pipeline.annotate_digest, remedy)
-        if decisions and manifest.exists():
-            remedy = "Decide again on all of them with --stage filter (no specialist runs), or name another --out."
-            for there in {shard_digest(round_.decisions(shard)) for shard in self.output.shards()} - {None}:
-                self._refuse_unless("decisions", str(there), self.pipeline.filter_digest, remedy)
-
-    def _refuse_unless(self, what: str, there: str, asked: str, remedy: str) -> None:
-        if there != asked:
-            raise OutputError(
-                f"{self.output.root} holds {what} of another configuration: {there} is there, {asked} was asked for.\n"
-                f"{self._difference()}{remedy}"
-            )
-
-    def _difference(self) -> str:
-        """The keys in which the folder's configuration differs from the one asked for."""
-        if not self.output.config.exists():
-            return ""
-        there = _flat(load_config(self.output.config).model_dump(mode="json"))
-        asked = _flat(_plain(self.pipeline))
-        keys = [key for key in {**there, **asked} if there.get(key) != asked.get(key) and not key.startswith("run.")]
-        lines = [f"  {key}: {there.get(key, 'not set')} there, {asked.get(key, 'not set')} asked for\n" for key in keys]
-        return "".join(lines) or "  The configurations are equal: the code or the weights of a specialist changed.\n"
-
-
-def _plain(pipeline: Pipeline) -> dict[str, Any]:
-    return pipeline.config.model_dump(mode="json")
-
-
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {path: value}
-    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}" if path else key).items()}
 
 
 def _timings(tally: Tally, progress: RunProgress, seconds: float) -> dict[str, Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import yaml
 
 from engine.config import Config, load_config
 from engine.errors import ConfigError
+from engine.versions import digest_of
 from pipelines.build import EMBEDDED, build_pipeline
 
 
@@ -35,6 +38,14 @@ def written(tmp_path: Path, text: str) -> Path:
         ),
         ("vocabulary: {classes: {cat: {synonyms: [pet]}, dog: {synonyms: [Pet]}}}", ["cat", "dog", "pet"]),
         ("run: !!python/object/apply:os.system [echo]", ["not valid YAML"]),
+        ("? [a]\n: 1", ["not valid YAML", "line 1"]),
+        ("since: 2026-02-30", ["not valid YAML", "day is out of range"]),
+        ("[" * 10_000, ["not valid YAML"]),
+        ("run: {gpus_per_worker: 1.5}", ["run.gpus_per_worker", "whole"]),
+        ("run: {cpus_per_worker: 0.00001}", ["run.cpus_per_worker"]),
+        (f"ingest: {{limit: {10**30}}}", ["ingest.limit"]),
+        (f"ingest: {{shard_size: {10**30}}}", ["ingest.shard_size"]),
+        (f"run: {{workers: {10**30}}}", ["run.workers"]),
     ],
 )
 def test_faults_name_their_path(tmp_path: Path, text: str, says: list[str]) -> None:
@@ -49,6 +60,7 @@ def test_faults_name_their_path(tmp_path: Path, text: str, says: list[str]) -> N
 @pytest.mark.parametrize(
     ("text", "says"),
     [
+        ("specialists: {detector: {use: [1]}}", ["specialists.detector.use", "[1]"]),
         ("specialists: {detector: {use: yolo}}", ["specialists.detector", "'yolo'", "nanodet"]),
         ("specialists: {detector: {use: nanodet, min_scor: 0.2}}", ["specialists.detector.min_scor", "min_score"]),
         (
@@ -91,6 +103,27 @@ def test_set_faults(tmp_path: Path, setting: str, says: str) -> None:
         load_config(written(tmp_path, "run: {workers: 1}"), [setting])
 
 
+def test_image_paths_are_relative_to_their_file_and_settings_to_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    path = written(tmp_path, "ingest: {images: [photos, ../more, ~/mine, /all]}")
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", "/home/me")
+    found = (f"{tmp_path}/photos", f"{tmp_path.parent}/more", "/home/me/mine", "/all")
+    assert load_config(path).ingest.images == found
+    assert load_config(Path("../pipeline.yaml")).ingest.images == found
+    assert load_config(path, ["ingest.images=[photos]"]).ingest.images == (f"{tmp_path}/here/photos",)
+
+
+def test_a_misspelt_source_is_warned_of() -> None:
+    assert build_pipeline(load_config(EMBEDDED, ["specialists.ocr=null"])).warnings == []
+    (warning,) = build_pipeline(load_config(EMBEDDED, ["filters.score.thresholds.detecter.object=0.9"])).warnings
+    assert "filters.score" in warning
+    assert "'detecter'" in warning
+    assert "detector, ocr, segmenter" in warning
+
+
 def test_null_turns_a_component_off(tmp_path: Path) -> None:
     pipeline = build_pipeline(load_config(EMBEDDED, ["specialists.ocr=null", "filters.score=null"]))
     assert [specialist.name for specialist in pipeline.specialists] == ["detector", "segmenter"]
@@ -116,6 +149,20 @@ def test_digests_follow_what_they_stand_for() -> None:
     assert specialist.annotate_digest != base.annotate_digest
     assert specialist.filter_digest == base.filter_digest
     assert (running.annotate_digest, running.filter_digest) == (base.annotate_digest, base.filter_digest)
+
+
+def test_what_filters_share_is_in_their_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "sharing"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "common.py").write_text("LIMIT = 1")
+    (package / "mine.py").write_text("from toys import Dark\nclass Mine(Dark): pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    pipeline = replace(build_pipeline(Config()), filters=(importlib.import_module("sharing.mine").Mine(),))
+    before = pipeline.filter_digest
+    (package / "common.py").write_text("LIMIT = 2")
+    digest_of.cache_clear()
+    assert pipeline.filter_digest != before
 
 
 def test_building_a_pipeline_loads_nothing_heavy() -> None:

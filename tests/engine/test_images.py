@@ -160,10 +160,12 @@ def test_png_metadata_on_either_side_of_the_pixels(place: str, kind: str) -> Non
 
 
 def test_probe_does_not_decode() -> None:
-    broken = png(300, 200, 8, 2, b"far too few rows")
-    assert probe(broken, max_pixels=MAX) == (300, 200)
-    with refused("truncated"):
-        decode(broken, max_pixels=MAX)
+    turned = chunk(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0"))
+    for metadata, size in ((b"", (300, 200)), (turned, (200, 300))):
+        broken = png(300, 200, 8, 2, b"far too few rows", after=metadata)
+        assert probe(broken, max_pixels=MAX) == size
+        with refused("truncated"):
+            decode(broken, max_pixels=MAX)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])

@@ -62,6 +62,19 @@ def test_every_input_has_a_row(image_set: Callable[..., Path], tmp_path: Path) -
         assert item.error or (item.width, item.height) == (96, 96)
 
 
+def test_large_files_wait_for_one_another_and_are_read_all_the_same(
+    image_set: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = image_set(8)
+    at_once, _ = ingested(tmp_path / "at once", folder)
+    monkeypatch.setattr("engine.ingest.LARGE_BYTES", 1000)
+    assert ingested(tmp_path / "one by one", folder)[0] == at_once
+    items, _ = ingested(tmp_path / "none", folder, max_bytes=999)
+    assert {item.error.message for item in items if item.error} == {
+        f"has {(folder / name).stat().st_size:,} bytes, more than ingest.max_bytes = 999" for name in os.listdir(folder)
+    }
+
+
 def test_a_jpeg_cut_in_its_pixels_has_a_header_that_can_be_read(image_set: Callable[..., Path], tmp_path: Path) -> None:
     """It is found out when it is decoded, for its annotation."""
     folder = image_set(1)

@@ -84,6 +84,15 @@ def test_what_can_not_be_an_output_folder_is_named(tmp_path: Path, name: str) ->
         run_lock(tmp_path / name).__enter__()
 
 
+def test_a_link_does_not_lead_the_lock_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/.engine-lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OutputError, match="can't be used as an output folder"):
+        run_lock(tmp_path / "out").__enter__()
+    assert (tmp_path / "precious").read_text() == "precious"
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
 def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir(mode=0o500)

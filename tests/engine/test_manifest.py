@@ -125,6 +125,13 @@ def test_a_manifest_with_wrong_columns(
         assert word in str(error.value)
 
 
+def test_columns_of_one_name(tmp_path: Path) -> None:
+    table = pa.Table.from_arrays([pa.array(["a.jpg"]), pa.array(["b.jpg"])], names=["uri", "uri"])
+    pq.write_table(table, tmp_path / "m.parquet")
+    with pytest.raises(ConfigError, match=r"m\.parquet has more than one column called uri"):
+        uris(tmp_path / "m.parquet")
+
+
 def test_a_manifest_that_is_broken(manifest: Callable[..., Path], tmp_path: Path) -> None:
     whole = manifest(uri=[f"{n}.jpg" for n in range(1000)], row_group_size=1000).read_bytes()
     damaged = whole[:4] + NOISE.randbytes(2000) + whole[2004:]

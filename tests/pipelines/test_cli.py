@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from command import ENGINE
 
 from engine import cli
 from engine.config import load_config
@@ -127,6 +129,33 @@ def test_show_says_which_images_a_name_could_mean(call: Call, undisturbed: Path)
     code, said = call("show", str(undisturbed.parent / "nowhere"), "nothing.png")
     assert code == 2
     assert "engine run --out" in said
+
+
+def test_show_draws_no_old_boxes_over_a_new_image(call: Call, undisturbed: Path, images: Path, tmp_path: Path) -> None:
+    image = images / "00 coffee.png"
+    before = image.read_bytes()
+    image.write_bytes((images / "01 astronaut.png").read_bytes())
+    code, said = call("show", str(undisturbed), str(image), "--save", str(tmp_path / "x.png"))
+    image.write_bytes(before)
+    assert code == 3
+    assert "00 coffee.png is not the file that was ingested" in said
+    assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"not utf-8 \xff"), "x" * 300, "file"])
+def test_what_can_not_be_an_output_folder_is_named(call: Call, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    code, said = call("run", "--out", str(tmp_path / name))
+    assert code == 2
+    assert "can't be an output folder" in said
+
+
+def test_a_full_device_is_said(tmp_path: Path) -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run([ENGINE, "config"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert result.returncode == 3
+    assert "No space left on device" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_show_tells_who_made_what_and_why_it_fell(call: Call, undisturbed: Path) -> None:

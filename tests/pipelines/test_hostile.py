@@ -83,6 +83,8 @@ def test_names_do_no_harm(dataset: Dataset, records: dict[str, Record]) -> None:
     assert "[bold red]markup[green] <b>and<b> {curly}.jpg" in shown.stdout
     shown = run(ENGINE, "show", str(dataset.output.root), NAMES[1])
     assert "with\\nnewline.jpg" in shown.stdout
+    shown = run(ENGINE, "show", str(dataset.output.root), os.fsdecode(b"not utf-8 \xff.jpg"))
+    assert "not%20utf-8%20%FF.jpg" in shown.stdout
 
 
 def test_odd_images_are_images(records: dict[str, Record]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -13,15 +14,15 @@ from pathlib import Path
 
 import psutil
 import pytest
-from command import COUNT, command, counts, files, run, start, wait_for_shards
+from command import COUNT, ENGINE, SHARD, command, counts, files, run, start, wait_for_shards
 from PIL import Image
 from rich.console import Console
 from toys import Broken
 
 from engine import open_dataset
-from engine.config import load_config
+from engine.config import Run, load_config
 from engine.errors import RunError
-from engine.storage import Output
+from engine.storage import Output, ShardId
 from pipelines.build import EMBEDDED, build_pipeline
 from pipelines.stages import Stages
 
@@ -43,7 +44,7 @@ def test_items_in_are_rows_out(undisturbed: Path) -> None:
     assert standing < everything
 
 
-@pytest.mark.parametrize("how", ["driver killed", "worker killed", "Ctrl-C"])
+@pytest.mark.parametrize("how", ["driver killed", "worker killed", "Ctrl-C", "terminal closed"])
 def test_a_run_that_was_disturbed_gives_the_same_files(
     how: str, images: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -53,10 +54,13 @@ def test_a_run_that_was_disturbed_gives_the_same_files(
     if how == "driver killed":
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
-    elif how == "Ctrl-C":
-        os.kill(process.pid, signal.SIGINT)
+    elif how in ("Ctrl-C", "terminal closed"):
+        stop = signal.SIGINT if how == "Ctrl-C" else signal.SIGHUP
+        for _ in range(10 if how == "Ctrl-C" else 1):  # people press it more than once
+            os.kill(process.pid, stop)
+            time.sleep(0.05)
         output, _ = process.communicate(timeout=30)
-        assert process.returncode == 130
+        assert process.returncode == 130, output
         assert "to go on: engine run" in output
     else:
         children = psutil.Process(process.pid).children(recursive=True)
@@ -71,6 +75,20 @@ def test_a_run_that_was_disturbed_gives_the_same_files(
     assert files(out).keys() == files(undisturbed).keys()
     assert files(out) == files(undisturbed)
     assert counts(out) == counts(undisturbed)
+
+
+def test_nobody_reading_ends_the_run_and_says_how_to_go_on(images: Path, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command(tmp_path / "out", "--images", str(images)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    assert process.stdout.readline().startswith("ingest: 24 images")
+    process.stdout.close()
+    said = process.stderr.read()
+    assert process.wait(60) == 141
+    assert "to go on: engine run" in said
+    assert "Traceback" not in said
 
 
 def test_a_second_run_is_refused_while_the_first_lives(images: Path, tmp_path: Path) -> None:
@@ -137,6 +155,58 @@ def test_run_settings_are_no_other_configuration(annotated: Path) -> None:
     assert "nothing to do" in result.stdout
 
 
+def test_settings_that_a_run_failed_with_do_not_stick(annotated: Path) -> None:
+    shutil.rmtree(annotated / "round-0")
+    failed = run(*command(annotated, "--set", "run.address=127.0.0.1:1"))
+    assert failed.returncode == 3
+    assert "'127.0.0.1:1' (run.address) does not answer" in failed.stdout
+    assert load_config(Output(annotated).config).run.address == "local"
+
+
+def test_deciding_again_does_not_ask_who_annotated(annotated: Path) -> None:
+    sources = annotated / "round-0" / "sources.json"
+    sources.write_text(json.dumps({**json.loads(sources.read_text()), "digest": "0123456789ab"}))
+    refused = run(*command(annotated))
+    assert refused.returncode == 2
+    assert "0123456789ab is there" in refused.stdout
+    assert "the decoder of images changed" in refused.stdout
+    result = run(*command(annotated, "--set", "filters.score.thresholds.ocr.text=0.99", stage="filter"))
+    assert result.returncode == 0, result.stdout
+    assert counts(annotated)["digests"]["annotate"] == "0123456789ab"  # type: ignore[index]
+    refused = run(*command(annotated, "--set", "specialists.ocr.min_score=0.9", stage="filter"))
+    assert refused.returncode == 2
+    assert "specialists.ocr.min_score: 0.3 there, 0.9 asked for" in refused.stdout
+    assert "filters." not in refused.stdout
+
+
+def test_a_stopped_filter_stage_is_explained(annotated: Path, undisturbed: Path) -> None:
+    """Its configuration is there already, and some decisions are not of it."""
+    result = run(*command(annotated, "--set", "filters.score.thresholds.ocr.text=0.99", stage="filter"))
+    assert result.returncode == 0, result.stdout
+    shard = ShardId(0, 0)
+    shutil.copy(Output(undisturbed).round(0).decisions(shard), Output(annotated).round(0).decisions(shard))
+    refused = run(*command(annotated))
+    assert refused.returncode == 2
+    assert "an earlier --stage filter was stopped" in refused.stdout
+    assert run(*command(annotated, stage="filter")).returncode == 0
+    assert run(*command(annotated)).returncode == 0
+
+
+@pytest.mark.parametrize("there", ["a: [", "specialists: 7", ""])
+def test_a_broken_configuration_in_the_folder_blocks_no_other(annotated: Path, images: Path, there: str) -> None:
+    (annotated / "config.yaml").write_text(there)
+    if there:
+        refused = run(*command(annotated))
+        assert refused.returncode == 2
+        assert str(annotated / "config.yaml") in refused.stdout
+    shown = run(ENGINE, "show", str(annotated), "00 coffee.png", "--save", str(annotated / "x.png"))
+    assert shown.returncode == 0, shown.stdout
+    mine = ("--config", str(EMBEDDED), "--images", str(images), "--set", f"ingest.shard_size={SHARD}")
+    assert run(*command(annotated, *mine)).returncode == 0
+    (annotated / "config.yaml").write_text(there)
+    assert run(*command(annotated, *mine, "--overwrite", stage="ingest")).returncode == 0
+
+
 def test_overwrite_starts_afresh(annotated: Path, images: Path) -> None:
     result = run(*command(annotated, "--overwrite", "--images", str(images), "--limit", "2", stage="ingest"))
     assert result.returncode == 0, result.stdout
@@ -196,7 +266,8 @@ def test_overwrite_removes_nothing_before_it_knows_that_it_can_start(annotated: 
 def test_a_filter_that_fails_changes_no_decision(annotated: Path) -> None:
     before = files(annotated)
     pipeline = build_pipeline(load_config(Output(annotated).config))
-    broken = replace(pipeline, filters=(*pipeline.filters, Broken()))
+    config = pipeline.config.model_copy(update={"run": Run(workers=7)})
+    broken = replace(pipeline, config=config, filters=(*pipeline.filters, Broken()))
     with pytest.raises(RunError, match=r"filter broken failed on .*00 coffee\.png: ZeroDivisionError"):
         Stages(broken, Output(annotated), Console(quiet=True)).run("filter")
     assert files(annotated) == before

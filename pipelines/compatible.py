@@ -1,0 +1,102 @@
+"""Whether what an output folder holds was made by the configuration that is asked for, and if not, what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from engine.config import Config, Run, load_config
+from engine.errors import ConfigError, OutputError
+from engine.storage import Output, read_json, shard_digest
+from pipelines.build import Pipeline
+
+AFRESH = "Name another folder with --out, or start afresh with --overwrite."
+DECIDE_AGAIN = "Decide again on all of them with --stage filter (no specialist runs), or name another --out."
+
+
+def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
+    """Raises OutputError where `stage` would mix what two configurations make.
+
+    To decide again, who annotated may have changed since, code and weights: no specialist runs for it.
+    """
+    round_ = output.round(0)
+    if output.manifest.exists():
+        there = read_json(output.manifest)["digest"]
+        _refuse_unless(output, pipeline, "images", there, pipeline.ingest_digest, ("ingest.",))
+    if round_.sources.exists():
+        sources = read_json(round_.sources)
+        keys = ("specialists.", "vocabulary.classes")
+        there, asked = sources["settings"], pipeline.annotate_settings
+        _refuse_unless(output, pipeline, "annotations", there, asked, keys)
+        if stage != "filter" or not is_annotated(output):
+            _refuse_other_code(output, pipeline, sources)
+    if stage == "annotate" and output.manifest.exists():
+        keys = ("filters.", "vocabulary.ignore")
+        for digest in {shard_digest(round_.decisions(shard)) for shard in output.shards()} - {None}:
+            _refuse_unless(output, pipeline, "decisions", str(digest), pipeline.filter_digest, keys, DECIDE_AGAIN)
+
+
+def is_annotated(output: Output) -> bool:
+    """Whether ingest has ended and every shard has its annotations."""
+    round_ = output.round(0)
+    return output.manifest.exists() and all(round_.annotations(shard).exists() for shard in output.shards())
+
+
+def config_there(output: Output) -> Config | None:
+    """The configuration in the folder; None if there is none that can be read."""
+    try:
+        return load_config(output.config) if output.config.exists() else None
+    except ConfigError:
+        return None
+
+
+def same_dataset(one: Config | None, other: Config) -> bool:
+    """Whether two configurations make the same files: `run` says only how the work is done."""
+    return one is not None and one.model_copy(update={"run": Run()}) == other.model_copy(update={"run": Run()})
+
+
+def _refuse_unless(
+    output: Output,
+    pipeline: Pipeline,
+    what: str,
+    there: str,
+    asked: str,
+    keys: tuple[str, ...],
+    remedy: str = AFRESH,
+) -> None:
+    if there == asked:
+        return
+    lines = list(_differences(config_there(output), pipeline.config, keys))
+    if not lines:
+        lines = ["  The settings are equal: the code behind them changed, or an earlier --stage filter was stopped."]
+    raise OutputError(
+        f"{output.root} holds {what} of another configuration: {there} is there, {asked} was asked for.\n"
+        + "\n".join([*lines, remedy])
+    )
+
+
+def _refuse_other_code(output: Output, pipeline: Pipeline, sources: dict[str, Any]) -> None:
+    there, asked = sources["digest"], pipeline.annotate_digest
+    if there == asked:
+        return
+    changed = [name for name, made_by in pipeline.sources.items() if sources["sources"][name] != made_by]
+    raise OutputError(
+        f"{output.root} holds annotations of another version: {there} is there, {asked} is installed. The settings "
+        f"are equal; the code or the weights of {', '.join(changed) or 'the decoder of images'} changed.\n{AFRESH}"
+    )
+
+
+def _differences(there: Config | None, asked: Config, keys: tuple[str, ...]) -> Iterator[str]:
+    """A line for each key under `keys` in which two configurations differ."""
+    if there is None:
+        return
+    old, new = (_flat(config.model_dump(mode="json")) for config in (there, asked))
+    for key in {**old, **new}:
+        if key.startswith(keys) and old.get(key) != new.get(key):
+            yield f"  {key}: {old.get(key, 'not set')} there, {new.get(key, 'not set')} asked for"
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}" if path else key).items()}
