@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from engine.config import Ingest
-from engine.errors import ImageError
+from engine.errors import ImageError, OutputError
 from engine.images import probe
 from engine.listing import Listing
 from engine.manifest import Entry
@@ -132,10 +132,13 @@ def _update(listed: hashlib._Hash, entries: Iterable[Entry]) -> None:
 
 def _is_done(output: Output, shard: ShardId, entries: Sequence[Entry], digest: str) -> bool:
     """Whether an earlier ingest wrote this shard, with the same configuration and of the same entries."""
-    if shard_digest(output.items(shard)) != digest:
+    try:
+        if shard_digest(output.items(shard)) != digest:
+            return False
+        there = read_items(output, shard)
+    except OutputError:  # damaged, or of another version
         return False
-    there = [Entry(item.uri, item.dataset, item.licence, item.labels) for item in read_items(output, shard)]
-    return there == list(entries)
+    return [Entry(item.uri, item.dataset, item.licence, item.labels) for item in there] == list(entries)
 
 
 def _remove_others(output: Output, shards: Sequence[ShardId]) -> None:

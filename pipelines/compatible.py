@@ -23,13 +23,16 @@ def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
     if output.manifest.exists():
         there = read_json(output.manifest)["digest"]
         _refuse_unless(output, pipeline, "images", there, pipeline.ingest_digest, ("ingest.",))
+    keys = ("specialists.", "vocabulary.classes")
     if round_.sources.exists():
         sources = read_json(round_.sources)
-        keys = ("specialists.", "vocabulary.classes")
         there, asked = sources["settings"], pipeline.annotate_settings
         _refuse_unless(output, pipeline, "annotations", there, asked, keys)
         if stage != "filter" or not is_annotated(output):
             _refuse_other_code(output, pipeline, sources)
+    elif output.manifest.exists():  # it was lost; what it said of code and weights is in every shard
+        for digest in {shard_digest(round_.annotations(shard)) for shard in output.shards()} - {None}:
+            _refuse_unless(output, pipeline, "annotations", str(digest), pipeline.annotate_digest, keys)
     if stage == "annotate" and output.manifest.exists():
         keys = ("filters.", "vocabulary.ignore")
         for digest in {shard_digest(round_.decisions(shard)) for shard in output.shards()} - {None}:

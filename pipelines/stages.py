@@ -121,14 +121,9 @@ class Stages:
         """Every shard whose decisions are missing, through all specialists and filters."""
         round_, shards = self.output.round(0), list(self.output.shards())
         waiting = [shard for shard in shards if not round_.decisions(shard).exists()]
-        sources = {
-            "digest": self.pipeline.annotate_digest,
-            "settings": self.pipeline.annotate_settings,
-            "sources": self.pipeline.sources,
-        }
+        self._keep_sources(round_)
         if waiting:
             round_.summary.unlink(missing_ok=True)
-            write_json(round_.sources, sources)
             this_run = self._annotate(round_, waiting)
         else:
             self.console.print("annotate: nothing to do, every image is annotated", highlight=False)
@@ -141,6 +136,7 @@ class Stages:
         if not is_annotated(self.output):
             self.console.print("filter: not every image is annotated yet, so that comes first", highlight=False)
             self.annotate()
+        self._keep_sources(round_)
         round_.summary.unlink(missing_ok=True)
         stale = [s for s in shards if shard_digest(round_.decisions(s)) != self.pipeline.filter_digest]
         start = time.monotonic()
@@ -155,6 +151,16 @@ class Stages:
             f"filter: decided again on {len(stale)} of {len(shards)} shards in {seconds:.1f} s", highlight=False
         )
         return self._summarise(shards, {"stage": "filter", "seconds": round(seconds, 3)})
+
+    def _keep_sources(self, round_: Round) -> None:
+        if round_.sources.exists():
+            return
+        sources = {
+            "digest": self.pipeline.annotate_digest,
+            "settings": self.pipeline.annotate_settings,
+            "sources": self.pipeline.sources,
+        }
+        write_json(round_.sources, sources)
 
     def _decided(self, record: Record) -> Record:
         decided = decide(record, self.pipeline.filters)
