@@ -66,7 +66,7 @@ class RunProgress:
             self._show(self.detail(), at_once=False)
 
     def warn(self, message: str) -> None:
-        self.console.print(f"! {message}", style="yellow", markup=False, highlight=False)
+        self.console.print(f"! {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     @property
     def images_per_second(self) -> float:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 from toys import Brightness, Dark, Unloadable
 
@@ -38,10 +39,12 @@ class Log:
         self.warnings.append(message)
 
 
-def annotated(folder: Path, out: Path, specialist: Specialist, **run: object) -> tuple[dict[str, Record], Log]:
+def annotated(
+    folder: Path, out: Path, specialist: Specialist, log: Log | None = None, **run: object
+) -> tuple[dict[str, Record], Log]:
     """The records by file name, after a run with 4 images a shard."""
     config = Ingest(images=(str(folder),), shard_size=4)
-    output, log = Output(out), Log()
+    output, log = Output(out), log or Log()
     ingest(output, config, "digest", lambda items: None)
     plan = Plan(output, 0, (specialist,), (Dark(),), "made", "decided", config, Run(memory_mb_per_worker=300, **run))  # type: ignore[arg-type]
     shards = list(output.shards())
@@ -104,6 +107,32 @@ def test_a_specialist_that_workers_can_not_import_is_named(
         homemade = importlib.import_module("homemade").Homemade()
     with pytest.raises(RunError, match=r"a worker can't start: ModuleNotFoundError: No module named 'homemade'"):
         annotated(image_set(4), tmp_path / "out", homemade, workers=1)
+
+
+@dataclass
+class Killer(Log):
+    """Ends Ray's own process, and a worker so that another one would have to start, at the first image."""
+
+    def progress(self, tally: Tally) -> None:
+        children = psutil.Process().children(recursive=True)
+        names = {child: "".join(child.cmdline()) for child in children if child.status() != psutil.STATUS_ZOMBIE}
+        if tally.items and not any(self.tallies):
+            for child in [c for c in names if c.name() == "raylet"] + [c for c in names if "ray::Worker" in names[c]]:
+                child.kill()
+        super().progress(tally)
+
+
+def test_the_end_of_ray_itself_ends_the_run(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    """Ray would wait for it, and the run with it."""
+    with pytest.raises(RunError, match=r"Ray's own process .* has ended .* run the same again to go on"):
+        annotated(image_set(4), tmp_path / "out", Brightness(troubles={"0001.png": "sleep"}), workers=1, log=Killer())
+
+
+def test_workers_that_end_again_and_again_without_an_image_end_the_run(
+    image_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    with pytest.raises(RunError, match=r"workers ended 3 times without an image to blame, the last while it was load"):
+        annotated(image_set(4), tmp_path / "out", Unloadable(how="kill"), workers=1)
 
 
 def test_too_many_workers_are_refused_with_the_numbers(image_set: Callable[..., Path], tmp_path: Path) -> None:

@@ -61,13 +61,16 @@ class Brightness:
 
 @dataclass
 class Unloadable:
-    """Weights that aren't there."""
+    """Weights that aren't there, or whose loading ends the process."""
 
     name: str = "unloadable"
+    how: str = "raise"
     licence: ClassVar[str] = "Apache-2.0"
     version: ClassVar[str] = "1"
 
     def setup(self) -> None:
+        if self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
         raise FileNotFoundError("weights.bin is not there")
 
     def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation]]:
