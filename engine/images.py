@@ -153,7 +153,7 @@ def _open(data: bytes, max_pixels: int) -> ImageFile:
     # Pillow's own guard, which knows one limit for the process, must not be lower than ours. It is not switched off:
     # GIF and WebP take memory for their canvas as they are opened, and it comes before that, at twice the limit.
     Pillow.MAX_IMAGE_PIXELS = max_pixels
-    image = DECODERS[format_](BytesIO(data))
+    image = DECODERS[format_](BytesIO(_without_metadata(data) if format_ == "PNG" else data))
     width, height = image.size
     if width * height > max_pixels:
         raise _too_large(f"is {width} x {height} = {width * height:,} pixels", max_pixels)
@@ -223,7 +223,18 @@ def _one_pixel(data: bytes) -> PngImageFile:
     """A PNG of one pixel with the metadata of this one. PNG allows them behind the pixels, and Pillow would decode
     all of those to look there."""
     pixel, end = _blank_png()
-    return PngImageFile(BytesIO(b"".join([pixel, *_png_metadata(data), end])))
+    metadata = (data[start:stop] for kind, start, stop in _png_chunks(data) if kind in PNG_METADATA)
+    return PngImageFile(BytesIO(b"".join([pixel, *metadata, end])))
+
+
+def _without_metadata(png: bytes) -> bytes:
+    """A PNG without its texts, over which Pillow would give up the pixels if they are broken or large."""
+    kept, at = [], 0
+    for kind, start, stop in _png_chunks(png):
+        if kind in PNG_METADATA:
+            kept.append(png[at:start])
+            at = stop
+    return b"".join([*kept, png[at:]]) if kept else png
 
 
 @cache
@@ -234,10 +245,9 @@ def _blank_png() -> tuple[bytes, bytes]:
     return file.getvalue()[:-12], file.getvalue()[-12:]
 
 
-def _png_metadata(data: bytes) -> Iterator[bytes]:
-    at = len(PNG_SIGNATURE)
-    while at + 12 <= len(data):
-        stop = at + 12 + int.from_bytes(data[at : at + 4])  # length, type, that many bytes, checksum
-        if data[at + 4 : at + 8] in PNG_METADATA and stop <= len(data):
-            yield data[at:stop]
-        at = stop
+def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """The type and place of each chunk that is there as a whole: length, type, that many bytes, checksum."""
+    start = len(PNG_SIGNATURE)
+    while (stop := start + 12 + int.from_bytes(data[start : start + 4])) <= len(data):
+        yield data[start + 4 : start + 8], start, stop
+        start = stop

@@ -82,9 +82,10 @@ def _as_value_error() -> Iterator[None]:
 
 def _value(path: str, modified: int, row: int, place: str) -> Any:
     _, column, starts = _parquet(path, modified)
-    if column is None or row >= starts[-1]:
-        lacks = "column of images" if column is None else f"row {row}"
-        raise ImageError("missing", f"{place} has no {lacks}; it has {starts[-1]} rows")
+    if row >= starts[-1]:
+        raise ImageError("missing", f"{place} has no row {row}; it has {starts[-1]} rows")
+    if column is None:
+        raise ImageError("missing", f"row {row} of {place} has neither bytes nor a uri")
     group = bisect_right(starts, row) - 1
     return _row_group(path, modified, group)[row - starts[group]].as_py()
 

@@ -175,6 +175,9 @@ class Decision:
 
     def __post_init__(self) -> None:
         _one_of("action", self.action, ACTIONS, self.annotation_id)
+        for value in (self.value, self.threshold):
+            if value is not None and not math.isfinite(value):
+                raise RecordError(f"{self.by}: a measured value or threshold must be finite or None, not {value!r}")
 
 
 @dataclass(frozen=True)

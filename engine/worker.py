@@ -6,10 +6,11 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from engine.annotate import Tally, annotate
+from engine.annotate import Tally, annotate, quarantined
 from engine.config import Ingest, Run
 from engine.protocols import Filter, Specialist
 from engine.records import Item, ItemError, Record
+from engine.schema import annotations_to_table, decisions_to_table
 from engine.storage import Output, ShardId, read_items, write_annotations, write_decisions
 from engine.watchdog import Watchdog
 
@@ -51,6 +52,16 @@ class Orders:
             yield batch
 
 
+def storable(record: Record) -> Record:
+    """`record`, or its item in quarantine if an annotation of it can't be written."""
+    try:
+        annotations_to_table([record])
+        decisions_to_table([record])
+    except (TypeError, ValueError, OverflowError) as error:
+        return quarantined(record, "annotate", "unstorable", f"{type(error).__name__}: {error}")
+    return record
+
+
 class Worker:
     """One actor. `setup` loads the weights; `annotate` does a shard and reports after every batch."""
 
@@ -77,8 +88,15 @@ class Worker:
             tally.count(made)
             records += made
             yield tally
-        write_annotations(round_, orders.shard, records, plan.annotate_digest)
-        write_decisions(round_, orders.shard, records, plan.filter_digest)
+        try:
+            self._write(orders.shard, records)
+        except (TypeError, ValueError, OverflowError):  # a specialist gave what no column can hold
+            self._write(orders.shard, [storable(record) for record in records])
+
+    def _write(self, shard: ShardId, records: Sequence[Record]) -> None:
+        round_ = self.plan.output.round(self.plan.round)
+        write_annotations(round_, shard, records, self.plan.annotate_digest)
+        write_decisions(round_, shard, records, self.plan.filter_digest)
 
     def _annotate(self, batch: Sequence[Item], orders: Orders, tally: Tally) -> list[Record]:
         plan = self.plan

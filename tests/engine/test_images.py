@@ -168,6 +168,24 @@ def test_probe_does_not_decode() -> None:
             decode(broken, max_pixels=MAX)
 
 
+@pytest.mark.parametrize("place", ["before", "after"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b" " * 2_000_000)),
+        chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b" " * 900_000)) * 100,
+        chunk(b"tEXt", b"Comment\0hello")[:-1] + b"!",  # its checksum is wrong
+    ],
+    ids=["large", "many", "broken"],
+)
+def test_png_texts_do_not_cost_the_pixels(place: str, text: bytes) -> None:
+    turned = chunk(b"eXIf", exif(6).tobytes().removeprefix(b"Exif\0\0"))
+    data = png(3, 1, 8, 0, b"\0\1\2\3", **{place: turned + text})
+    assert pixels(data)[..., 0].tolist() in ([[1], [2], [3]], [[1, 2, 3]])
+    plain = png(3, 1, 8, 0, b"\0\1\2\3", **{place: text})
+    assert pixels(plain)[0, :, 0].tolist() == [1, 2, 3]
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_xmp_orientation(orientation: int) -> None:
     xmp = f'<rdf:Description tiff:Orientation="{orientation}"/>'.encode()

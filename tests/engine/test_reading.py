@@ -126,7 +126,7 @@ def test_read_rows_of_an_odd_name(manifest: Callable[..., str]) -> None:
 
 
 def test_read_rows_of_what_is_no_manifest(manifest: Callable[..., str], tmp_path: Path) -> None:
-    with refused("missing", "no column of images"):
+    with refused("missing", "neither bytes nor a uri"):
         read(manifest([b"a"], column="other") + "#0", max_bytes=MAX)
     (tmp_path / "broken.parquet").write_bytes(b"PAR1 nonsense PAR1")
     with refused("unreadable", "broken.parquet", "Parquet"):

@@ -66,6 +66,8 @@ def test_whatever_happens_over_an_image_stays_with_it(image_set: Callable[..., P
         "0009.png": "kill",
         "0010.png": "exit",
         "0014.png": "kill once",
+        "0016.png": "surrogate",
+        "0017.png": "number",
     }
     records, log = annotated(
         image_set(18), tmp_path / "out", Brightness(troubles=troubles), item_seconds=3.0, workers=2
@@ -75,6 +77,8 @@ def test_whatever_happens_over_an_image_stays_with_it(image_set: Callable[..., P
         "0005.png": ("annotate", "timeout"),
         "0009.png": ("annotate", "killed"),
         "0010.png": ("annotate", "killed"),
+        "0016.png": ("annotate", "unstorable"),
+        "0017.png": ("annotate", "unstorable"),
     }
     assert len(records) == 18
     assert all(len(record.regions) == 1 for name, record in records.items() if record.error is None)

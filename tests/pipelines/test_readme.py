@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from command import ENGINE, run
 
 from engine import open_dataset
+from engine.storage import Output, ShardId
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -24,11 +26,14 @@ def snippet(language: str, containing: str) -> str:
 @pytest.fixture
 def here(undisturbed: Path, tmp_path: Path) -> Path:
     """A folder with `out` in it, as after `make run`."""
-    (tmp_path / "out").symlink_to(undisturbed)
+    shutil.copytree(undisturbed, tmp_path / "out")
     return tmp_path
 
 
-def test_python_and_sql_see_the_same_regions(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stopped", [False, True])
+def test_python_and_sql_see_the_same_regions(here: Path, monkeypatch: pytest.MonkeyPatch, stopped: bool) -> None:
+    if stopped:  # a killed run may leave annotations whose decisions are not there yet
+        Output(here / "out").round(0).decisions(ShardId(0, 0)).unlink()
     python = subprocess.run(
         [sys.executable, "-c", snippet("python", "open_dataset")], cwd=here, capture_output=True, text=True, check=True
     )
@@ -36,7 +41,7 @@ def test_python_and_sql_see_the_same_regions(here: Path, monkeypatch: pytest.Mon
     assert len(regions) > 20
     assert len(python.stdout.splitlines()) == len(regions)
     monkeypatch.chdir(here)
-    rows = duckdb.sql(snippet("sql", "ANTI JOIN")).fetchall()
+    rows = duckdb.sql(snippet("sql", "list_contains")).fetchall()
     assert sorted((uri, kind, tuple(box)) for uri, kind, _, box, _ in rows) == sorted(regions)
 
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from engine.protocols import Sample
 from engine.records import AnyAnnotation, Decision, Record, Region, Scores
@@ -38,9 +38,11 @@ class Brightness:
         score = float(sample.image.mean()) / 255
         ids = sample.record.ids(self.name)
         box = (0.0, 0.0, float(width), float(height))
-        return [
-            Region(id=next(ids), source=self.name, kind="object", box=box, label="thing", scores=Scores(label=score))
-        ]
+        label: Any = {"surrogate": "\ud800", "number": 7}.get(self._troubles_of(sample), "thing")
+        return [Region(id=next(ids), source=self.name, kind="object", box=box, label=label, scores=Scores(label=score))]
+
+    def _troubles_of(self, sample: Sample) -> str:
+        return self.troubles.get(Path(sample.record.item.uri).name, "")
 
     def _trouble(self, path: Path) -> None:
         match self.troubles.get(path.name):
