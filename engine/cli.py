@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,7 +33,7 @@ STOPS = (signal.SIGTERM, signal.SIGHUP)  # a batch system's stop and a closed te
 app = typer.Typer(
     help="An open data engine after Florence-2's: photos in, an annotated vision-language dataset out.",
     epilog="Exit codes: 0 done, 1 done but too many images in quarantine, 2 wrong usage or configuration, 3 failed, "
-    "130 interrupted.",
+    "130 interrupted, 141 nobody reads the output any more.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -48,12 +49,12 @@ class Terminal(Console):
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
         raise Unread(UNREAD)
 
 
 console = Terminal()
-errors = Console(stderr=True)
+errors = Terminal(stderr=True)
 
 ConfigOption = Annotated[
     Path | None,
@@ -84,7 +85,7 @@ LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take on
 def run(
     stage: Annotated[str, typer.Option("--stage", help=f"One of {', '.join(STAGES)}.")] = "annotate",
     paths: Annotated[
-        list[str] | None, typer.Argument(metavar="[PATH]...", help="More images, as --images; what * gives in a shell.")
+        list[str] | None, typer.Argument(metavar="PATH", help="More images, as --images; what * gives in a shell.")
     ] = None,
     images: ImagesOption = None,
     out: OutOption = Path("out"),
@@ -134,7 +135,9 @@ def filters_() -> None:
 
 @app.command("config")
 def config_(
-    config: ConfigOption = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Pipeline YAML. Default: the embedded pipeline.")
+    ] = None,
     settings: SetOption = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of configurations instead.")] = False,
 ) -> None:
@@ -168,19 +171,17 @@ def show(
             draw(picture, record, fallen=fallen).save(save)
         except (ValueError, OSError) as error:
             raise ConfigError(f"--save {save}: {error}") from error
-        console.print(f"Drawn into {save}", highlight=False)
+        console.print(Text(f"Drawn into {save}"), soft_wrap=True)
 
 
 def main() -> None:
     """The `engine` command: errors that the engine can explain end in a sentence, not in a traceback."""
     try:
         app()
-    except EngineError as error:
-        errors.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(error.exit_code)
-    except OSError as error:
-        errors.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
-        sys.exit(FAILED)
+    except (EngineError, OSError) as error:
+        with suppress(OSError):  # there may be no room for this either
+            errors.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+        sys.exit(error.exit_code if isinstance(error, EngineError) else FAILED)
     except Exception:  # a fault of ours, or of a component: with all that is known, and the code that says failed
         errors.print_exception()
         sys.exit(FAILED)
@@ -216,15 +217,16 @@ def _report(summary: dict[str, Any], stage: str, out: Path) -> None:
             table.add_column(name, justify=justify)  # type: ignore[arg-type]
         for source, kinds in summary["annotations"].items():
             for kind, count in kinds.items():
-                table.add_row(source, kind, str(count["made"]), str(count["standing"]))
+                table.add_row(Text(source), kind, str(count["made"]), str(count["standing"]))
         console.print(table)
         for by, reasons in summary["fallen"].items():
             falls = ", ".join(f"{reason} {count}" for reason, count in reasons.items())
-            console.print(f"turned down by {by}: {falls}", highlight=False)
+            console.print(Text(f"turned down by {by}: {falls}"))
     quarantined = _quarantined(summary)
     console.print(f"{summary['items']} images, {quarantined} quarantined", highlight=False)
     where = out / "images" if stage == "ingest" else out / "round-0"
-    console.print(f"In {where}. One image: engine show {out} NAME --save picture.png", highlight=False, soft_wrap=True)
+    command = f"engine show {shlex.quote(str(out))} NAME --save picture.png"
+    console.print(Text(f"In {where}. One image: {command}"), soft_wrap=True)
 
 
 def _describe(group: Group) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -66,6 +66,10 @@ class Run(_Section):
     min_free_mb: int = Field(200, ge=0, description="free space in the output folder below which a run does not start")
 
 
+# YAML's words for what Pydantic calls by Python's.
+EXPECTED = dict.fromkeys(("tuple_type", "list_type"), "Input should be a list") | dict.fromkeys(
+    ("dict_type", "model_type", "mapping_type"), "Input should be a mapping"
+)
 Parameters = dict[str, Any]
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -104,7 +108,7 @@ def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str
     for setting in settings:
         _assign(document, *_setting(setting))
     _resolve(document, Path.cwd())
-    return validated(Config, document, where=str(path))
+    return validated(Config, document, where=f"{path} with --set" if settings else str(path))
 
 
 def validated(model: type[Model], values: Any, *, where: str, prefix: str = "") -> Model:
@@ -112,16 +116,30 @@ def validated(model: type[Model], values: Any, *, where: str, prefix: str = "") 
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [_fault(fault, prefix, model) for fault in error.errors()]
+        faults: dict[str, list[Any]] = {}
+        for fault in error.errors():
+            faults.setdefault(".".join([*([prefix] if prefix else []), *_path(fault, values)]), []).append(fault)
+        lines = [f"  {path or 'the configuration'}: {_said(some, model)}" for path, some in faults.items()]
         raise ConfigError("\n".join([f"{where}: {len(lines)} fault(s)", *lines])) from None
 
 
-def _fault(fault: Any, prefix: str, model: type[BaseModel]) -> str:
-    path = ".".join([*([prefix] if prefix else []), *map(str, fault["loc"])])
-    if fault["type"] == "extra_forbidden":
-        section = _section(model, fault["loc"][:-1])
-        return f"  {path}: unknown key; known here: {', '.join(section.model_fields) or 'none'}"
-    return f"  {path or 'the configuration'}: {fault['msg']}, not {fault['input']!r}"
+def _path(fault: Any, values: Any) -> Iterator[str]:
+    """The keys that lead to the value at fault; behind them Pydantic names which of several types it tried."""
+    for key in fault["loc"]:
+        inside = isinstance(values, Mapping) or (isinstance(values, list | tuple) and isinstance(key, int))
+        if not inside or (isinstance(values, Mapping) and key not in values and fault["type"] != "missing"):
+            return
+        yield str(key)
+        values = values.get(key) if isinstance(values, Mapping) else values[key]
+
+
+def _said(faults: Sequence[Any], model: type[BaseModel]) -> str:
+    """What is wrong with one value; several faults if it may be of several types."""
+    first = faults[0]
+    if first["type"] == "extra_forbidden":
+        section = _section(model, first["loc"][:-1])
+        return f"unknown key; known here: {', '.join(section.model_fields) or 'none'}"
+    return f"{' or '.join(EXPECTED.get(fault['type'], fault['msg']) for fault in faults)}, not {first['input']!r}"
 
 
 def _section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel]:

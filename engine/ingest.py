@@ -64,7 +64,7 @@ def ingest(output: Output, config: Ingest, digest: str, progress: Callable[[int]
             for shard, group in zip(partition.shards(), chunks(entries, partition.shard_size), strict=True):
                 if not _is_done(output, shard, group, digest):
                     items = list(pool.map(lambda entry: item_of(entry, config), group))
-                    write_table(output.items(shard), items_to_table(items), digest)
+                    _write_items(output, shard, items, digest)
                 progress(len(group))
             partitions.append(partition)
     shards = [shard for partition in partitions for shard in partition.shards()]
@@ -143,10 +143,17 @@ def _is_done(output: Output, shard: ShardId, entries: Sequence[Entry], digest: s
 
 def _remove_others(output: Output, shards: Sequence[ShardId]) -> None:
     """Removes the shards of a killed ingest that found more images: whoever reads the folder would take them along."""
-    ours = {output.items(shard) for shard in shards}
+    ours = set(shards)
     for path in output.manifest.parent.glob("part-*/shard-*.parquet"):
-        if path not in ours:
+        shard = ShardId.of(path)
+        if shard not in ours:
+            output.forget(shard)
             path.unlink()
+
+
+def _write_items(output: Output, shard: ShardId, items: Sequence[Item], digest: str) -> None:
+    output.forget(shard)
+    write_table(output.items(shard), items_to_table(items), digest)
 
 
 def _mark_duplicates(output: Output, shards: Sequence[ShardId], digest: str) -> tuple[int, Counter[str]]:
@@ -164,7 +171,7 @@ def _mark_duplicates(output: Output, shards: Sequence[ShardId], digest: str) -> 
             for row, item in enumerate(items, start)
         ]
         if marked != items:
-            write_table(output.items(shard), items_to_table(marked), digest)
+            _write_items(output, shard, marked, digest)
         errors.update(item.error.kind for item in items if item.error)
         start += len(items)
     return len(of), errors

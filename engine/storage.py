@@ -53,6 +53,11 @@ class ShardId:
     def __str__(self) -> str:
         return f"part-{self.partition:05d}/shard-{self.number:05d}"
 
+    @classmethod
+    def of(cls, path: Path) -> ShardId:
+        """The shard that a file of its is named after."""
+        return cls(int(path.parent.name.removeprefix("part-")), int(path.stem.removeprefix("shard-")))
+
 
 @dataclass(frozen=True)
 class Round:
@@ -109,6 +114,13 @@ class Output:
         for number, partition in enumerate(read_json(self.manifest)["partitions"]):
             yield from (ShardId(number, shard) for shard in range(partition["shards"]))
 
+    def forget(self, shard: ShardId) -> None:
+        """Removes what was made of a shard's items, in all rounds: they are about to be others."""
+        for folder in self.root.glob("round-*"):
+            round_ = Round(folder)
+            for path in (round_.summary, round_.decisions(shard), round_.annotations(shard)):
+                path.unlink(missing_ok=True)
+
     def check_ours(self) -> None:
         """Raises OutputError if it is anything but new, empty, or a folder that the engine made."""
         try:
@@ -157,12 +169,13 @@ def read_records(
 ) -> list[Record]:
     """A shard's records with the annotations of `columns`; without decisions if `decided` is False."""
     round_ = output.round(round_number)
-    return records_from_tables(
-        read_table(output.items(shard)),
-        read_table(round_.annotations(shard), ["item_id", "error", *columns]),
-        read_table(round_.decisions(shard)) if decided else None,
-        round_number,
-    )
+    items = read_table(output.items(shard))
+    annotations = read_table(round_.annotations(shard), ["item_id", "error", *columns])
+    decisions = read_table(round_.decisions(shard)) if decided else None
+    for table, path in ((annotations, round_.annotations(shard)), (decisions, round_.decisions(shard))):
+        if table is not None and table.column("item_id") != items.column("item_id"):
+            raise OutputError(f"{path} is of other images than {output.items(shard)}. {_remedy(path)}")
+    return records_from_tables(items, annotations, decisions, round_number)
 
 
 def write_annotations(round_: Round, shard: ShardId, records: Sequence[Record], digest: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from engine.config import Config, Run, load_config
+from engine.config import Config, load_config
 from engine.errors import ConfigError, OutputError
 from engine.storage import Output, read_json, shard_digest
 from pipelines.build import Pipeline
@@ -51,11 +51,6 @@ def config_there(output: Output) -> Config | None:
         return load_config(output.config) if output.config.exists() else None
     except ConfigError:
         return None
-
-
-def same_dataset(one: Config | None, other: Config) -> bool:
-    """Whether two configurations make the same files: `run` says only how the work is done."""
-    return one is not None and one.model_copy(update={"run": Run()}) == other.model_copy(update={"run": Run()})
 
 
 def _refuse_unless(

@@ -12,6 +12,7 @@ import yaml
 from rich.console import Console
 
 from engine.annotate import Tally, decide
+from engine.config import Config, Run
 from engine.errors import ConfigError, RunError, is_no_space
 from engine.ingest import ingest, listed_digest
 from engine.listing import Listing
@@ -31,7 +32,7 @@ from engine.storage import (
 )
 from engine.summary import count_round
 from pipelines.build import Pipeline
-from pipelines.compatible import check_compatible, config_there, is_annotated, same_dataset
+from pipelines.compatible import check_compatible, config_there, is_annotated
 
 # In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
 STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "all")
@@ -50,11 +51,11 @@ class Stages:
     def run(self, stage: str, *, overwrite: bool = False) -> dict[str, Any]:
         """Runs `stage` and returns its summary. Raises OutputError where the folder holds something else."""
         self.output.check_ours()
+        if overwrite or not self.output.manifest.exists():
+            next(iter(Listing(self.pipeline.config.ingest.images)))  # before anything is written or lost
         try:
             with run_lock(self.output.root):
                 self._check_space()
-                if overwrite or not self.output.manifest.exists():
-                    next(iter(Listing(self.pipeline.config.ingest.images)))  # before anything is written or lost
                 if overwrite:
                     self.output.clear()
                 self.output.sweep()
@@ -68,18 +69,22 @@ class Stages:
             raise
 
     def _run(self, stage: str) -> dict[str, Any]:
-        """The configuration is kept before there are files of it, but how to run only once that has proven good: what
-        was wrong with it would come back with every run that goes on."""
-        config = self.pipeline.config.model_dump(mode="json")
-        if not same_dataset(config_there(self.output), self.pipeline.config):
-            self._keep({key: section for key, section in config.items() if key != "run"})
+        """config.yaml says what made the files: it is there before they are. How to run, and other filters than those
+        that decided, are kept only once they have proven good: what is wrong with them would come back with every run
+        that goes on."""
+        there, asked = config_there(self.output), self.pipeline.config
+        is_decided = any(self.output.round(0).folder.glob("decisions/*/*.parquet"))
+        if there is None or not is_decided:
+            self._keep(asked.model_copy(update={"run": there.run if there else Run()}))
         manifest = self.ingest()
         summary = {"ingest": lambda: manifest, "annotate": self.annotate, "filter": self.filter}[stage]()
-        self._keep(config)
+        if stage != "ingest" or not is_decided:
+            self._keep(asked)
         return summary
 
-    def _keep(self, config: dict[str, Any]) -> None:
-        write_text(self.output.config, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    def _keep(self, config: Config) -> None:
+        document = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        write_text(self.output.config, document)
 
     def ingest(self) -> dict[str, Any]:
         """The manifest, made if it is missing."""
@@ -178,7 +183,8 @@ class Stages:
         total, left = sum(counts.values()), sum(counts[shard] for shard in waiting)
         names = ", ".join(specialist.name for specialist in self.pipeline.specialists) or "no specialist"
         going_on = f", {total - left} are done already" if left < total else ""
-        self.console.print(f"annotate: {total} images through {names}{going_on}", highlight=False, soft_wrap=True)
+        line = f"annotate: {total} images through {names}{going_on}"
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         shutil.rmtree(round_.folder / "notes", ignore_errors=True)
         start = time.monotonic()
         with RunProgress(self.console, "annotate", total, total - left) as progress:

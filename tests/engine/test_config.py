@@ -27,7 +27,9 @@ def written(tmp_path: Path, text: str) -> Path:
     [
         ("ran: {}", ["ran: unknown key", "ingest", "specialists"]),
         ("run: {wrokers: 2}", ["run.wrokers: unknown key", "workers", "item_seconds"]),
-        ("run: {workers: many}", ["run.workers", "'many'"]),
+        ("run: {workers: many}", ["1 fault", "run.workers: ", "'many'"]),
+        ("ingest: {images: photos}", ["ingest.images: Input should be a list, not 'photos'"]),
+        ("ingest: 3", ["ingest: Input should be a mapping, not 3"]),
         ("run: {item_seconds: -1}", ["run.item_seconds", "greater than 0", "-1"]),
         ("run: {workers: 2\n", ["not valid YAML", "line"]),
         ("run: {workers: 1}\nrun: {workers: 2}", ["'run' stands twice", "line 2"]),
@@ -122,6 +124,11 @@ def test_a_misspelt_source_is_warned_of() -> None:
     assert "filters.score" in warning
     assert "'detecter'" in warning
     assert "detector, ocr, segmenter" in warning
+
+
+def test_a_fault_in_a_setting_is_not_put_on_the_file_alone() -> None:
+    with pytest.raises(ConfigError, match=r"embedded\.yaml with --set: 1 fault"):
+        load_config(EMBEDDED, ["run.workers=0"])
 
 
 def test_null_turns_a_component_off(tmp_path: Path) -> None:

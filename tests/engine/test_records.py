@@ -153,6 +153,12 @@ def test_append_rejects_spans_behind_the_text():
         RECORD.append([dataclasses.replace(TRIPLET, id="0.b.0", stop=6)])
 
 
+@pytest.mark.parametrize("field", ["value", "threshold"])
+def test_a_decision_measures_finite_values(field):
+    with pytest.raises(RecordError, match=r"f: a measured value .* not nan"):
+        Decision(annotation_id="0.a.0", action="reject", by="f", reason="r", **{field: float("nan")})
+
+
 def test_append_rejects_masks_of_another_size():
     with pytest.raises(RecordError, match=r"\(40, 30\), its image \(30, 40\)"):
         RECORD.append([dataclasses.replace(MASK, id="0.b.0", size=(40, 30))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -148,6 +149,33 @@ def test_what_can_not_be_an_output_folder_is_named(call: Call, tmp_path: Path, n
     code, said = call("run", "--out", str(tmp_path / name))
     assert code == 2
     assert "can't be an output folder" in said
+
+
+def test_markup_in_names_is_no_markup(
+    call: Call, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(undisturbed, tmp_path / "o[/x] [bold]y")
+    monkeypatch.chdir(tmp_path)
+    code, said = call("run", "--out", "o[/x] [bold]y", "--stage", "filter", "--set", "filters={'d[/b]': {use: labels}}")
+    assert code == 0, said
+    assert "One image: engine show 'o[/x] [bold]y' NAME" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [(["config"], 141), (["run", "--stage", "bogus"], 141), (["show", "/nowhere", "x"], 141)]
+)
+def test_nobody_reading_is_no_code_of_the_engine(arguments: list[str], code: int) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([ENGINE, *arguments], stdout=write, stderr=write)
+    os.close(write)
+    assert result.returncode == code
+
+
+def test_an_image_set_that_is_not_there_leaves_no_folder(call: Call, tmp_path: Path) -> None:
+    code, _ = call("run", "--images", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out"))
+    assert code == 2
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_full_device_is_said(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from itertools import product
 from pathlib import Path
 
 import pytest
-from command import ENGINE, command, files, run
+from command import COUNT, ENGINE, command, files, run
 
+from engine import open_dataset
+from engine.errors import OutputError
 from engine.storage import Output, ShardId
 
 
@@ -30,6 +32,34 @@ def emptied(path: Path) -> None:
 
 def lost(path: Path) -> None:
     path.unlink()
+
+
+def test_annotations_stay_with_their_images_when_those_are_ingested_anew(annotated: Path, images: Path) -> None:
+    """Another image in front moves all others by one row."""
+    before = {path: path.read_bytes() for path in annotated.rglob("round-0/decisions/*/*")}
+    Output(annotated).manifest.unlink()
+    first = images / "000 first.png"
+    first.write_bytes((images / "01 astronaut.png").read_bytes() + b"\0")
+    try:
+        result = run(*command(annotated, "--set", "filters.score.thresholds.ocr.text=0.99", stage="filter"))
+    finally:
+        first.unlink()
+    assert result.returncode == 0, result.stdout
+    assert "not every image is annotated yet" in result.stdout
+    dataset = open_dataset(annotated)
+    assert [record.item for record in dataset.records()] == list(dataset.items())
+    assert len(list(dataset.items())) == COUNT + 1
+    assert all(path.read_bytes() != data for path, data in before.items())
+    for record in dataset.records():
+        for mask in record.masks:
+            assert mask.size == (record.item.height, record.item.width)
+
+
+def test_rows_of_other_images_are_never_read_as_these(annotated: Path) -> None:
+    round_ = Output(annotated).round(0)
+    shutil.copy(round_.annotations(ShardId(0, 1)), round_.annotations(ShardId(0, 0)))
+    with pytest.raises(OutputError, match=r"shard-00000\.parquet is of other images than .*Remove .*/decisions/"):
+        list(open_dataset(annotated).records())
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from toys import Broken
 from engine import open_dataset
 from engine.config import Run, load_config
 from engine.errors import RunError
-from engine.storage import Output, ShardId
+from engine.storage import Output
 from pipelines.build import EMBEDDED, build_pipeline
 from pipelines.stages import Stages
 
@@ -180,16 +180,26 @@ def test_deciding_again_does_not_ask_who_annotated(annotated: Path) -> None:
 
 
 def test_a_stopped_filter_stage_is_explained(annotated: Path, undisturbed: Path) -> None:
-    """Its configuration is there already, and some decisions are not of it."""
+    """Some decisions are of the new filters, and the configuration in the folder is still the old one."""
     result = run(*command(annotated, "--set", "filters.score.thresholds.ocr.text=0.99", stage="filter"))
     assert result.returncode == 0, result.stdout
-    shard = ShardId(0, 0)
-    shutil.copy(Output(undisturbed).round(0).decisions(shard), Output(annotated).round(0).decisions(shard))
+    output, before = Output(annotated), Output(undisturbed)
+    shutil.copy(before.config, output.config)
+    for shard in list(output.shards())[2:]:
+        shutil.copy(before.round(0).decisions(shard), output.round(0).decisions(shard))
     refused = run(*command(annotated))
     assert refused.returncode == 2
     assert "an earlier --stage filter was stopped" in refused.stdout
     assert run(*command(annotated, stage="filter")).returncode == 0
     assert run(*command(annotated)).returncode == 0
+    assert files(annotated) == files(undisturbed)
+
+
+def test_ingest_keeps_the_filters_that_decided(annotated: Path) -> None:
+    before = files(annotated)
+    result = run(*command(annotated, "--set", "filters.score.thresholds.ocr.text=0.99", stage="ingest"))
+    assert result.returncode == 0, result.stdout
+    assert files(annotated) == before
 
 
 @pytest.mark.parametrize("there", ["a: [", "specialists: 7", ""])
@@ -267,6 +277,7 @@ def test_a_filter_that_fails_changes_no_decision(annotated: Path) -> None:
     before = files(annotated)
     pipeline = build_pipeline(load_config(Output(annotated).config))
     config = pipeline.config.model_copy(update={"run": Run(workers=7)})
+    config = config.model_copy(update={"filters": {**config.filters, "broken": {}}})
     broken = replace(pipeline, config=config, filters=(*pipeline.filters, Broken()))
     with pytest.raises(RunError, match=r"filter broken failed on .*00 coffee\.png: ZeroDivisionError"):
         Stages(broken, Output(annotated), Console(quiet=True)).run("filter")
