@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import OutputError
-from engine.records import Item, Mask, Record, Region, Text, Triplet
+from engine.records import Item, Mask, Parse, Record, Region, Text, Triplet
+from engine.schema import ANNOTATION_COLUMNS
 from engine.storage import Output, ShardId, read_items, read_records
 
 
@@ -31,7 +32,7 @@ class Dataset:
         for shard in self.output.shards():
             yield from read_items(self.output, shard)
 
-    def records(self, *, columns: Sequence[str] = ("texts", "regions", "masks", "triplets")) -> Iterator[Record]:
+    def records(self, *, columns: Sequence[str] = ANNOTATION_COLUMNS) -> Iterator[Record]:
         """The records of the shards that are done, with their decisions and the annotations of `columns`."""
         for shard in self.shards():
             yield from read_records(self.output, self.round, shard, columns=columns)
@@ -39,6 +40,10 @@ class Dataset:
     def texts(self, *, standing: bool = True) -> Iterator[tuple[Item, Text]]:
         for record in self._records("texts", standing):
             yield from ((record.item, text) for text in record.texts)
+
+    def parses(self, *, standing: bool = True) -> Iterator[tuple[Item, Parse]]:
+        for record in self._records("parses", standing):
+            yield from ((record.item, parse) for parse in record.parses)
 
     def regions(self, *, standing: bool = True) -> Iterator[tuple[Item, Region]]:
         for record in self._records("regions", standing):

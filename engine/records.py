@@ -154,7 +154,53 @@ class Triplet(Annotation):
             raise RecordError(f"triplet {self.id}: a span is 0 <= start < stop, not [{self.start}, {self.stop})")
 
 
-AnyAnnotation: TypeAlias = Text | Region | Mask | Triplet
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Phrase:
+    """A noun phrase: the characters [start, stop) of a text, and what its words say of the thing.
+
+    `head` is its noun's lemma, `modifiers` the lemmas of its adjectives and compounds in their order, `count` how many
+    it speaks of ("a", "this" 1; "two" 2; a bare plural None). The expression [expression_start, expression_stop) is
+    the phrase with all that depends on it ("a dog" in "a dog on a leash"), as GrIT expands chunks (Kosmos-2, 2.1).
+    """
+
+    start: int
+    stop: int
+    head: str
+    modifiers: tuple[str, ...] = ()
+    count: int | None = None
+    expression_start: int
+    expression_stop: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.expression_start <= self.start < self.stop <= self.expression_stop:
+            raise RecordError(
+                f"phrase {self.head!r}: its span [{self.start}, {self.stop}) must not be empty and lie in its "
+                f"expression [{self.expression_start}, {self.expression_stop})"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parse(Annotation):
+    """What a dependency parse of a text gives: counts of its tokens, complexities, and its noun phrases in order.
+
+    A token's degree is the number of its children that are no punctuation, and 1 more if it is not the root: its degree
+    in the tree taken as an undirected graph (Florence-2, section 4.2). A complexity is the mean degree of the objects
+    (actions), 0 where there are none; `max_...` the largest.
+    """
+
+    text_id: str
+    objects: int
+    attributes: int
+    actions: int
+    proper_nouns: int
+    object_complexity: float
+    action_complexity: float
+    max_object_complexity: int
+    max_action_complexity: int
+    phrases: tuple[Phrase, ...] = ()
+
+
+AnyAnnotation: TypeAlias = Text | Parse | Region | Mask | Triplet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +232,7 @@ class Record:
 
     item: Item
     texts: tuple[Text, ...] = ()
+    parses: tuple[Parse, ...] = ()
     regions: tuple[Region, ...] = ()
     masks: tuple[Mask, ...] = ()
     triplets: tuple[Triplet, ...] = ()
@@ -195,6 +242,7 @@ class Record:
 
     def annotations(self) -> Iterator[AnyAnnotation]:
         yield from self.texts
+        yield from self.parses
         yield from self.regions
         yield from self.masks
         yield from self.triplets
@@ -212,6 +260,7 @@ class Record:
         result = dataclasses.replace(
             self,
             texts=self.texts + tuple(a for a in new if isinstance(a, Text)),
+            parses=self.parses + tuple(a for a in new if isinstance(a, Parse)),
             regions=self.regions + tuple(a for a in new if isinstance(a, Region)),
             masks=self.masks + tuple(a for a in new if isinstance(a, Mask)),
             triplets=self.triplets + tuple(a for a in new if isinstance(a, Triplet)),
@@ -245,6 +294,7 @@ class Record:
         return dataclasses.replace(
             self,
             texts=tuple(a for a in self.texts if a.id not in self.fallen),
+            parses=tuple(a for a in self.parses if a.id not in self.fallen),
             regions=tuple(a for a in self.regions if a.id not in self.fallen),
             masks=tuple(a for a in self.masks if a.id not in self.fallen),
             triplets=tuple(a for a in self.triplets if a.id not in self.fallen),
@@ -252,8 +302,8 @@ class Record:
 
 
 def cascade(record: Record) -> list[Decision]:
-    """Decisions for what can't stand alone: a mask falls with its region, a triplet with its text, or when none of
-    its regions stands."""
+    """Decisions for what can't stand alone: a mask falls with its region, a parse and a triplet with their text, a
+    triplet also when none of its regions stands."""
     fallen = record.fallen
     if not fallen:
         return []
@@ -270,7 +320,8 @@ def cascade(record: Record) -> list[Decision]:
         )
 
     masks = [reject(m, "region_fell", m.region_id) for m in stands.masks if m.region_id in fallen]
-    by_text = [reject(t, "text_fell", t.text_id) for t in stands.triplets if t.text_id in fallen]
+    of_texts: tuple[Parse | Triplet, ...] = (*stands.parses, *stands.triplets)
+    by_text = [reject(a, "text_fell", a.text_id) for a in of_texts if a.text_id in fallen]
     by_regions = [
         reject(t, "regions_fell")
         for t in stands.triplets
@@ -308,16 +359,26 @@ def _check_references(new: tuple[AnyAnnotation, ...], after: Record) -> None:
             _check_mask_size(annotation, after.item)
         elif isinstance(annotation, Triplet):
             missing |= set(annotation.region_ids) - regions
-            text = texts.get(annotation.text_id)
-            if text is None:
-                missing.add(annotation.text_id)
-            elif annotation.stop > len(text.text):
-                raise RecordError(
-                    f"triplet {annotation.id}: span [{annotation.start}, {annotation.stop}) ends behind its text, "
-                    f"which has {len(text.text)} characters"
-                )
+            missing |= _check_span(annotation, annotation.start, annotation.stop, texts)
+        elif isinstance(annotation, Parse):
+            for phrase in annotation.phrases:
+                missing |= _check_span(annotation, phrase.expression_start, phrase.expression_stop, texts)
+            missing |= {annotation.text_id} - texts.keys()
         if missing:
             raise RecordError(f"annotation {annotation.id} refers to {', '.join(sorted(missing))}, which isn't there")
+
+
+def _check_span(annotation: Triplet | Parse, start: int, stop: int, texts: dict[str, Text]) -> set[str]:
+    """The id of the annotation's text if that isn't there. Raises RecordError for a span that ends behind it."""
+    text = texts.get(annotation.text_id)
+    if text is None:
+        return {annotation.text_id}
+    if stop > len(text.text):
+        raise RecordError(
+            f"annotation {annotation.id}: span [{start}, {stop}) ends behind its text, which has "
+            f"{len(text.text)} characters"
+        )
+    return set()
 
 
 def _check_mask_size(mask: Mask, item: Item) -> None:

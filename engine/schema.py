@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.records import Decision, Item, ItemError, Mask, Record, Region, Scores, Text, Triplet
+from engine.records import Decision, Item, ItemError, Mask, Parse, Phrase, Record, Region, Scores, Text, Triplet
 
-VERSION = 1
+VERSION = 2
 
 _id = pa.binary(16)
 _names = pa.list_(pa.string())
@@ -33,6 +33,27 @@ _annotation = [
     _required("scores", _scores),
 ]
 _text = pa.struct([*_annotation, _required("text", pa.string()), _required("detail", pa.string())])
+_phrase = pa.struct(
+    [
+        _required("start", pa.int32()),
+        _required("stop", pa.int32()),
+        _required("head", pa.string()),
+        _required("modifiers", _names),
+        pa.field("count", pa.int32()),
+        _required("expression_start", pa.int32()),
+        _required("expression_stop", pa.int32()),
+    ]
+)
+_parse = pa.struct(
+    [
+        *_annotation,
+        _required("text_id", pa.string()),
+        *(_required(name, pa.int32()) for name in ("objects", "attributes", "actions", "proper_nouns")),
+        *(_required(f"{name}_complexity", pa.float64()) for name in ("object", "action")),
+        *(_required(f"max_{name}_complexity", pa.int32()) for name in ("object", "action")),
+        _required("phrases", pa.list_(_phrase)),
+    ]
+)
 _region = pa.struct(
     [
         *_annotation,
@@ -96,11 +117,13 @@ ANNOTATIONS = pa.schema(
         _required("item_id", _id),
         pa.field("error", _error),
         _required("texts", pa.list_(_text)),
+        _required("parses", pa.list_(_parse)),
         _required("regions", pa.list_(_region)),
         _required("masks", pa.list_(_mask)),
         _required("triplets", pa.list_(_triplet)),
     ]
 )
+ANNOTATION_COLUMNS = tuple(ANNOTATIONS.names[2:])
 DECISIONS = pa.schema([_required("item_id", _id), _required("decisions", pa.list_(_decision))])
 
 
@@ -119,6 +142,7 @@ def annotations_to_table(records: Sequence[Record]) -> pa.Table:
             "item_id": record.item.item_id,
             "error": _row(record.error) if record.error else None,
             "texts": [_row(text) for text in record.texts],
+            "parses": [_row(parse) for parse in record.parses],
             "regions": [_row(region) for region in record.regions],
             "masks": [_row(mask) for mask in record.masks],
             "triplets": [_row(triplet) for triplet in record.triplets],
@@ -146,6 +170,7 @@ def records_from_tables(
         Record(
             item=item,
             texts=tuple(Text(**_annotation_fields(text)) for text in row.get("texts", ())),
+            parses=tuple(_parse_of(parse) for parse in row.get("parses", ())),
             regions=tuple(_region_of(region) for region in row.get("regions", ())),
             masks=tuple(_mask_of(mask) for mask in row.get("masks", ())),
             triplets=tuple(_triplet_of(triplet) for triplet in row.get("triplets", ())),
@@ -159,10 +184,13 @@ def records_from_tables(
 
 def _row(value: Any) -> dict[str, Any]:
     """A dataclass as a dictionary; nested dataclasses too. `dataclasses.asdict` copies deeply and is 5 times slower."""
-    return {
+    row = {
         name: _row(field) if isinstance(field := getattr(value, name), (Scores, ItemError)) else field
         for name in value.__dataclass_fields__
     }
+    if isinstance(value, Parse):
+        row["phrases"] = [_row(phrase) for phrase in value.phrases]
+    return row
 
 
 def _item(row: dict[str, Any]) -> Item:
@@ -175,6 +203,11 @@ def _error_of(row: dict[str, str] | None) -> ItemError | None:
 
 def _annotation_fields(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, "derived_from": tuple(row["derived_from"]), "scores": Scores(**row["scores"])}
+
+
+def _parse_of(row: dict[str, Any]) -> Parse:
+    phrases = tuple(Phrase(**{**phrase, "modifiers": tuple(phrase["modifiers"])}) for phrase in row["phrases"])
+    return Parse(**{**_annotation_fields(row), "phrases": phrases})
 
 
 def _region_of(row: dict[str, Any]) -> Region:

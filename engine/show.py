@@ -12,7 +12,7 @@ from rich.text import Text as Styled
 
 from engine.dataset import Dataset
 from engine.errors import ConfigError
-from engine.records import AnyAnnotation, Decision, Item, Mask, Record, Region, Scores, Text
+from engine.records import AnyAnnotation, Decision, Item, Mask, Parse, Record, Region, Scores, Text
 from engine.storage import Output, ShardId, read_items, read_records
 from engine.uris import uri_of
 
@@ -94,6 +94,9 @@ def _about(annotation: AnyAnnotation) -> tuple[str, str, str]:
             return "mask", "", f"of {annotation.region_id}"
         case Text():
             return annotation.detail, annotation.text, ""
+        case Parse():
+            words = f"{annotation.objects} objects, {annotation.attributes} attributes, {annotation.actions} actions"
+            return "parse", f"{words}, {len(annotation.phrases)} phrases", f"of {annotation.text_id}"
         case _:
             span = f"{annotation.text_id}[{annotation.start}:{annotation.stop}]"
             return "triplet", span, ", ".join(annotation.region_ids)

@@ -32,6 +32,7 @@ import pyarrow.parquet as pq
 from engine.errors import OutputError
 from engine.records import Item, Record
 from engine.schema import (
+    ANNOTATION_COLUMNS,
     VERSION,
     annotations_to_table,
     decisions_to_table,
@@ -164,7 +165,7 @@ def read_records(
     round_number: int,
     shard: ShardId,
     *,
-    columns: Sequence[str] = ("texts", "regions", "masks", "triplets"),
+    columns: Sequence[str] = ANNOTATION_COLUMNS,
     decided: bool = True,
 ) -> list[Record]:
     """A shard's records with the annotations of `columns`; without decisions if `decided` is False."""

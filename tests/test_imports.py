@@ -28,6 +28,7 @@ DOORS = {
         "engine/ingest.py",  # finds duplicates in a column
         "engine/manifest.py",  # reads people's Parquet manifests
     },
+    "spacy": {"specialists/parser.py"},
     "torch": {"florence2/", "specialists/", "filters/nms.py"},
 }
 

@@ -178,7 +178,7 @@ def test_building_a_pipeline_loads_nothing_heavy() -> None:
     code = (
         "import sys; from engine.cli import EMBEDDED, load_config, build_pipeline; "
         "build_pipeline(load_config(EMBEDDED)).sources; "
-        "print([m for m in ('ray', 'torch', 'cv2', 'onnxruntime', 'rapidocr') if m in sys.modules])"
+        "print([m for m in ('ray', 'torch', 'cv2', 'onnxruntime', 'rapidocr', 'spacy') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 

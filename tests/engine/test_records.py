@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from strategies import annotations, boxes, coordinates, decisions, records, regions
 
 from engine.errors import RecordError
-from engine.records import Decision, Item, Mask, Record, Region, Scores, Text, Triplet, cascade, digest16
+from engine.records import Decision, Item, Mask, Parse, Phrase, Record, Region, Scores, Text, Triplet, cascade, digest16
 
 quick = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
@@ -18,6 +18,20 @@ TEXT = Text(id="0.a.0", source="a", text="a cup", detail="brief")
 REGION = Region(id="0.a.1", source="a", kind="object", box=(1, 2, 3, 4))
 MASK = Mask(id="0.a.2", source="a", region_id="0.a.1", size=(30, 40), counts=b"")
 TRIPLET = Triplet(id="0.a.3", source="a", text_id="0.a.0", start=2, stop=5, region_ids=("0.a.1",))
+PARSE = Parse(
+    id="0.a.4",
+    source="a",
+    text_id="0.a.0",
+    objects=1,
+    attributes=0,
+    actions=0,
+    proper_nouns=0,
+    object_complexity=1.0,
+    action_complexity=0.0,
+    max_object_complexity=1,
+    max_action_complexity=0,
+    phrases=(Phrase(start=0, stop=5, head="cup", count=1, expression_start=0, expression_stop=5),),
+)
 RECORD = Record(item=ITEM).append([TEXT, REGION, MASK, TRIPLET])
 
 
@@ -54,7 +68,7 @@ def test_after_cascade_nothing_stands_alone(record):
     standing = after.standing
     regions, texts = {r.id for r in standing.regions}, {t.id for t in standing.texts}
     assert {m.region_id for m in standing.masks} <= regions
-    assert {t.text_id for t in standing.triplets} <= texts
+    assert {t.text_id for t in (*standing.triplets, *standing.parses)} <= texts
     assert all(not t.region_ids or regions & set(t.region_ids) for t in standing.triplets)
     assert cascade(after) == []
     # Only what lost its ground falls, each once, and no region or text at all.
@@ -157,6 +171,20 @@ def test_append_rejects_spans_behind_the_text():
 def test_a_decision_measures_finite_values(field):
     with pytest.raises(RecordError, match=r"f: a measured value .* not nan"):
         Decision(annotation_id="0.a.0", action="reject", by="f", reason="r", **{field: float("nan")})
+
+
+def test_append_rejects_parses_of_another_text():
+    phrase = Phrase(start=2, stop=4, head="x", expression_start=2, expression_stop=6)
+    with pytest.raises(RecordError, match=r"0\.b\.0: span \[2, 6\) ends behind its text, which has 5"):
+        RECORD.append([dataclasses.replace(PARSE, id="0.b.0", phrases=(phrase,))])
+    with pytest.raises(RecordError, match=r"0\.b\.0 refers to 0\.a\.9"):
+        RECORD.append([dataclasses.replace(PARSE, id="0.b.0", text_id="0.a.9")])
+
+
+@pytest.mark.parametrize("span", [(3, 3, 2, 6), (1, 3, 2, 6), (2, 7, 2, 6), (-1, 2, -1, 6)])
+def test_a_phrase_lies_in_its_expression(span):
+    with pytest.raises(RecordError, match="must not be empty and lie in its expression"):
+        Phrase(start=span[0], stop=span[1], head="x", expression_start=span[2], expression_stop=span[3])
 
 
 def test_append_rejects_masks_of_another_size():

@@ -47,7 +47,7 @@ def test_help_names_every_command_and_exit_code(call: Call) -> None:
 
 
 def test_help_waits_for_nothing_heavy() -> None:
-    heavy = {"ray", "torch", "transformers", "cv2", "onnxruntime", "rapidocr"}
+    heavy = {"ray", "torch", "transformers", "cv2", "onnxruntime", "rapidocr", "spacy"}
     code = f"import sys, engine.cli; print(*{heavy} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.split() == []

