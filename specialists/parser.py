@@ -108,13 +108,16 @@ def _phrases(doc: Doc) -> Iterator[Phrase]:
     for chunk in doc.noun_chunks:
         start, stop = _span(chunk)
         if start < stop:
-            wide_start, wide_stop = _span(_expression(chunk))
+            root = chunk.root
+            parts = [token for token in chunk if token.head.i == root.i]
+            expression = _expression(chunk, root)
+            wide_start, wide_stop = (start, stop) if expression is chunk else _span(expression)
             yield Phrase(
                 start=start,
                 stop=stop,
-                head=chunk.root.lemma_.lower(),
-                modifiers=tuple(t.lemma_.lower() for t in chunk if t.head == chunk.root and _describes(t)),
-                count=_count(chunk),
+                head=root.lemma_.lower(),
+                modifiers=tuple(token.lemma_.lower() for token in parts if _describes(token)),
+                count=_count(root, parts),
                 expression_start=min(start, wide_start),
                 expression_stop=max(stop, wide_stop),
             )
@@ -124,24 +127,27 @@ def _describes(token: Token) -> bool:
     return token.dep_ in ("amod", "compound", "nmod") and token.pos_ != "NUM"
 
 
-def _count(chunk: Span) -> int | None:
-    """How many things a noun phrase speaks of, if it says so."""
-    for token in chunk:
-        if token.head == chunk.root and (token.dep_ == "nummod" or token.lower_ == "both"):
+def _count(root: Token, parts: Sequence[Token]) -> int | None:
+    """How many things a noun phrase speaks of, if it says so. `parts` are what hangs on its root."""
+    for token in parts:
+        if token.dep_ == "nummod" or token.lower_ == "both":
             word = token.lower_
             return int(word) if word.isascii() and word.isdigit() and len(word) < 4 else NUMBERS.get(word)
-    return 1 if "Sing" in chunk.root.morph.get("Number") else None
+    return 1 if "Number=Sing" in str(root.morph) else None
 
 
-def _expression(chunk: Span) -> Span:
+def _expression(chunk: Span, root: Token) -> Span:
     """The phrase with its root's dependants. With conjuncts it stays as it is: theirs can't be told apart."""
-    root = chunk.root
-    if root.conjuncts:
+    start, stop = min(chunk.start, root.left_edge.i), max(chunk.end, root.right_edge.i + 1)
+    if (start, stop) == (chunk.start, chunk.end) or root.conjuncts:
         return chunk
-    return chunk.doc[min(chunk.start, root.left_edge.i) : max(chunk.end, root.right_edge.i + 1)]
+    return chunk.doc[start:stop]
 
 
 def _span(tokens: Span) -> tuple[int, int]:
     """The characters from the first to the last of the tokens that are no punctuation or white space."""
-    words = [token for token in tokens if not (token.is_space or token.is_punct)]
-    return (words[0].idx, words[-1].idx + len(words[-1])) if words else (tokens.start_char, tokens.start_char)
+    first = next((token for token in tokens if not (token.is_space or token.is_punct)), None)
+    if first is None:
+        return tokens.start_char, tokens.start_char
+    last = next(token for token in reversed(tokens) if not (token.is_space or token.is_punct))
+    return first.idx, last.idx + len(last)
