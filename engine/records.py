@@ -277,6 +277,27 @@ class Record:
                 raise RecordError(f"{decision.by} decided on annotation {decision.annotation_id}, which isn't there")
         return dataclasses.replace(self, decisions=self.decisions + new) if new else self
 
+    def reject(
+        self,
+        annotation: AnyAnnotation,
+        by: str,
+        reason: str,
+        value: float | None = None,
+        threshold: float | None = None,
+        against: str | None = None,
+    ) -> Decision:
+        """The decision, of this record's round, by which an annotation falls. It is not taken yet: see `decide`."""
+        return Decision(
+            annotation_id=annotation.id,
+            action="reject",
+            by=by,
+            reason=reason,
+            value=value,
+            threshold=threshold,
+            against=against,
+            round=self.round,
+        )
+
     @cached_property
     def by_id(self) -> dict[str, AnyAnnotation]:
         return {annotation.id: annotation for annotation in self.annotations()}
@@ -310,14 +331,7 @@ def cascade(record: Record) -> list[Decision]:
     stands = record.standing
 
     def reject(annotation: AnyAnnotation, reason: str, cause: str | None = None) -> Decision:
-        return Decision(
-            annotation_id=annotation.id,
-            action="reject",
-            by="cascade",
-            reason=reason,
-            against=cause,
-            round=record.round,
-        )
+        return record.reject(annotation, "cascade", reason, against=cause)
 
     masks = [reject(m, "region_fell", m.region_id) for m in stands.masks if m.region_id in fallen]
     of_texts: tuple[Parse | Triplet, ...] = (*stands.parses, *stands.triplets)

@@ -35,24 +35,16 @@ class Nms:
                 groups.setdefault(key, []).append((score, region))
         for scored in groups.values():
             ranked = [region for _, region in sorted(scored, key=lambda pair: pair[0], reverse=True)]
-            yield from self._suppress(ranked, record.round)
+            yield from self._suppress(ranked, record)
 
-    def _suppress(self, ranked: Sequence[Region], round: int) -> Iterator[Decision]:
+    def _suppress(self, ranked: Sequence[Region], record: Record) -> Iterator[Decision]:
         """Decisions about the regions of one group, best first."""
         kept = _nms([region.box for region in ranked], self.iou)
         for lost in sorted(set(range(len(ranked))).difference(kept)):
             overlaps = {winner: iou(ranked[winner].box, ranked[lost].box) for winner in kept if winner < lost}
             winner = max(overlaps, key=lambda rank: overlaps[rank])
-            yield Decision(
-                annotation_id=ranked[lost].id,
-                action="reject",
-                by=self.name,
-                reason="duplicate_box",
-                value=overlaps[winner],
-                threshold=self.iou,
-                against=ranked[winner].id,
-                round=round,
-            )
+            rival = ranked[winner].id
+            yield record.reject(ranked[lost], self.name, "duplicate_box", overlaps[winner], self.iou, rival)
 
 
 def _nms(boxes: Sequence[Box], threshold: float) -> list[int]:

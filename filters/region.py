@@ -37,7 +37,7 @@ class Score:
         for region in record.standing.regions:
             score, threshold = score_of(region), self.thresholds.get(region.source, {}).get(region.kind)
             if score is not None and threshold is not None and score < threshold:
-                yield _reject(region, self.name, record, "low_score", score, threshold)
+                yield record.reject(region, self.name, "low_score", score, threshold)
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Size:
         box = clip(region.box, width, height) if width and height else region.box
         side = min(box[2] - box[0], box[3] - box[1])
         if side < self.min_side:
-            return [_reject(region, self.name, record, "too_small", side, self.min_side)]
+            return [record.reject(region, self.name, "too_small", side, self.min_side)]
         if not (width and height):
             return []
         fraction = area(box) / (width * height)
         if fraction < self.min_area_fraction:
-            return [_reject(region, self.name, record, "too_small", fraction, self.min_area_fraction)]
+            return [record.reject(region, self.name, "too_small", fraction, self.min_area_fraction)]
         if fraction > self.max_area_fraction:
-            return [_reject(region, self.name, record, "too_large", fraction, self.max_area_fraction)]
+            return [record.reject(region, self.name, "too_large", fraction, self.max_area_fraction)]
         return []
 
 
@@ -91,7 +91,7 @@ class Aspect:
             limit = self.max_ratio.get(region.kind)
             # A box without width or height has no ratio; that it is too small, Size says.
             if limit is not None and shorter > 0 and longer / shorter > limit:
-                yield _reject(region, self.name, record, "extreme_aspect", longer / shorter, limit)
+                yield record.reject(region, self.name, "extreme_aspect", longer / shorter, limit)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Outside:
         for region in record.standing.regions:
             inside = inside_fraction(region.box, width, height)
             if inside < self.min_inside:
-                yield _reject(region, self.name, record, "outside_image", inside, self.min_inside)
+                yield record.reject(region, self.name, "outside_image", inside, self.min_inside)
 
 
 @dataclass(frozen=True)
@@ -128,20 +128,6 @@ class Labels:
             if word is None:
                 continue
             if canonical(word) in blacklist:
-                yield _reject(region, self.name, record, "blacklisted_label")
+                yield record.reject(region, self.name, "blacklisted_label")
             elif canonical(word) in ignored:
-                yield _reject(region, self.name, record, "ignored_label")
-
-
-def _reject(
-    region: Region, by: str, record: Record, reason: str, value: float | None = None, threshold: float | None = None
-) -> Decision:
-    return Decision(
-        annotation_id=region.id,
-        action="reject",
-        by=by,
-        reason=reason,
-        value=value,
-        threshold=threshold,
-        round=record.round,
-    )
+                yield record.reject(region, self.name, "ignored_label")

@@ -37,9 +37,9 @@ class Length:
             words = len(text.text.split())
             fewest, most = self.min_words.get(text.detail, 0), self.max_words.get(text.detail, words)
             if words < fewest:
-                yield _reject(text, self.name, record, "too_short", words, fewest)
+                yield record.reject(text, self.name, "too_short", words, fewest)
             elif words > most:
-                yield _reject(text, self.name, record, "too_long", words, most)
+                yield record.reject(text, self.name, "too_long", words, most)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Characters:
         for text in record.standing.texts:
             share = letters(text.text)
             if share < self.min_letters:
-                yield _reject(text, self.name, record, "too_few_letters", share, self.min_letters)
+                yield record.reject(text, self.name, "too_few_letters", share, self.min_letters)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Repetition:
         for text in record.standing.texts:
             share = repetition(text.text, self.size)
             if share > self.max_share:
-                yield _reject(text, self.name, record, "repetitive", share, self.max_share)
+                yield record.reject(text, self.name, "repetitive", share, self.max_share)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class RepeatedText:
                 ((_jaccard(words, other), earlier.id) for earlier, other in kept), default=(0.0, ""), key=lambda p: p[0]
             )
             if similarity > self.max_similarity:
-                yield _reject(text, self.name, record, "repeats_text", similarity, self.max_similarity, rival)
+                yield record.reject(text, self.name, "repeats_text", similarity, self.max_similarity, rival)
             else:
                 kept.append((text, words))
 
@@ -106,7 +106,7 @@ class Objects:
         for text, parse in _parsed(record):
             most = self.max_objects.get(text.detail)
             if most is not None and parse.objects > most:
-                yield _reject(text, self.name, record, "too_many_objects", parse.objects, most)
+                yield record.reject(text, self.name, "too_many_objects", parse.objects, most)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Complexity:
             for value, text in sorted(found, key=lambda pair: pair[0]):
                 if value < self.min_objects and left > 1:
                     left -= 1
-                    yield _reject(text, self.name, record, "too_simple", value, self.min_objects)
+                    yield record.reject(text, self.name, "too_simple", value, self.min_objects)
 
 
 def letters(text: str) -> float:
@@ -157,18 +157,3 @@ def _parsed(record: Record) -> Iterator[tuple[Text, Parse]]:
     """The texts that stand, each with its parse, where it has one."""
     parses = {parse.text_id: parse for parse in record.standing.parses}
     return ((text, parses[text.id]) for text in record.standing.texts if text.id in parses)
-
-
-def _reject(
-    text: Text, by: str, record: Record, reason: str, value: float, threshold: float, against: str | None = None
-) -> Decision:
-    return Decision(
-        annotation_id=text.id,
-        action="reject",
-        by=by,
-        reason=reason,
-        value=value,
-        threshold=threshold,
-        against=against,
-        round=record.round,
-    )
