@@ -21,7 +21,7 @@ if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
 
 import numpy as np
 
-from engine.annotate import decide
+from engine.decide import decide
 from engine.protocols import Sample
 from engine.records import DETAILS, Item, Record, Text
 from filters.text import Characters, Complexity, Length, Objects, RepeatedText, Repetition

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from engine.config import Ingest
+from engine.decide import FilterFault, decide
 from engine.errors import ImageError, RecordError
 from engine.images import decode
 from engine.protocols import Filter, Image, Sample, Specialist
 from engine.reading import read
-from engine.records import AnyAnnotation, Item, ItemError, Record, cascade, digest16
+from engine.records import AnyAnnotation, Item, ItemError, Record, digest16
 
 
 @dataclass
@@ -62,7 +63,7 @@ def annotate(
             done[item.item_id] = record
             continue
         try:
-            samples.append(Sample(open_image(item, ingest), record))
+            samples.append(Sample(open_image(item, ingest), record, filters))
         except ImageError as error:
             done[item.item_id] = quarantined(record, "decode", error.kind, error.message)
     start = _lap(seconds, "decode", start)
@@ -70,19 +71,16 @@ def annotate(
         samples = _run(specialist, samples, done)
         start = _lap(seconds, specialist.name, start)
     for sample in samples:
-        done[sample.record.item.item_id] = decide(sample.record, filters)
+        done[sample.record.item.item_id] = _decided(sample.record, filters)
     _lap(seconds, "filters", start)
     return [done[item.item_id] for item in items]
 
 
-def decide(record: Record, filters: Sequence[Filter]) -> Record:
-    """`record` with every filter's decisions, each filter seeing what stands after those before it."""
-    for filter_ in filters:
-        try:
-            record = record.decide(filter_.decide(record))
-        except Exception as error:  # a filter's fault on one record must not take its shard along
-            return quarantined(record, filter_.name, "raised", _reason(error))
-    return record.decide(cascade(record))
+def _decided(record: Record, filters: Sequence[Filter]) -> Record:
+    try:
+        return decide(record, filters)
+    except FilterFault as fault:  # a filter's fault on one record must not take its shard along
+        return quarantined(record, fault.filter_name, "raised", str(fault))
 
 
 def quarantined(record: Record, stage: str, kind: str, message: str) -> Record:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import OutputError
-from engine.records import Item, Mask, Parse, Record, Region, Text, Triplet
+from engine.records import Item, Mask, Parse, Record, Region, RegionText, Text, Triplet
 from engine.schema import ANNOTATION_COLUMNS
 from engine.storage import Output, ShardId, read_items, read_records
 
@@ -48,6 +48,10 @@ class Dataset:
     def regions(self, *, standing: bool = True) -> Iterator[tuple[Item, Region]]:
         for record in self._records("regions", standing):
             yield from ((record.item, region) for region in record.regions)
+
+    def region_texts(self, *, standing: bool = True) -> Iterator[tuple[Item, RegionText]]:
+        for record in self._records("region_texts", standing):
+            yield from ((record.item, text) for text in record.region_texts)
 
     def masks(self, *, standing: bool = True) -> Iterator[tuple[Item, Mask]]:
         for record in self._records("masks", standing):

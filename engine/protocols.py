@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from engine.decide import decide
 from engine.records import AnyAnnotation, Decision, Record
 
 Image: TypeAlias = npt.NDArray[np.uint8]
@@ -21,10 +23,19 @@ Image: TypeAlias = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Sample:
-    """A decoded image, [height, width, 3] RGB, upright and read-only, and its record so far."""
+    """A decoded image, [height, width, 3] RGB, upright and read-only, and its record so far.
+
+    `standing` is what stands of the record by the pipeline's filters as things are: for specialists that build upon
+    others' annotations, such as one that writes about what was found. It is decided again when all have annotated.
+    """
 
     image: Image
     record: Record
+    filters: Sequence[Filter] = ()
+
+    @cached_property
+    def standing(self) -> Record:
+        return decide(self.record, self.filters).standing
 
 
 class Specialist(Protocol):

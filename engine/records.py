@@ -27,6 +27,8 @@ Quad: TypeAlias = tuple[float, float, float, float, float, float, float, float]
 DETAILS: tuple[Detail, ...] = get_args(Detail)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 ACTIONS: tuple[Action, ...] = get_args(Action)
+# The sources of what comes along with images: what people annotated, and the texts that web pages have beside them.
+HUMAN, ALT = "human", "alt"
 
 
 def digest16(data: bytes) -> bytes:
@@ -109,8 +111,8 @@ class Region(Annotation):
     """A part of the image. Coordinates are kept as float32, so that they come back from Arrow unchanged.
 
     `raw_label` is the category in the source's own word, `label` the vocabulary's; `text` is what a region of kind
-    "text" says; `description` is a phrase or sentence about the region. `quad` holds four corners clockwise, from the
-    text's own top left where the source knows it: (x0, y0, ..., x3, y3).
+    "text" says. `quad` holds four corners clockwise, from the text's own top left where the source knows it:
+    (x0, y0, ..., x3, y3). A `crowd` is many things in one box (COCO's iscrowd, Open Images' IsGroupOf).
     """
 
     kind: Kind
@@ -119,7 +121,7 @@ class Region(Annotation):
     raw_label: str | None = None
     label: str | None = None
     text: str | None = None
-    description: str | None = None
+    crowd: bool = False
 
     def __post_init__(self) -> None:
         _one_of("kind", self.kind, KINDS, self.id)
@@ -129,6 +131,14 @@ class Region(Annotation):
             raise RecordError(f"region {self.id}: a box is (x0, y0, x1, y1) with x0 <= x1 and y0 <= y1, not {self.box}")
         if self.quad is not None:
             object.__setattr__(self, "quad", _float32(self.quad, 8, "quad", self.id))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RegionText(Annotation):
+    """A phrase or sentence about a region; a region may have several, from several sources."""
+
+    region_id: str
+    text: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +210,7 @@ class Parse(Annotation):
     phrases: tuple[Phrase, ...] = ()
 
 
-AnyAnnotation: TypeAlias = Text | Parse | Region | Mask | Triplet
+AnyAnnotation: TypeAlias = Text | Parse | Region | RegionText | Mask | Triplet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,22 +238,28 @@ class Decision:
 
 @dataclass(frozen=True)
 class Record:
-    """All that is known of one item. `error` is set when annotating it failed; it then has no annotations."""
+    """All that is known of one item. `error` is set when annotating it failed; it then has no annotations.
+
+    `perceptual_hash` is of what the image looks like, 64 bits: see `engine.near`.
+    """
 
     item: Item
     texts: tuple[Text, ...] = ()
     parses: tuple[Parse, ...] = ()
     regions: tuple[Region, ...] = ()
+    region_texts: tuple[RegionText, ...] = ()
     masks: tuple[Mask, ...] = ()
     triplets: tuple[Triplet, ...] = ()
     decisions: tuple[Decision, ...] = ()
     error: ItemError | None = None
+    perceptual_hash: bytes | None = None
     round: int = 0
 
     def annotations(self) -> Iterator[AnyAnnotation]:
         yield from self.texts
         yield from self.parses
         yield from self.regions
+        yield from self.region_texts
         yield from self.masks
         yield from self.triplets
 
@@ -262,6 +278,7 @@ class Record:
             texts=self.texts + tuple(a for a in new if isinstance(a, Text)),
             parses=self.parses + tuple(a for a in new if isinstance(a, Parse)),
             regions=self.regions + tuple(a for a in new if isinstance(a, Region)),
+            region_texts=self.region_texts + tuple(a for a in new if isinstance(a, RegionText)),
             masks=self.masks + tuple(a for a in new if isinstance(a, Mask)),
             triplets=self.triplets + tuple(a for a in new if isinstance(a, Triplet)),
         )
@@ -317,31 +334,40 @@ class Record:
             texts=tuple(a for a in self.texts if a.id not in self.fallen),
             parses=tuple(a for a in self.parses if a.id not in self.fallen),
             regions=tuple(a for a in self.regions if a.id not in self.fallen),
+            region_texts=tuple(a for a in self.region_texts if a.id not in self.fallen),
             masks=tuple(a for a in self.masks if a.id not in self.fallen),
             triplets=tuple(a for a in self.triplets if a.id not in self.fallen),
         )
 
 
 def cascade(record: Record) -> list[Decision]:
-    """Decisions for what can't stand alone: a mask falls with its region, a parse and a triplet with their text, a
-    triplet also when none of its regions stands."""
-    fallen = record.fallen
-    if not fallen:
+    """Decisions for what can't stand alone: a mask and a region text fall with their region, a parse and a triplet with
+    their text, a triplet also when none of its regions stands, and a text that was made from regions when one of them
+    was rejected: it speaks of something that isn't there."""
+    if not record.fallen:
         return []
-    stands = record.standing
+    stands, fallen = record.standing, set(record.fallen)
+    gone = {region.id for region in record.regions} & {
+        d.annotation_id for d in record.decisions if d.action == "reject"
+    }
+    made: list[Decision] = []
 
-    def reject(annotation: AnyAnnotation, reason: str, cause: str | None = None) -> Decision:
-        return record.reject(annotation, "cascade", reason, against=cause)
+    def reject(annotation: AnyAnnotation, reason: str, cause: str | None = None) -> None:
+        fallen.add(annotation.id)
+        made.append(record.reject(annotation, "cascade", reason, against=cause))
 
-    masks = [reject(m, "region_fell", m.region_id) for m in stands.masks if m.region_id in fallen]
-    of_texts: tuple[Parse | Triplet, ...] = (*stands.parses, *stands.triplets)
-    by_text = [reject(a, "text_fell", a.text_id) for a in of_texts if a.text_id in fallen]
-    by_regions = [
-        reject(t, "regions_fell")
-        for t in stands.triplets
-        if t.text_id not in fallen and t.region_ids and fallen.issuperset(t.region_ids)
-    ]
-    return masks + by_text + by_regions
+    for of_region in (*stands.masks, *stands.region_texts):
+        if of_region.region_id in fallen:
+            reject(of_region, "region_fell", of_region.region_id)
+    for text in stands.texts:
+        if cause := next((id_ for id_ in text.derived_from if id_ in gone), None):
+            reject(text, "region_fell", cause)
+    for of_text in (*stands.parses, *stands.triplets):
+        if of_text.text_id in fallen:
+            reject(of_text, "text_fell", of_text.text_id)
+        elif isinstance(of_text, Triplet) and of_text.region_ids and fallen.issuperset(of_text.region_ids):
+            reject(of_text, "regions_fell")
+    return made
 
 
 def _one_of(field: str, value: str, allowed: tuple[str, ...], annotation_id: str) -> None:
@@ -368,8 +394,9 @@ def _check_references(new: tuple[AnyAnnotation, ...], after: Record) -> None:
     texts = {text.id: text for text in after.texts}
     for annotation in new:
         missing = set(annotation.derived_from) - after.by_id.keys()
-        if isinstance(annotation, Mask):
+        if isinstance(annotation, Mask | RegionText):
             missing |= {annotation.region_id} - regions
+        if isinstance(annotation, Mask):
             _check_mask_size(annotation, after.item)
         elif isinstance(annotation, Triplet):
             missing |= set(annotation.region_ids) - regions

@@ -12,9 +12,22 @@ from typing import Any
 
 import pyarrow as pa
 
-from engine.records import Decision, Item, ItemError, Mask, Parse, Phrase, Record, Region, Scores, Text, Triplet
+from engine.records import (
+    Decision,
+    Item,
+    ItemError,
+    Mask,
+    Parse,
+    Phrase,
+    Record,
+    Region,
+    RegionText,
+    Scores,
+    Text,
+    Triplet,
+)
 
-VERSION = 2
+VERSION = 3
 
 _id = pa.binary(16)
 _names = pa.list_(pa.string())
@@ -65,9 +78,10 @@ _region = pa.struct(
         pa.field("raw_label", pa.string()),
         pa.field("label", pa.string()),
         pa.field("text", pa.string()),
-        pa.field("description", pa.string()),
+        _required("crowd", pa.bool_()),
     ]
 )
+_region_text = pa.struct([*_annotation, _required("region_id", pa.string()), _required("text", pa.string())])
 _mask = pa.struct(
     [
         *_annotation,
@@ -116,14 +130,16 @@ ANNOTATIONS = pa.schema(
     [
         _required("item_id", _id),
         pa.field("error", _error),
+        pa.field("perceptual_hash", pa.binary(8)),
         _required("texts", pa.list_(_text)),
         _required("parses", pa.list_(_parse)),
         _required("regions", pa.list_(_region)),
+        _required("region_texts", pa.list_(_region_text)),
         _required("masks", pa.list_(_mask)),
         _required("triplets", pa.list_(_triplet)),
     ]
 )
-ANNOTATION_COLUMNS = tuple(ANNOTATIONS.names[2:])
+ANNOTATION_COLUMNS = tuple(ANNOTATIONS.names[3:])
 DECISIONS = pa.schema([_required("item_id", _id), _required("decisions", pa.list_(_decision))])
 
 
@@ -141,9 +157,11 @@ def annotations_to_table(records: Sequence[Record]) -> pa.Table:
         {
             "item_id": record.item.item_id,
             "error": _row(record.error) if record.error else None,
+            "perceptual_hash": record.perceptual_hash,
             "texts": [_row(text) for text in record.texts],
             "parses": [_row(parse) for parse in record.parses],
             "regions": [_row(region) for region in record.regions],
+            "region_texts": [_row(text) for text in record.region_texts],
             "masks": [_row(mask) for mask in record.masks],
             "triplets": [_row(triplet) for triplet in record.triplets],
         }
@@ -172,10 +190,12 @@ def records_from_tables(
             texts=tuple(Text(**_annotation_fields(text)) for text in row.get("texts", ())),
             parses=tuple(_parse_of(parse) for parse in row.get("parses", ())),
             regions=tuple(_region_of(region) for region in row.get("regions", ())),
+            region_texts=tuple(RegionText(**_annotation_fields(text)) for text in row.get("region_texts", ())),
             masks=tuple(_mask_of(mask) for mask in row.get("masks", ())),
             triplets=tuple(_triplet_of(triplet) for triplet in row.get("triplets", ())),
             decisions=tuple(Decision(**decision) for decision in chosen),
             error=_error_of(row["error"]),
+            perceptual_hash=row.get("perceptual_hash"),
             round=round,
         )
         for item, row, chosen in zip(items_from_table(items), rows, decided, strict=True)

@@ -12,7 +12,7 @@ from rich.text import Text as Styled
 
 from engine.dataset import Dataset
 from engine.errors import ConfigError
-from engine.records import AnyAnnotation, Decision, Item, Mask, Parse, Record, Region, Scores, Text
+from engine.records import AnyAnnotation, Decision, Item, Mask, Parse, Record, Region, RegionText, Scores, Text
 from engine.storage import Output, ShardId, read_items, read_records
 from engine.uris import uri_of
 
@@ -92,6 +92,8 @@ def _about(annotation: AnyAnnotation) -> tuple[str, str, str]:
             return annotation.kind, says or "", " ".join(f"{value:.0f}" for value in annotation.box)
         case Mask():
             return "mask", "", f"of {annotation.region_id}"
+        case RegionText():
+            return "region_text", annotation.text, f"of {annotation.region_id}"
         case Text():
             return annotation.detail, annotation.text, ""
         case Parse():

@@ -171,7 +171,7 @@ def read_records(
     """A shard's records with the annotations of `columns`; without decisions if `decided` is False."""
     round_ = output.round(round_number)
     items = read_table(output.items(shard))
-    annotations = read_table(round_.annotations(shard), ["item_id", "error", *columns])
+    annotations = read_table(round_.annotations(shard), ["item_id", "error", "perceptual_hash", *columns])
     decisions = read_table(round_.decisions(shard)) if decided else None
     for table, path in ((annotations, round_.annotations(shard)), (decisions, round_.decisions(shard))):
         if table is not None and table.column("item_id") != items.column("item_id"):

@@ -12,7 +12,14 @@ import pyarrow.compute as pc
 from engine.storage import Output, Round, ShardId, read_table
 
 # What an annotation of each column is called where it is counted; regions are counted by their kind.
-COLUMNS = {"texts": "text", "parses": "parse", "regions": "region", "masks": "mask", "triplets": "triplet"}
+COLUMNS = {
+    "texts": "text",
+    "parses": "parse",
+    "regions": "region",
+    "region_texts": "region_text",
+    "masks": "mask",
+    "triplets": "triplet",
+}
 
 
 def count_round(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, Any]:

@@ -11,8 +11,9 @@ from typing import Any, ClassVar
 import yaml
 from rich.console import Console
 
-from engine.annotate import Tally, decide
+from engine.annotate import Tally
 from engine.config import Config, Run
+from engine.decide import FilterFault, decide
 from engine.errors import ConfigError, RunError, is_no_space
 from engine.ingest import ingest, listed_digest
 from engine.listing import Listing
@@ -168,13 +169,13 @@ class Stages:
         write_json(round_.sources, sources)
 
     def _decided(self, record: Record) -> Record:
-        decided = decide(record, self.pipeline.filters)
-        if decided.error is not None and decided.error != record.error:
+        try:
+            return decide(record, self.pipeline.filters)
+        except FilterFault as fault:
             raise RunError(
-                f"filter {decided.error.stage} failed on {record.item.uri}: {decided.error.message}. "
+                f"filter {fault.filter_name} failed on {record.item.uri}: {fault}. "
                 "The decisions of its shard are as they were."
-            )
-        return decided
+            ) from fault
 
     def _annotate(self, round_: Round, waiting: Sequence[ShardId]) -> dict[str, Any]:
         from engine.runner import run_shards  # Ray takes a second to import; --help and filter do without

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from toys import Brightness, Dark
 
-from engine.annotate import annotate, decide
+from engine.annotate import annotate
 from engine.config import Ingest
+from engine.decide import decide
 from engine.ingest import item_of
 from engine.manifest import Entry
 from engine.records import Item, Record, Region

@@ -9,7 +9,21 @@ from hypothesis import strategies as st
 from strategies import annotations, boxes, coordinates, decisions, records, regions
 
 from engine.errors import RecordError
-from engine.records import Decision, Item, Mask, Parse, Phrase, Record, Region, Scores, Text, Triplet, cascade, digest16
+from engine.records import (
+    Decision,
+    Item,
+    Mask,
+    Parse,
+    Phrase,
+    Record,
+    Region,
+    RegionText,
+    Scores,
+    Text,
+    Triplet,
+    cascade,
+    digest16,
+)
 
 quick = settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 
@@ -67,15 +81,17 @@ def test_after_cascade_nothing_stands_alone(record):
     after = record.decide(cascade(record))
     standing = after.standing
     regions, texts = {r.id for r in standing.regions}, {t.id for t in standing.texts}
-    assert {m.region_id for m in standing.masks} <= regions
+    assert {a.region_id for a in (*standing.masks, *standing.region_texts)} <= regions
     assert {t.text_id for t in (*standing.triplets, *standing.parses)} <= texts
     assert all(not t.region_ids or regions & set(t.region_ids) for t in standing.triplets)
     assert cascade(after) == []
-    # Only what lost its ground falls, each once, and no region or text at all.
+    # Only what lost its ground falls, each once, and no region at all.
     new = after.decisions[len(record.decisions) :]
     assert len({d.annotation_id for d in new}) == len(new)
     assert not {d.annotation_id for d in new} & record.fallen
-    assert standing.regions == record.standing.regions and standing.texts == record.standing.texts
+    assert standing.regions == record.standing.regions
+    rejected = {d.annotation_id for d in record.decisions if d.action == "reject"} & {r.id for r in record.regions}
+    assert standing.texts == tuple(t for t in record.standing.texts if not rejected & set(t.derived_from))
 
 
 @quick
@@ -227,6 +243,16 @@ def test_cascade(fallen, expected):
     got = cascade(RECORD.decide(reject(*fallen)))
     assert {(d.annotation_id, d.reason, d.against) for d in got} == expected
     assert all(d.by == "cascade" and d.action == "reject" for d in got)
+
+
+def test_a_text_falls_with_a_region_that_it_speaks_of_but_not_when_a_better_one_took_its_place():
+    about = dataclasses.replace(TEXT, id="0.b.0", source="b", derived_from=("0.a.1",))
+    said = RegionText(id="0.b.1", source="b", region_id="0.a.1", text="a red kite")
+    record = RECORD.append([about, said])
+    got = {(d.annotation_id, d.reason) for d in cascade(record.decide(reject("0.a.1")))}
+    assert got >= {("0.b.0", "region_fell"), ("0.b.1", "region_fell")}
+    superseded = [dataclasses.replace(reject("0.a.1")[0], action="supersede")]
+    assert "0.b.0" not in {d.annotation_id for d in cascade(record.decide(superseded))}
 
 
 def test_a_triplet_stands_while_one_of_its_regions_does():

@@ -27,6 +27,7 @@ from engine.records import (
     Phrase,
     Record,
     Region,
+    RegionText,
     Scores,
     Text,
     Triplet,
@@ -81,8 +82,13 @@ def regions(**annotation: Any) -> st.SearchStrategy[Region]:
         kind=st.sampled_from(KINDS),
         box=boxes(),
         quad=st.none() | st.tuples(*[coordinates] * 8),
-        **dict.fromkeys(("raw_label", "label", "text", "description"), st.none() | words),
+        **dict.fromkeys(("raw_label", "label", "text"), st.none() | words),
+        crowd=st.booleans(),
     )
+
+
+def region_texts(region_id: str, **annotation: Any) -> st.SearchStrategy[RegionText]:
+    return st.builds(RegionText, **_given(annotation, region_id=region_id), text=words)
 
 
 def masks(region_id: str, size: tuple[int, int], **annotation: Any) -> st.SearchStrategy[Mask]:
@@ -152,11 +158,12 @@ def annotations(draw: st.DrawFn, record: Record) -> list[AnyAnnotation]:
     new_regions = [new(regions) for _ in range(draw(st.integers(0, 4)))]
     region_ids = [region.id for region in (*record.regions, *new_regions)]
     size = (record.item.height or 7, record.item.width or 5)
+    new_region_texts = [new(region_texts, region_id) for region_id in draw(_some(region_ids))]
     new_masks = [new(masks, region_id, size) for region_id in draw(_some(region_ids))]
     spoken = [text for text in (*record.texts, *new_texts) if text.text]
     new_parses = [new(parses, text) for text in (*record.texts, *new_texts)[-2:]]
     new_triplets = [new(triplets, text, region_ids) for text in spoken[-2:]]
-    return [*new_texts, *new_parses, *new_regions, *new_masks, *new_triplets]
+    return [*new_texts, *new_parses, *new_regions, *new_region_texts, *new_masks, *new_triplets]
 
 
 @st.composite
@@ -186,6 +193,9 @@ def records(draw: st.DrawFn, max_rounds: int = 2) -> Record:
     record = Record(item=draw(items(st.just(fate == "quarantined"))))
     if fate == "annotating failed":
         record = dataclasses.replace(record, error=draw(errors))
+    elif fate == "annotated":
+        hash_ = draw(st.none() | st.binary(min_size=8, max_size=8))
+        record = dataclasses.replace(record, perceptual_hash=hash_)
     for round in range(draw(st.integers(1, max_rounds)) if fate == "annotated" else 0):
         record = dataclasses.replace(record, round=round)
         for _ in range(draw(st.integers(1, 2))):

@@ -1,0 +1,41 @@
+"""Deciding: what every filter says of a record, one after the other, and what falls along with what fell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from engine.records import HUMAN, Decision, Record, cascade
+
+if TYPE_CHECKING:
+    from engine.protocols import Filter
+
+
+class FilterFault(Exception):
+    """What a filter raised, and whose fault it is."""
+
+    def __init__(self, filter_name: str, cause: Exception) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}")
+        self.filter_name = filter_name
+
+
+def decide(record: Record, filters: Sequence[Filter]) -> Record:
+    """`record` with every filter's decisions, each filter seeing what stands after those before it.
+
+    Human annotations always stand: where a filter would turn one down, its decision is kept as one to keep it, with
+    the reason and the value. Raises FilterFault.
+    """
+    for filter_ in filters:
+        try:
+            record = record.decide(_sparing(record, filter_.decide(record)))
+        except Exception as error:
+            raise FilterFault(filter_.name, error) from error
+    return record.decide(cascade(record))
+
+
+def _sparing(record: Record, decisions: Iterable[Decision]) -> Iterator[Decision]:
+    for decision in decisions:
+        annotation = record.by_id.get(decision.annotation_id)
+        is_human = annotation is not None and annotation.source == HUMAN
+        yield replace(decision, action="keep") if is_human and decision.action == "reject" else decision
