@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from engine.config import Ingest
 from engine.decide import FilterFault, decide
 from engine.errors import ImageError, RecordError
 from engine.images import decode
+from engine.near import perceptual_hash
 from engine.protocols import Filter, Image, Sample, Specialist
 from engine.reading import read
 from engine.records import AnyAnnotation, Item, ItemError, Record, digest16
@@ -42,28 +44,30 @@ class Tally:
 
 
 def annotate(
-    items: Sequence[Item],
+    records: Sequence[Record],
     specialists: Sequence[Specialist],
     filters: Sequence[Filter],
     ingest: Ingest,
     seconds: dict[str, float],
-    round: int = 0,
+    downloads: Path | None = None,
 ) -> list[Record]:
-    """The records of `items`, in order: decoded once, through every specialist, decided on by every filter.
+    """`records`, in order, with what every specialist adds and every filter decides; images are decoded once.
 
     An item that can't be decoded, or on which a specialist or filter raises, comes back with an error and without
-    annotations; the others of its batch are not touched by it. `seconds` gains the time each part took.
+    annotations; the others of its batch are not touched by it. A duplicate keeps what came along with it, which may be
+    another than its original's. `seconds` gains the time each part took.
     """
     done: dict[bytes, Record] = {}
     samples: list[Sample] = []
     start = time.perf_counter()
-    for item in items:
-        record = Record(item, error=item.error, round=round)
-        if item.error or item.duplicate_of:
-            done[item.item_id] = record
+    for record in records:
+        item = record.item
+        if record.error or item.duplicate_of:
+            done[item.item_id] = _decided(record, filters)
             continue
         try:
-            samples.append(Sample(open_image(item, ingest), record, filters))
+            image = open_image(item, ingest, downloads)
+            samples.append(Sample(image, replace(record, perceptual_hash=perceptual_hash(image)), filters))
         except ImageError as error:
             done[item.item_id] = quarantined(record, "decode", error.kind, error.message)
     start = _lap(seconds, "decode", start)
@@ -73,7 +77,7 @@ def annotate(
     for sample in samples:
         done[sample.record.item.item_id] = _decided(sample.record, filters)
     _lap(seconds, "filters", start)
-    return [done[item.item_id] for item in items]
+    return [done[record.item.item_id] for record in records]
 
 
 def _decided(record: Record, filters: Sequence[Filter]) -> Record:
@@ -90,9 +94,12 @@ def quarantined(record: Record, stage: str, kind: str, message: str) -> Record:
     return Record(record.item, error=ItemError(stage, kind, message[:1000]), round=record.round)
 
 
-def open_image(item: Item, ingest: Ingest) -> Image:
-    """The pixels of an item. Raises ImageError, also of kind "changed": where it was is another file by now."""
-    data = read(item.uri, max_bytes=ingest.max_bytes)
+def open_image(item: Item, ingest: Ingest, downloads: Path | None = None) -> Image:
+    """The pixels of an item; `downloads` is where images that were at URLs are kept.
+
+    Raises ImageError, also of kind "changed": where it was is another file by now.
+    """
+    data = read(item.uri, max_bytes=ingest.max_bytes, downloads=downloads)
     if digest16(data) != item.content_id:
         raise ImageError("changed", f"{item.uri} is not the file that was ingested; ingest the image set again")
     return decode(data, max_pixels=ingest.max_pixels)

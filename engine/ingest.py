@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -21,14 +21,27 @@ import numpy as np
 import pyarrow as pa
 
 from engine.config import Ingest
+from engine.entry import Entry, Fault
 from engine.errors import ImageError, OutputError
+from engine.given import take
 from engine.images import probe
 from engine.listing import Listing
-from engine.manifest import Entry
 from engine.reading import read
-from engine.records import Item, ItemError, digest16
+from engine.records import Item, ItemError, Record, digest16
 from engine.schema import items_to_table
-from engine.storage import Output, ShardId, read_items, read_table, shard_digest, write_json, write_table
+from engine.storage import (
+    Output,
+    ShardId,
+    has_given,
+    read_faults,
+    read_given,
+    read_items,
+    read_table,
+    shard_digest,
+    write_given,
+    write_json,
+    write_table,
+)
 
 T = TypeVar("T")
 
@@ -64,12 +77,14 @@ def ingest(output: Output, config: Ingest, digest: str, progress: Callable[[int]
             for shard, group in zip(partition.shards(), chunks(entries, partition.shard_size), strict=True):
                 if not _is_done(output, shard, group, digest):
                     items = list(pool.map(lambda entry: item_of(entry, config), group))
+                    write_given(output, shard, _taken(items, group), digest)
                     _write_items(output, shard, items, digest)
                 progress(len(group))
             partitions.append(partition)
     shards = [shard for partition in partitions for shard in partition.shards()]
     _remove_others(output, shards)
     duplicates, errors = _mark_duplicates(output, shards, digest)
+    given, faults = _count_given(output, shards)
     summary = {
         "digest": digest,
         "listed": listed.hexdigest()[:12],
@@ -78,6 +93,9 @@ def ingest(output: Output, config: Ingest, digest: str, progress: Callable[[int]
         "errors": dict(sorted(errors.items())),
         "skipped": dict(sorted(listing.skipped.items())),
         "repeated": listing.repeated,
+        "given": dict(sorted(given.items())),
+        "faults": dict(sorted((faults + listing.faults.counts).items())),
+        "first_faults": [asdict(fault) for fault in listing.faults.first],
         "partitions": [{"items": p.items, "shard_size": p.shard_size, "shards": len(p.shards())} for p in partitions],
     }
     write_json(output.manifest, summary)
@@ -94,8 +112,15 @@ def listed_digest(config: Ingest) -> str:
 def item_of(entry: Entry, config: Ingest) -> Item:
     """The item of one input; what can't be read becomes its error."""
     item = Item(
-        Item.id_of(entry.uri), entry.uri, dataset=entry.dataset, licence=entry.licence, labels=tuple(entry.labels)
+        Item.id_of(entry.uri),
+        entry.uri,
+        dataset=entry.dataset,
+        licence=entry.licence,
+        labels=tuple(entry.labels),
+        error=entry.error,
     )
+    if item.error:
+        return item
     measured = _measured(item, config, min(config.max_bytes, LARGE_BYTES))
     if measured.error and measured.error.kind == "too_large":
         with _large:
@@ -136,9 +161,16 @@ def _is_done(output: Output, shard: ShardId, entries: Sequence[Entry], digest: s
         if shard_digest(output.items(shard)) != digest:
             return False
         there = read_items(output, shard)
+        listed = [Entry(item.uri, item.dataset, item.licence, item.labels) for item in there]
+        if listed != [replace(entry, error=None) for entry in entries]:
+            return False
+        return has_given(output, shard, _taken(there, entries))
     except OutputError:  # damaged, or of another version
         return False
-    return [Entry(item.uri, item.dataset, item.licence, item.labels) for item in there] == list(entries)
+
+
+def _taken(items: Sequence[Item], entries: Sequence[Entry]) -> list[tuple[Record, tuple[Fault, ...]]]:
+    return [take(item, entry.given()) for item, entry in zip(items, entries, strict=True)]
 
 
 def _remove_others(output: Output, shards: Sequence[ShardId]) -> None:
@@ -148,12 +180,26 @@ def _remove_others(output: Output, shards: Sequence[ShardId]) -> None:
         shard = ShardId.of(path)
         if shard not in ours:
             output.forget(shard)
+            output.given(shard).unlink(missing_ok=True)
             path.unlink()
 
 
 def _write_items(output: Output, shard: ShardId, items: Sequence[Item], digest: str) -> None:
     output.forget(shard)
     write_table(output.items(shard), items_to_table(items), digest)
+
+
+def _count_given(output: Output, shards: Sequence[ShardId]) -> tuple[Counter[str], Counter[str]]:
+    """How many annotations came along, by source and column, and how many faults were found in them, by kind."""
+    given: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    for shard in shards:
+        if output.given(shard).exists():
+            given.update(
+                f"{a.source} {type(a).__name__}" for record in read_given(output, shard) for a in record.annotations()
+            )
+            faults.update(fault.kind for _, fault in read_faults(output, shard))
+    return given, faults
 
 
 def _mark_duplicates(output: Output, shards: Sequence[ShardId], digest: str) -> tuple[int, Counter[str]]:

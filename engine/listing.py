@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine import manifest
+from engine.entry import Entry, Faults
 from engine.errors import ConfigError
 from engine.images import HEAD_BYTES, format_of
-from engine.manifest import Entry
 from engine.records import Item
 from engine.uris import reported, resolved, shown, uri_of
 
@@ -46,10 +46,11 @@ class Listing:
                 raise ConfigError(f"no such file or folder: {shown(path)}")
         self.paths = [os.path.abspath(path) for path in paths]
         self.skipped: Counter[str] = Counter()
+        self.faults = Faults()
         self.repeated = 0
 
     def __iter__(self) -> Iterator[Entry]:
-        self.skipped, self.repeated = Counter(), 0
+        self.skipped, self.faults, self.repeated = Counter(), Faults(), 0
         seen: set[bytes] = set()
         for path in self.paths:
             for entry in _entries(path, self.skipped):

@@ -7,7 +7,6 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, repeat
 from typing import Any
@@ -16,22 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as types
 
+from engine.entry import Entry
 from engine.errors import ConfigError, ImageError
 from engine.uris import reported, resolved, shown, uri_of
 
 # A row is read with its row group, and threads at the seam of two row groups need both.
 ROW_GROUP_BYTES = 1 << 30
 _lock = threading.Lock()
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One input: where it is, and what its manifest says of it."""
-
-    uri: str
-    dataset: str | None = None
-    licence: str | None = None
-    labels: tuple[str, ...] = ()
 
 
 def entries(path: str) -> Iterator[Entry]:

@@ -7,16 +7,18 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from engine.errors import ImageError
 from engine.manifest import read_row
 from engine.uris import ROW, path_of
 
 
-def read(uri: str, *, max_bytes: int) -> bytes:
+def read(uri: str, *, max_bytes: int, downloads: Path | None = None) -> bytes:
     """The bytes of one image. Raises ImageError of kind "missing", "unreadable" or "too_large".
 
     `uri` is an absolute path, a file:// URI, or `<path or file:// URI of a .parquet>#<row>`: the bytes in that row.
+    `downloads` is the folder where the images of http(s) URLs are kept.
     """
     row = ROW.fullmatch(uri)
     place = row[1] if row else uri

@@ -356,13 +356,15 @@ def cascade(record: Record) -> list[Decision]:
         fallen.add(annotation.id)
         made.append(record.reject(annotation, "cascade", reason, against=cause))
 
-    for of_region in (*stands.masks, *stands.region_texts):
+    of_regions: tuple[Mask | RegionText, ...] = (*stands.masks, *stands.region_texts)
+    for of_region in of_regions:
         if of_region.region_id in fallen:
             reject(of_region, "region_fell", of_region.region_id)
     for text in stands.texts:
         if cause := next((id_ for id_ in text.derived_from if id_ in gone), None):
             reject(text, "region_fell", cause)
-    for of_text in (*stands.parses, *stands.triplets):
+    of_texts: tuple[Parse | Triplet, ...] = (*stands.parses, *stands.triplets)
+    for of_text in of_texts:
         if of_text.text_id in fallen:
             reject(of_text, "text_fell", of_text.text_id)
         elif isinstance(of_text, Triplet) and of_text.region_ids and fallen.issuperset(of_text.region_ids):

@@ -1,6 +1,7 @@
 """The Arrow schema, versioned and explicit, and the two ways between records and tables.
 
-Three tables, one row an item in each, in the same order: items (the manifest), annotations, decisions. Masks have a
+Three tables, one row an item in each, in the same order: items (the manifest), annotations, decisions; and before
+them, where there are any, the annotations that came along with the images. Masks have a
 column of their own because Parquet readers can't project inside a list of structs: regions must be readable
 without their masks. A change here is a change of VERSION and of the golden file that the tests compare with.
 """
@@ -12,6 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from engine.entry import Fault
 from engine.records import (
     Decision,
     Item,
@@ -140,6 +142,9 @@ ANNOTATIONS = pa.schema(
     ]
 )
 ANNOTATION_COLUMNS = tuple(ANNOTATIONS.names[3:])
+GIVEN = ANNOTATIONS.append(
+    _required("faults", pa.list_(pa.struct([_required(name, pa.string()) for name in ("where", "kind", "message")])))
+)
 DECISIONS = pa.schema([_required("item_id", _id), _required("decisions", pa.list_(_decision))])
 
 
@@ -168,6 +173,17 @@ def annotations_to_table(records: Sequence[Record]) -> pa.Table:
         for record in records
     ]
     return pa.Table.from_pylist(rows, schema=ANNOTATIONS)
+
+
+def given_to_table(taken: Sequence[tuple[Record, Sequence[Fault]]]) -> pa.Table:
+    """The annotations that came along with images, with what was wrong with them."""
+    table = annotations_to_table([record for record, _ in taken])
+    faults = [[_row(fault) for fault in some] for _, some in taken]
+    return table.append_column(GIVEN.field("faults"), pa.array(faults, GIVEN.field("faults").type))
+
+
+def faults_from_table(table: pa.Table) -> list[tuple[bytes, Fault]]:
+    return [(row["item_id"], Fault(**fault)) for row in table.to_pylist() for fault in row["faults"]]
 
 
 def decisions_to_table(records: Sequence[Record]) -> pa.Table:

@@ -5,6 +5,8 @@
       config.yaml                                            the resolved configuration
       images/part-00000/shard-00000.parquet                  the manifest: one row an item
       images/manifest.json                                   what ingest found; written last
+      given/part-00000/shard-00000.parquet                   annotations that came along with the images
+      downloads/                                             images that were at http(s) URLs
       round-0/annotations/part-00000/shard-00000.parquet     immutable
       round-0/decisions/part-00000/shard-00000.parquet       written last: it says that the shard is done
       round-0/notes/part-00000/shard-00000                   what a worker has in hand; gone when the shard is done
@@ -22,13 +24,14 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.entry import Fault
 from engine.errors import OutputError
 from engine.records import Item, Record
 from engine.schema import (
@@ -36,6 +39,8 @@ from engine.schema import (
     VERSION,
     annotations_to_table,
     decisions_to_table,
+    faults_from_table,
+    given_to_table,
     items_from_table,
     records_from_tables,
 )
@@ -105,6 +110,13 @@ class Output:
     def items(self, shard: ShardId) -> Path:
         return self.root / "images" / f"{shard}.parquet"
 
+    def given(self, shard: ShardId) -> Path:
+        return self.root / "given" / f"{shard}.parquet"
+
+    @property
+    def downloads(self) -> Path:
+        return self.root / "downloads"
+
     def round(self, number: int) -> Round:
         return Round(self.root / f"round-{number}")
 
@@ -142,6 +154,7 @@ class Output:
         """Removes what the engine wrote, and nothing else. Links are removed, not followed."""
         self.check_ours()
         written = [self.config, self.manifest, *self.root.glob("images/part-*"), *self.root.glob("round-*")]
+        written += [self.root / "given", self.downloads]
         for path in written:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -177,6 +190,41 @@ def read_records(
         if table is not None and table.column("item_id") != items.column("item_id"):
             raise OutputError(f"{path} is of other images than {output.items(shard)}. {_remedy(path)}")
     return records_from_tables(items, annotations, decisions, round_number)
+
+
+def write_given(output: Output, shard: ShardId, taken: Sequence[tuple[Record, Sequence[Fault]]], digest: str) -> None:
+    """What came along with a shard's images; no file if nothing did."""
+    if any(record.by_id or faults for record, faults in taken):
+        write_table(output.given(shard), given_to_table(taken), digest)
+    else:
+        output.given(shard).unlink(missing_ok=True)
+
+
+def has_given(output: Output, shard: ShardId, taken: Sequence[tuple[Record, Sequence[Fault]]]) -> bool:
+    """Whether `write_given` wrote the same."""
+    table = given_to_table(taken)
+    if output.given(shard).exists():
+        return bool(read_table(output.given(shard)).equals(table))
+    return not any(record.by_id or faults for record, faults in taken)
+
+
+def read_given(output: Output, shard: ShardId) -> list[Record]:
+    """A shard's records before anybody annotates: its items, and what came along with them."""
+    items = read_table(output.items(shard))
+    path = output.given(shard)
+    if not path.exists():
+        return [Record(item, error=item.error) for item in items_from_table(items)]
+    given = read_table(path).drop_columns(["faults"])
+    if given.column("item_id") != items.column("item_id"):
+        raise OutputError(f"{path} is of other images than {output.items(shard)}. {_remedy(path)}")
+    return [replace(record, error=record.item.error) for record in records_from_tables(items, given)]
+
+
+def read_faults(output: Output, shard: ShardId) -> list[tuple[bytes, Fault]]:
+    """What was wrong with what came along with a shard's images: item ids and faults."""
+    if not output.given(shard).exists():
+        return []
+    return faults_from_table(read_table(output.given(shard), ["item_id", "faults"]))
 
 
 def write_annotations(round_: Round, shard: ShardId, records: Sequence[Record], digest: str) -> None:
@@ -254,6 +302,8 @@ def _damage_named(path: Path) -> Iterator[None]:
 def _remedy(path: Path) -> str:
     """What brings a lost file back: a shard is done again if its last file is not there."""
     for folder in path.parents:
+        if folder.name == "given":
+            return f"Remove {folder.with_name('images') / 'manifest.json'} and {path}, and run again."
         if folder.name == "images":
             return f"Remove {folder / 'manifest.json'} and run again: the images are ingested anew."
         if folder.name in ("annotations", "decisions"):

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from engine.annotate import Tally, annotate, quarantined
 from engine.config import Ingest, Run
+from engine.given import canonical
 from engine.protocols import Filter, Specialist
-from engine.records import Item, ItemError, Record
+from engine.records import ItemError, Record
 from engine.schema import annotations_to_table, decisions_to_table
-from engine.storage import Output, ShardId, read_items, write_annotations, write_decisions
+from engine.storage import Output, ShardId, read_given, write_annotations, write_decisions
+from engine.vocabulary import Vocabulary
 from engine.watchdog import Watchdog
 
 
@@ -25,6 +27,7 @@ class Plan:
     filters: Sequence[Filter]
     annotate_digest: str
     filter_digest: str
+    vocabulary: Vocabulary
     ingest: Ingest
     run: Run
 
@@ -37,15 +40,16 @@ class Orders:
     alone: set[bytes] = field(default_factory=set)
     quarantined: dict[bytes, ItemError] = field(default_factory=dict)
 
-    def batches(self, items: Sequence[Item], size: int) -> Iterator[list[Item]]:
-        """The items in order, `size` together; the suspects each by itself."""
-        batch: list[Item] = []
-        for item in items:
-            if batch and (len(batch) == size or item.item_id in self.alone):
+    def batches(self, records: Sequence[Record], size: int) -> Iterator[list[Record]]:
+        """The records in order, `size` together; the suspects each by itself."""
+        batch: list[Record] = []
+        for record in records:
+            suspect = record.item.item_id in self.alone
+            if batch and (len(batch) == size or suspect):
                 yield batch
                 batch = []
-            batch.append(item)
-            if item.item_id in self.alone:
+            batch.append(record)
+            if suspect:
                 yield batch
                 batch = []
         if batch:
@@ -81,9 +85,10 @@ class Worker:
         plan, round_ = self.plan, self.plan.output.round(self.plan.round)
         watchdog = Watchdog(round_.note(orders.shard), plan.run.item_seconds)
         records: list[Record] = []
-        for batch in orders.batches(read_items(plan.output, orders.shard), plan.run.batch_size):
+        given = [canonical(record, plan.vocabulary) for record in read_given(plan.output, orders.shard)]
+        for batch in orders.batches([replace(record, round=plan.round) for record in given], plan.run.batch_size):
             tally = Tally()
-            with watchdog.watch([item.item_id for item in batch]):
+            with watchdog.watch([record.item.item_id for record in batch]):
                 made = self._annotate(batch, orders, tally)
             tally.count(made)
             records += made
@@ -98,8 +103,10 @@ class Worker:
         write_annotations(round_, shard, records, self.plan.annotate_digest)
         write_decisions(round_, shard, records, self.plan.filter_digest)
 
-    def _annotate(self, batch: Sequence[Item], orders: Orders, tally: Tally) -> list[Record]:
+    def _annotate(self, batch: Sequence[Record], orders: Orders, tally: Tally) -> list[Record]:
         plan = self.plan
-        if len(batch) == 1 and (error := orders.quarantined.get(batch[0].item_id)):
-            return [Record(batch[0], error=error, round=plan.round)]
-        return annotate(batch, plan.specialists, plan.filters, plan.ingest, tally.seconds, plan.round)
+        if len(batch) == 1 and (error := orders.quarantined.get(batch[0].item.item_id)):
+            return [Record(batch[0].item, error=error, round=plan.round)]
+        return annotate(
+            batch, plan.specialists, plan.filters, plan.ingest, tally.seconds, downloads=plan.output.downloads
+        )

@@ -81,6 +81,7 @@ class Pipeline:
             self.filters,
             self.annotate_digest,
             self.filter_digest,
+            self.config.vocabulary,
             self.config.ingest,
             self.config.run,
         )

@@ -12,8 +12,8 @@ from toys import Brightness, Dark
 from engine.annotate import annotate
 from engine.config import Ingest
 from engine.decide import decide
+from engine.entry import Entry
 from engine.ingest import item_of
-from engine.manifest import Entry
 from engine.records import Item, Record, Region
 
 
@@ -23,7 +23,7 @@ def items(image_set: Callable[..., Path]) -> list[Item]:
 
 
 def run(items: list[Item], specialist: object, filters: tuple[object, ...] = ()) -> list[Record]:
-    return annotate(items, [specialist], filters, Ingest(), {})  # type: ignore[list-item, arg-type]
+    return annotate([Record(item, error=item.error) for item in items], [specialist], filters, Ingest(), {})  # type: ignore[list-item, arg-type]
 
 
 def ready(**parameters: object) -> Brightness:

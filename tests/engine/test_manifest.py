@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from engine.entry import Entry
 from engine.errors import ConfigError
 from engine.listing import Listing
-from engine.manifest import Entry
 from engine.reading import read
 
 NOT_UNICODE = os.fsdecode(b"caf\xe9.jpg")

@@ -19,6 +19,7 @@ from engine.protocols import Specialist
 from engine.records import Record
 from engine.runner import run_shards
 from engine.storage import Output, read_records
+from engine.vocabulary import Vocabulary
 from engine.worker import Plan
 
 
@@ -46,7 +47,17 @@ def annotated(
     config = Ingest(images=(str(folder),), shard_size=4)
     output, log = Output(out), log or Log()
     ingest(output, config, "digest", lambda items: None)
-    plan = Plan(output, 0, (specialist,), (Dark(),), "made", "decided", config, Run(memory_mb_per_worker=300, **run))  # type: ignore[arg-type]
+    plan = Plan(
+        output,
+        0,
+        (specialist,),
+        (Dark(),),
+        "made",
+        "decided",
+        Vocabulary(),
+        config,
+        Run(memory_mb_per_worker=300, **run),
+    )  # type: ignore[arg-type]
     shards = list(output.shards())
     tally = run_shards(plan, shards, log)
     records = [record for shard in shards for record in read_records(output, 0, shard)]

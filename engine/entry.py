@@ -1,0 +1,80 @@
+"""One input of an image set: where it is, and what came along with it, in the words of whoever made the set."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from engine.records import HUMAN, Box, ItemError
+
+MOST_KEPT = 100
+# As COCO has them: polygons [[x, y, x, y, ...], ...], run lengths {"size": [height, width], "counts": list or string},
+# or as Open Images has them: a PNG that is white where the thing is, of any size.
+Segmentation: TypeAlias = list[Any] | dict[str, Any] | Path
+
+
+@dataclass(frozen=True, slots=True)
+class GivenText:
+    """A text about the whole image. `where` says to a person in which line or object of which file it was."""
+
+    text: str
+    source: str = HUMAN
+    where: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GivenRegion:
+    """An object: its box (x0, y0, x1, y1) in pixels of `size` (height, width) where that is known, else of the upright
+    image; in fractions of the image if `relative`. Nothing in it is checked yet."""
+
+    label: str | None
+    box: Box
+    relative: bool = False
+    size: tuple[int, int] | None = None
+    segmentation: Segmentation | None = None
+    description: str | None = None
+    crowd: bool = False
+    where: str = ""
+
+
+Given: TypeAlias = GivenText | GivenRegion
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What came along and could not be taken as it was: where it was, a word to group by, and a sentence."""
+
+    where: str
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One input. `error` is what its list already knows to be wrong with it, such as an archive that ends in it.
+
+    `given` fetches what came along, when the entry's shard is written: a million entries are listed together.
+    """
+
+    uri: str
+    dataset: str | None = None
+    licence: str | None = None
+    labels: tuple[str, ...] = ()
+    error: ItemError | None = None
+    given: Callable[[], Sequence[Given]] = field(default=tuple, compare=False)
+
+
+@dataclass
+class Faults:
+    """Faults of a list itself, that are no image's: counted by kind, and the first ones kept to be shown."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    first: list[Fault] = field(default_factory=list)
+
+    def add(self, where: str, kind: str, message: str) -> None:
+        self.counts[kind] += 1
+        if len(self.first) < MOST_KEPT:
+            self.first.append(Fault(where, kind, message))
