@@ -38,6 +38,10 @@ class Vocabulary(BaseModel):
         """The canonical class of a source's word; case and surrounding white space don't count."""
         return self._lookup.get(_key(word), _key(word))
 
+    def knows(self, word: str) -> bool:
+        """Whether an entry has the word, as its name or as a synonym."""
+        return _key(word) in self._lookup
+
     @cached_property
     def _lookup(self) -> dict[str, str]:
         return {_key(word): name for name, entry in self.classes.items() for word in (name, *entry.synonyms)}

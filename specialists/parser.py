@@ -31,6 +31,7 @@ TOGETHER = 256  # texts: spaCy is twice as fast then as one by one, and no faste
 MODIFIERS = {"amod", "nummod", "compound", "acomp"}
 UP_TO_TWELVE = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
 NUMBERS = {word: number for number, word in enumerate(UP_TO_TWELVE, 1)} | {"both": 2, "dozen": 12}
+VAGUE = {"some", "many", "several", "few", "all", "these", "those", "most", "various", "more"}
 
 
 @dataclass
@@ -133,7 +134,8 @@ def _count(root: Token, parts: Sequence[Token]) -> int | None:
         if token.dep_ == "nummod" or token.lower_ == "both":
             word = token.lower_
             return int(word) if word.isascii() and word.isdigit() and len(word) < 4 else NUMBERS.get(word)
-    return 1 if "Number=Sing" in str(root.morph) else None
+    vague = any(token.lower_ in VAGUE for token in parts)  # "many sheep" are singular to spaCy
+    return 1 if "Number=Sing" in str(root.morph) and not vague else None
 
 
 def _expression(chunk: Span, root: Token) -> Span:

@@ -1,0 +1,126 @@
+"""The grounder: which regions the noun phrases of a text name. Triplets of text, phrase and regions.
+
+It has no weights: it goes by words. A phrase names the regions whose label is its noun, or a synonym of it by the
+vocabulary, as many as it says ("two dogs"); where there are more, its adjectives and positions choose, and if they
+leave a doubt nothing is linked. A phrase that is the core of a longer expression ("a dog" in "a dog on a leash") gives
+a triplet for both, as GrIT has it (Kosmos-2, section 2.1). Scores are null: words know none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, ClassVar
+
+from engine.protocols import Sample
+from engine.records import Parse, Phrase, Record, Region, Text, Triplet
+from engine.versions import digest_of
+from engine.vocabulary import Vocabulary
+from specialists.singling import View, single_out
+
+if TYPE_CHECKING:
+    import inflect
+
+QUOTED = re.compile(r'"([^"\n]{1,200})"|“([^”\n]{1,200})”')
+
+
+@dataclass
+class Grounder:
+    """Links the noun phrases of texts, and what they quote, to regions by the words for them."""
+
+    name: str = "grounder"
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    licence: ClassVar[str] = "Apache-2.0"
+
+    @property
+    def version(self) -> str:
+        return digest_of(__name__, single_out.__module__, "specialists.appearance", packages=("inflect",))
+
+    def setup(self) -> None:
+        singular("cups")  # loads the rules
+
+    def annotate(self, batch: Sequence[Sample]) -> list[list[Triplet]]:
+        return [list(self._triplets(sample)) for sample in batch]
+
+    def _triplets(self, sample: Sample) -> Iterator[Triplet]:
+        ids, standing = sample.record.ids(self.name), sample.standing
+        parses = {parse.text_id: parse for parse in standing.parses}
+        for text in standing.texts:
+            links = [*self._named(text, parses.get(text.id), sample), *_quoted(text, standing)]
+            for (start, stop), regions in sorted(dict(links).items(), key=lambda link: link[0]):
+                yield Triplet(
+                    id=next(ids),
+                    source=self.name,
+                    derived_from=(text.id,),
+                    text_id=text.id,
+                    start=start,
+                    stop=stop,
+                    region_ids=tuple(region.id for region in regions),
+                )
+
+    def _named(
+        self, text: Text, parse: Parse | None, sample: Sample
+    ) -> Iterator[tuple[tuple[int, int], Sequence[Region]]]:
+        """Spans of the text and what they name: phrases, and the expressions that they grow to."""
+        view = View(sample.image, sample.standing)
+        for phrase in parse.phrases if parse else ():
+            candidates = self._candidates(text, phrase, sample.standing)
+            regions = single_out(candidates, phrase, text.text, view)
+            if regions:
+                yield (phrase.start, phrase.stop), regions
+                yield (phrase.expression_start, phrase.expression_stop), regions
+
+    def _candidates(self, text: Text, phrase: Phrase, record: Record) -> list[Region]:
+        """The objects that the phrase's words may mean; of those that the text was made from, if it was."""
+        objects = [region for region in record.regions if region.kind == "object" and region.label]
+        made_from = set(text.derived_from)
+        named = [region for region in objects if region.id in made_from] or objects
+        for words in _names(phrase, text.text):
+            meant = [region for region in named if region.label and self._means(words, region.label)]
+            if meant or self.vocabulary.knows(words):  # a hot dog is no dog, though there be one
+                return meant
+        return []
+
+    def _means(self, words: str, label: str) -> bool:
+        canonical, meant = self.vocabulary.canonical(label), self.vocabulary.canonical(words)
+        return meant == canonical or meant == singular(canonical)  # the label of two skis is "skis"
+
+
+def _names(phrase: Phrase, text: str) -> Iterator[str]:
+    """What the thing may be called, the longest first: "red cell phone", "cell phone", "phone"; as lemmas and as it
+    stands in the text, since "people" is a lemma, and that of "glasses" is "glass"."""
+    *before, last = text[phrase.start : phrase.stop].casefold().split() or [phrase.head]
+    for length in range(len(phrase.modifiers), -1, -1):
+        modifiers = phrase.modifiers[len(phrase.modifiers) - length :]
+        yield " ".join([*modifiers, phrase.head])
+        yield " ".join([*before[len(before) - length :], last])
+
+
+def _quoted(text: Text, record: Record) -> Iterator[tuple[tuple[int, int], Sequence[Region]]]:
+    """What the text quotes, and the text regions that say it."""
+    for match in QUOTED.finditer(text.text):
+        quotation = match[match.lastindex or 0]
+        read = [r for r in record.regions if r.kind == "text" and r.text and _same(r.text, quotation)]
+        if read:
+            yield match.span(match.lastindex or 0), read
+
+
+def _same(one: str, other: str) -> bool:
+    return one.casefold().split() == other.casefold().split()
+
+
+@cache
+def singular(noun: str) -> str:
+    """The singular of a noun; what is no plural stays as it is."""
+    if noun.endswith(("us", "ss")):  # a bus and a glass: inflect takes them for plurals
+        return noun
+    return _rules().singular_noun(noun) or noun  # type: ignore[arg-type]
+
+
+@cache
+def _rules() -> inflect.engine:
+    import inflect
+
+    return inflect.engine()
