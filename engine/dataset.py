@@ -9,7 +9,7 @@ from pathlib import Path
 from engine.errors import OutputError
 from engine.records import Item, Mask, Parse, Record, Region, RegionText, Text, Triplet
 from engine.schema import ANNOTATION_COLUMNS
-from engine.storage import Output, ShardId, read_items, read_records
+from engine.storage import Output, ShardId, read_items, read_records, read_table
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,14 @@ class Dataset:
     def triplets(self, *, standing: bool = True) -> Iterator[tuple[Item, Triplet]]:
         for record in self._records("triplets", standing):
             yield from ((record.item, triplet) for triplet in record.triplets)
+
+    def near_duplicates(self) -> list[list[bytes]]:
+        """Groups of item ids of images that look the same; the first of each group is the first in the set."""
+        path = self.output.round(self.round).near_duplicates
+        groups: dict[bytes, list[bytes]] = {}
+        for row in read_table(path).to_pylist() if path.exists() else ():
+            groups.setdefault(row["group"], []).append(row["item_id"])
+        return list(groups.values())
 
     def _records(self, column: str, standing: bool) -> Iterator[Record]:
         for record in self.records(columns=(column,)):

@@ -28,7 +28,7 @@ from engine.images import probe
 from engine.listing import Listing
 from engine.reading import read
 from engine.records import Item, ItemError, Record, digest16
-from engine.schema import items_to_table
+from engine.schema import ANNOTATION_COLUMNS, items_to_table
 from engine.storage import (
     Output,
     ShardId,
@@ -195,9 +195,8 @@ def _count_given(output: Output, shards: Sequence[ShardId]) -> tuple[Counter[str
     faults: Counter[str] = Counter()
     for shard in shards:
         if output.given(shard).exists():
-            given.update(
-                f"{a.source} {type(a).__name__}" for record in read_given(output, shard) for a in record.annotations()
-            )
+            for record in read_given(output, shard):
+                given.update(f"{a.source} {column}" for column in ANNOTATION_COLUMNS for a in getattr(record, column))
             faults.update(fault.kind for _, fault in read_faults(output, shard))
     return given, faults
 

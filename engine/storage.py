@@ -10,6 +10,7 @@
       round-0/annotations/part-00000/shard-00000.parquet     immutable
       round-0/decisions/part-00000/shard-00000.parquet       written last: it says that the shard is done
       round-0/notes/part-00000/shard-00000                   what a worker has in hand; gone when the shard is done
+      round-0/near_duplicates.parquet                        images that look like another one
       round-0/sources.json, summary.json                     summary.json is written last
 
 Files are written aside and renamed, so that a file that is there is whole, whoever was killed when.
@@ -83,6 +84,10 @@ class Round:
     def summary(self) -> Path:
         return self.folder / "summary.json"
 
+    @property
+    def near_duplicates(self) -> Path:
+        return self.folder / "near_duplicates.parquet"
+
     def annotations(self, shard: ShardId) -> Path:
         return self.folder / "annotations" / f"{shard}.parquet"
 
@@ -131,7 +136,7 @@ class Output:
         """Removes what was made of a shard's items, in all rounds: they are about to be others."""
         for folder in self.root.glob("round-*"):
             round_ = Round(folder)
-            for path in (round_.summary, round_.decisions(shard), round_.annotations(shard)):
+            for path in (round_.summary, round_.near_duplicates, round_.decisions(shard), round_.annotations(shard)):
                 path.unlink(missing_ok=True)
 
     def check_ours(self) -> None:

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.storage import Output, Round, ShardId, read_table
+from engine.near import group
+from engine.storage import Output, Round, ShardId, read_table, write_table
 
 # What an annotation of each column is called where it is counted; regions are counted by their kind.
 COLUMNS = {
@@ -52,6 +54,21 @@ def count_round(output: Output, number: int, shards: Iterable[ShardId]) -> dict[
         },
         "fallen": _nested(falls),
     }
+
+
+def group_near_duplicates(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, int]:
+    """Writes near_duplicates.parquet: the images that look like another one, each with the first one of its group.
+    Returns how many groups, and images in them, there are. 24 bytes an image in memory."""
+    round_ = output.round(number)
+    tables = [read_table(round_.annotations(shard), ["item_id", "perceptual_hash"]) for shard in shards]
+    table = pa.concat_tables(tables) if tables else pa.table({"item_id": [], "perceptual_hash": []})
+    table = table.filter(pc.is_valid(table.column("perceptual_hash")))
+    ids = table.column("item_id")
+    first = group(np.frombuffer(b"".join(table.column("perceptual_hash").to_pylist()), dtype=">u8").astype(np.uint64))
+    leaders, sizes = np.unique(first, return_counts=True)
+    members = np.flatnonzero(np.isin(first, leaders[sizes > 1]))
+    write_table(round_.near_duplicates, pa.table({"item_id": ids.take(members), "group": ids.take(first[members])}))
+    return {"groups": int((sizes > 1).sum()), "images": len(members)}
 
 
 def _annotations(round_: Round, shard: ShardId) -> pa.Table:

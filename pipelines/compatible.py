@@ -11,6 +11,10 @@ from engine.storage import Output, read_json, shard_digest
 from pipelines.build import Pipeline
 
 AFRESH = "Name another folder with --out, or start afresh with --overwrite."
+FINISH_FIRST = (
+    "Not every image is annotated yet. Finish that with the filters it began with (--stage annotate, and nothing else "
+    "set), then decide again with --stage filter."
+)
 DECIDE_AGAIN = "Decide again on all of them with --stage filter (no specialist runs), or name another --out."
 
 
@@ -33,10 +37,12 @@ def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
     elif output.manifest.exists():  # it was lost; what it said of code and weights is in every shard
         for digest in {shard_digest(round_.annotations(shard)) for shard in output.shards()} - {None}:
             _refuse_unless(output, pipeline, "annotations", str(digest), pipeline.annotate_digest, keys)
-    if stage == "annotate" and output.manifest.exists():
+    # Some specialists go by what stands: all of a round's annotations are made under the same filters.
+    if output.manifest.exists() and (stage == "annotate" or not is_annotated(output)):
         keys = ("filters.", "vocabulary.ignore")
+        remedy = DECIDE_AGAIN if is_annotated(output) else FINISH_FIRST
         for digest in {shard_digest(round_.decisions(shard)) for shard in output.shards()} - {None}:
-            _refuse_unless(output, pipeline, "decisions", str(digest), pipeline.filter_digest, keys, DECIDE_AGAIN)
+            _refuse_unless(output, pipeline, "decisions", str(digest), pipeline.filter_digest, keys, remedy)
 
 
 def is_annotated(output: Output) -> bool:

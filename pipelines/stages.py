@@ -31,7 +31,7 @@ from engine.storage import (
     write_json,
     write_text,
 )
-from engine.summary import count_round
+from engine.summary import count_round, group_near_duplicates
 from pipelines.build import Pipeline
 from pipelines.compatible import check_compatible, config_there, is_annotated
 
@@ -164,6 +164,7 @@ class Stages:
         sources = {
             "digest": self.pipeline.annotate_digest,
             "settings": self.pipeline.annotate_settings,
+            "filters": self.pipeline.filter_digest,  # by which annotations stood for those who built upon them
             "sources": self.pipeline.sources,
         }
         write_json(round_.sources, sources)
@@ -207,6 +208,7 @@ class Stages:
         summary = {
             "round": 0,
             **count_round(self.output, 0, shards),
+            "near_duplicates": group_near_duplicates(self.output, 0, shards),
             "digests": {
                 "ingest": self.pipeline.ingest_digest,
                 "annotate": read_json(round_.sources)["digest"],
@@ -239,6 +241,12 @@ def _timings(tally: Tally, progress: RunProgress, seconds: float) -> dict[str, A
 
 def _ingested(manifest: dict[str, Any]) -> str:
     parts = [f"{manifest['items']} images"]
+    if manifest["given"]:
+        given = ", ".join(f"{what} {count}" for what, count in manifest["given"].items())
+        parts.append(f"{sum(manifest['given'].values())} annotations came along ({given})")
+    if manifest["faults"]:
+        faults = ", ".join(f"{kind} {count}" for kind, count in manifest["faults"].items())
+        parts.append(f"{sum(manifest['faults'].values())} faults in what came along ({faults})")
     if manifest["duplicates"]:
         parts.append(f"{manifest['duplicates']} exact duplicates")
     if manifest["errors"]:

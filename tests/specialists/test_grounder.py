@@ -105,8 +105,8 @@ def grounded(parser: Parser, things: list[Thing], said: str, **text: Any) -> dic
         # A crowd is many in one box.
         (
             [("sheep", (0, 0, 90, 90), "grey")],
-            "Some sheep graze. Twelve sheep.",
-            {"Some sheep": [0], "Twelve sheep": [0]},
+            "Many sheep are grazing. Twelve sheep.",
+            {"Many sheep": [0], "Twelve sheep": [0]},
         ),
         ([DOG_LEFT], "It is mine.", {}),
         ([], "A dog.", {}),
