@@ -10,6 +10,8 @@ OUT ?= out
 run: .venv/run-ready
 	@echo "== Annotating the sample photos into $(OUT)/ (no download, no GPU; about a minute)"
 	$(BIN)/engine run --stage annotate --out $(OUT)
+	@echo "== A page about them"
+	$(BIN)/engine report $(OUT)
 
 test: .venv/test-ready
 	@echo "== Style"

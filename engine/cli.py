@@ -174,6 +174,18 @@ def show(
         console.print(Text(f"Drawn into {save}"), soft_wrap=True)
 
 
+@app.command()
+def report(
+    out: Annotated[Path, typer.Argument(help="Output folder of a run.")] = Path("out"),
+    pictures: Annotated[int | None, typer.Option("--pictures", min=0, help="How many pictures it shows.")] = None,
+) -> None:
+    """Write one HTML page about a dataset: pictures with what was found, the texts, what fell and why."""
+    open_dataset(out)  # or nothing was run there, and a run begins with `engine run`
+    output = Output(out.absolute())
+    settings = [] if pictures is None else [f"report.images={pictures}"]
+    Stages(_pipeline(None, settings, [], None, output), output, console).run("report")
+
+
 def main() -> None:
     """The `engine` command: errors that the engine can explain end in a sentence, not in a traceback."""
     try:

@@ -66,6 +66,12 @@ class Run(_Section):
     min_free_mb: int = Field(200, ge=0, description="free space in the output folder below which a run does not start")
 
 
+class Report(_Section):
+    """The page that shows a dataset."""
+
+    images: int = Field(60, ge=0, le=10_000, description="pictures on the page, evenly spaced through the set")
+
+
 # YAML's words for what Pydantic calls by Python's.
 EXPECTED = dict.fromkeys(("tuple_type", "list_type"), "Input should be a list") | dict.fromkeys(
     ("dict_type", "model_type", "mapping_type"), "Input should be a mapping"
@@ -86,6 +92,7 @@ class Config(_Section):
         {}, description="filter key -> `use` (an installed filter, see `engine filters`) and its thresholds"
     )
     run: Run = Run()
+    report: Report = Report()
 
 
 def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> Config:

@@ -12,6 +12,7 @@
       round-0/notes/part-00000/shard-00000                   what a worker has in hand; gone when the shard is done
       round-0/near_duplicates.parquet                        images that look like another one
       round-0/sources.json, summary.json                     summary.json is written last
+      report/index.html                                      a page to look at
 
 Files are written aside and renamed, so that a file that is there is whole, whoever was killed when.
 """
@@ -115,6 +116,10 @@ class Output:
     def items(self, shard: ShardId) -> Path:
         return self.root / "images" / f"{shard}.parquet"
 
+    @property
+    def report(self) -> Path:
+        return self.root / "report" / "index.html"
+
     def given(self, shard: ShardId) -> Path:
         return self.root / "given" / f"{shard}.parquet"
 
@@ -159,7 +164,7 @@ class Output:
         """Removes what the engine wrote, and nothing else. Links are removed, not followed."""
         self.check_ours()
         written = [self.config, self.manifest, *self.root.glob("images/part-*"), *self.root.glob("round-*")]
-        written += [self.root / "given", self.downloads]
+        written += [self.root / "given", self.downloads, self.report.parent]
         for path in written:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)

@@ -12,6 +12,7 @@ from engine.components import build, describe
 from engine.config import Config
 from engine.errors import ConfigError
 from engine.protocols import Filter, Specialist
+from engine.records import ALT, HUMAN
 from engine.storage import Output
 from engine.versions import digest_of, digest_of_json
 from engine.worker import Plan
@@ -65,12 +66,12 @@ class Pipeline:
     @property
     def warnings(self) -> list[str]:
         """What may be meant and is more likely misspelt: thresholds for a source that the configuration hasn't."""
-        known = ", ".join(self.config.specialists)
+        known = [*self.config.specialists, HUMAN, ALT]
         return [
-            f"filters.{filter_.name} has thresholds for {source!r}, and no specialist is called that; there are {known}"
+            f"filters.{filter_.name} has thresholds for {source!r}, and no source is called that; there are {', '.join(known)}"
             for filter_ in self.filters
             for source in getattr(filter_, "thresholds", ())
-            if source not in self.config.specialists
+            if source not in known
         ]
 
     def plan(self, output: Output, round_number: int = 0) -> Plan:

@@ -24,6 +24,8 @@ def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
     To decide again, who annotated may have changed since, code and weights: no specialist runs for it.
     """
     round_ = output.round(0)
+    if stage == "report" and is_decided(output):
+        return
     if output.manifest.exists():
         there = read_json(output.manifest)["digest"]
         _refuse_unless(output, pipeline, "images", there, pipeline.ingest_digest, ("ingest.",))
@@ -49,6 +51,12 @@ def is_annotated(output: Output) -> bool:
     """Whether ingest has ended and every shard has its annotations."""
     round_ = output.round(0)
     return output.manifest.exists() and all(round_.annotations(shard).exists() for shard in output.shards())
+
+
+def is_decided(output: Output) -> bool:
+    """Whether ingest has ended and every shard has its decisions: there is nothing left to annotate."""
+    round_ = output.round(0)
+    return output.manifest.exists() and all(round_.decisions(shard).exists() for shard in output.shards())
 
 
 def config_there(output: Output) -> Config | None:

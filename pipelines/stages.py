@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 
 import yaml
 from rich.console import Console
+from rich.text import Text
 
 from engine.annotate import Tally
 from engine.config import Config, Run
+from engine.dataset import Dataset
 from engine.decide import FilterFault, decide
 from engine.errors import ConfigError, RunError, is_no_space
 from engine.ingest import ingest, listed_digest
@@ -33,7 +35,7 @@ from engine.storage import (
 )
 from engine.summary import count_round, group_near_duplicates
 from pipelines.build import Pipeline
-from pipelines.compatible import check_compatible, config_there, is_annotated
+from pipelines.compatible import check_compatible, config_there, is_annotated, is_decided
 
 # In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
 STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "all")
@@ -43,7 +45,7 @@ STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "expor
 class Stages:
     """The stages over one output folder. `run` is the way in: it checks, locks, and then composes them."""
 
-    RUNNABLE: ClassVar[tuple[str, ...]] = ("ingest", "annotate", "filter")
+    RUNNABLE: ClassVar[tuple[str, ...]] = ("ingest", "annotate", "filter", "report")
 
     pipeline: Pipeline
     output: Output
@@ -74,12 +76,15 @@ class Stages:
         that decided, are kept only once they have proven good: what is wrong with them would come back with every run
         that goes on."""
         there, asked = config_there(self.output), self.pipeline.config
-        is_decided = any(self.output.round(0).folder.glob("decisions/*/*.parquet"))
-        if there is None or not is_decided:
+        decided = any(self.output.round(0).folder.glob("decisions/*/*.parquet"))
+        if there is None or not decided:
             self._keep(asked.model_copy(update={"run": there.run if there else Run()}))
+        if stage == "report" and is_decided(self.output):
+            return self.report()
         manifest = self.ingest()
-        summary = {"ingest": lambda: manifest, "annotate": self.annotate, "filter": self.filter}[stage]()
-        if stage != "ingest" or not is_decided:
+        run = {"ingest": lambda: manifest, "annotate": self.annotate, "filter": self.filter, "report": self.report}
+        summary = run[stage]()
+        if stage in ("annotate", "filter") or not decided:
             self._keep(asked)
         return summary
 
@@ -157,6 +162,21 @@ class Stages:
             f"filter: decided again on {len(stale)} of {len(shards)} shards in {seconds:.1f} s", highlight=False
         )
         return self._summarise(shards, {"stage": "filter", "seconds": round(seconds, 3)})
+
+    def report(self) -> dict[str, Any]:
+        """The page about what is there, after annotating what isn't."""
+        from engine.report import write_report
+
+        shards = list(self.output.shards())
+        if not is_decided(self.output):
+            self.annotate()
+        config = self.pipeline.config
+        with self.console.status("report"):
+            page = write_report(Dataset(self.output), config.ingest, self.output.report, config.report.images)
+        size = page.stat().st_size / 1e6
+        self.console.print(Text(f"report: {page} ({size:.1f} MB), to be opened in a browser"), soft_wrap=True)
+        summary = self.output.round(0).summary
+        return dict(read_json(summary)) if summary.exists() else self._summarise(shards, {})
 
     def _keep_sources(self, round_: Round) -> None:
         if round_.sources.exists():
