@@ -1,0 +1,60 @@
+"""The composer: texts from what the other specialists found, where there is no model that writes captions.
+
+It says nothing that is not annotated or measured: how many things of which label stand, where their boxes are, their
+colours (`specialists.appearance`), and what can be read. How it is put differs from image to image, by a digest of the
+item's id. What was read is quoted; to this it is letters and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from engine import geometry
+from engine.protocols import Sample
+from engine.records import DETAILS, RegionText, Text
+from engine.versions import digest_of
+from specialists import appearance, nouns, scene, sentences, telling
+
+
+@dataclass
+class Composer:
+    """A text for each granularity with enough to say, and a phrase for each of the most prominent object regions."""
+
+    name: str = "composer"
+    max_regions: Annotated[
+        int, Field(ge=0, description="of an image; the largest and surest get a phrase, and their colours are measured")
+    ] = 20
+    licence: ClassVar[str] = "Apache-2.0"
+
+    @property
+    def version(self) -> str:
+        parts = (Path(part.__file__) for part in (appearance, geometry, nouns, scene, sentences, telling))
+        return digest_of(__name__, *parts, packages=("inflect", "opencv-python-headless", "pycocotools", "numpy"))
+
+    def setup(self) -> None:
+        nouns.article("cup")  # 2 s for inflect that are no image's fault
+
+    def annotate(self, batch: Sequence[Sample]) -> list[list[Text | RegionText]]:
+        return [list(self._composed(sample)) for sample in batch]
+
+    def _composed(self, sample: Sample) -> Iterator[Text | RegionText]:
+        ids = sample.record.ids(self.name)
+        voice = sentences.Voice(sample.record.item.item_id)
+        seen = scene.look(sample.image, sample.standing, self.max_regions)
+        for detail in DETAILS:
+            told = telling.tell(seen, detail, voice)
+            if told is not None:
+                yield Text(id=next(ids), source=self.name, derived_from=told.ids, text=told.text, detail=detail)
+        for thing in seen.things[: self.max_regions]:
+            yield RegionText(
+                id=next(ids),
+                source=self.name,
+                derived_from=(thing.region.id,),
+                region_id=thing.region.id,
+                text=sentences.placed([scene.Group((thing,))]),
+            )

@@ -1,0 +1,226 @@
+"""Three texts about a scene: which sentences make a brief one, a detailed one, and a more detailed one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from engine.records import Detail
+from specialists.nouns import counted
+from specialists.scene import Group, Quote, Scene, relation
+from specialists.sentences import (
+    Sentence,
+    Voice,
+    apart,
+    extent,
+    in_line,
+    listed,
+    overall,
+    phrase,
+    place_of,
+    placed,
+    placement,
+    preposition,
+    quotation,
+    reach,
+    relations,
+    sentence,
+    verb,
+    where,
+)
+
+# Words: fewer are no text of the granularity, as the filter `length` has it; from the second number on nothing is added,
+# and nothing that would make it more than the third. FLD-5B's texts have 8, 32 and 71 tokens on average.
+WORDS: dict[Detail, tuple[int, int, int]] = {
+    "brief": (3, 3, 30),
+    "detailed": (8, 24, 42),
+    "more_detailed": (15, 62, 90),
+}
+OF = " of the image"
+
+# A sentence, and its rank where there is no room for all. They are told in the order in which they come.
+Plan = Iterator[tuple[int, Sentence]]
+
+
+def tell(scene: Scene, detail: Detail, voice: Voice) -> Sentence | None:
+    """The text of a granularity with the ids of all that it speaks of; None if there isn't enough to say."""
+    if not scene.groups and not scene.quotes:
+        return None
+    fewest, enough, most = WORDS[detail]
+    plan = list((OF_THINGS if scene.groups else OF_TEXT)[detail](scene, voice))
+    told: dict[int, Sentence] = {}
+    words = 0
+    for at, (_, each) in sorted(enumerate(plan), key=lambda pair: pair[1][0]):
+        more = len(each.text.split())
+        if not told or (words < enough and words + more <= most):
+            told[at] = each
+            words += more
+    if words < fewest:
+        return None
+    chosen = [told[at] for at in sorted(told)]
+    return Sentence(
+        " ".join(each.text for each in chosen), tuple(dict.fromkeys(id_ for each in chosen for id_ in each.ids))
+    )
+
+
+def _brief(scene: Scene, voice: Voice) -> Plan:
+    groups = scene.groups[:3]
+    if len(groups) == 1:
+        yield 0, _brief_of_one(groups[0], voice)
+    elif len(groups) == 2:
+        side = relation(*groups)
+        if side is None:
+            yield 0, _shown(placed(groups), "", groups, voice)
+        else:
+            beside = side[1] and side[0] in ("left", "right")
+            between = voice.pick("next to", "beside") if beside else preposition(*side)
+            yield 0, _shown(phrase(groups[0]), f" {between} {phrase(groups[1])}", groups, voice)
+    else:
+        names = listed([phrase(group) for group in groups])
+        kind = "black-and-white" if scene.tone.black_and_white else scene.tone.light
+        if len(scene.groups) > 3 or not kind:
+            yield 0, _shown(names, ", among other things" if len(scene.groups) > 3 else "", groups, voice)
+        else:
+            words = f"a {kind} image of {names}", f"{names} in a {kind} image", f"the {kind} image shows {names}"
+            yield 0, sentence(voice.pick(*words), *groups)
+
+
+def _brief_of_one(group: Group, voice: Voice) -> Sentence:
+    it, pair = phrase(group), apart(group)
+    if not group.fills:
+        at = f", one {pair[0]} and one {pair[1]}" if pair else f"{in_line(group)} {where(group, OF)}"
+        return _shown(it, at, [group], voice)
+    words = voice.pick(
+        f"{it} {verb(group, 'fills', 'fill')} most{OF}",
+        f"{it} {verb(group, 'takes', 'take')} up most{OF}",
+        f"most{OF} is taken up by {it}",
+        f"the image is largely filled by {it}",
+    )
+    return sentence(words, group)
+
+
+def _shown(names: str, behind: str, groups: Sequence[Group], voice: Voice) -> Sentence:
+    inside = behind.removesuffix(OF).replace("the image", "it")
+    words = voice.pick(
+        f"{names}{behind}",
+        f"there {verb(groups[0], 'is', 'are')} {names}{behind}",
+        f"the image shows {names}{inside}",
+        f"{names} can be seen{behind}",
+    )
+    return sentence(words, *groups)
+
+
+def _detailed(scene: Scene, voice: Voice) -> Plan:
+    main, further = scene.groups[:2], scene.groups[2:5]
+    yield 0, _lead(main, voice)
+    if further:
+        yield 1, _further(further, len(scene.groups) > 5, voice)
+    if len(main) == 1 and len(main[0].things) == 1:
+        it, spans = main[0].noun.definite(), verb(main[0], "spans", "span")
+        yield 2, sentence(f"{it} {spans} {extent(main[0].boxes[0])}", main[0])
+    for each in relations(main):
+        yield 3, each
+    if scene.quotes:
+        yield 1, quotation(scene.quotes[:1])
+    yield 4, overall(scene.tone, voice)
+
+
+def _lead(groups: Sequence[Group], voice: Voice) -> Sentence:
+    """The one or two most prominent groups and their places."""
+    is_, inside = verb(groups[0], "is", "are"), placed(groups).replace("the image", "it")
+    ways = [f"there {is_} {placed(groups, OF)}", f"the image shows {inside}", f"the image contains {inside}"]
+    first, *others = groups
+    if not any(group.fills for group in groups):
+        rest = "".join(f", and {where(g)} {verb(g, 'is', 'are')} {phrase(g)}" for g in others)
+        ways.append(f"{where(first, OF)} {is_} {phrase(first)}{rest}")
+        rest = "".join(f", while {phrase(g)} {verb(g, 'is', 'are')} {where(g)}" for g in others)
+        ways.append(f"{phrase(first)} {is_} {where(first, OF)}{rest}")
+    return sentence(voice.pick(*ways), *groups)
+
+
+def _further(groups: Sequence[Group], more: bool, voice: Voice) -> Sentence:
+    names = listed([phrase(group) for group in groups]) + (", among other things" if more else "")
+    is_ = "are" if len(groups) > 1 else verb(groups[0], "is", "are")
+    words = voice.pick(
+        f"also visible {is_} {names}",
+        f"there {verb(groups[0], 'is', 'are')} also {names}",
+        f"the image also shows {names}",
+        f"{names.removesuffix(', among other things')} can be seen as well" + (", among other things" if more else ""),
+    )
+    return sentence(words, *groups)
+
+
+def _more_detailed(scene: Scene, voice: Voice) -> Plan:
+    groups = scene.groups[:6]
+    yield 0, _inventory(groups, len(scene.groups) > 6, voice)
+    yield 1, placement(groups[0], voice)
+    if len(groups[0].things) == 1:
+        yield 6, reach(groups[0])
+    for rank, group in zip((3, 7, 9, 11), groups[1:], strict=False):
+        yield rank, placement(group, voice)
+    for rank, each in zip((4, 8), relations(groups[:4]), strict=False):
+        yield rank, each
+    if scene.quotes:
+        yield 2, quotation(scene.quotes[:3])
+    yield 5, overall(scene.tone, voice)
+
+
+def _inventory(groups: Sequence[Group], more: bool, voice: Voice) -> Sentence:
+    names, is_ = listed([phrase(group) for group in groups]), verb(groups[0], "is", "are")
+    other = ", among other things" if more else ""
+    words = voice.pick(
+        f"the image shows {names}{other}",
+        f"in the image there {is_} {names}{other}",
+        f"{names} can be seen in the image{other}",
+        f"there {is_} {names} in the image{other}",
+    )
+    return sentence(words, *groups)
+
+
+def _brief_text(scene: Scene, voice: Voice) -> Plan:
+    quote = scene.quotes[0]
+    at, what = place_of(quote.box), f'text "{quote.words}"'
+    words = voice.pick(
+        f"the {what} {at}{OF}",
+        f"the {what} can be read {at}{OF}",
+        f"the image shows the {what} {at}",
+        f"the image contains the {what}",
+    )
+    if quote.cut:
+        words = f'text that begins with "{quote.words}" {at}{OF}'
+    yield 0, sentence(words, quote)
+
+
+def _detailed_text(scene: Scene, voice: Voice) -> Plan:
+    if len(scene.quotes) > 1:
+        yield 0, _pieces(scene.quotes, voice)
+    yield 1, quotation(scene.quotes[:2])
+    yield 2, overall(scene.tone, voice)
+
+
+def _more_detailed_text(scene: Scene, voice: Voice) -> Plan:
+    first = scene.quotes[0]
+    yield 0, _pieces(scene.quotes, voice)
+    yield 1, quotation(scene.quotes[:4])
+    yield 3, sentence(f'the text "{first.words}" spans {extent(first.box)}', first)
+    yield 2, overall(scene.tone, voice)
+
+
+def _pieces(quotes: Sequence[Quote], voice: Voice) -> Sentence:
+    several = len(quotes) > 1
+    pieces = f"{counted(len(quotes))} pieces of text" if several else "a piece of text"
+    words = voice.pick(
+        f"{pieces} can be read in the image",
+        f"there {'are' if several else 'is'} {pieces} in the image",
+        f"the image contains {pieces}",
+        f"the image has {pieces} in it",
+    )
+    return sentence(words, *quotes)
+
+
+Telling = Callable[[Scene, Voice], Plan]
+OF_THINGS: dict[Detail, Telling] = {"brief": _brief, "detailed": _detailed, "more_detailed": _more_detailed}
+OF_TEXT: dict[Detail, Telling] = {
+    "brief": _brief_text,
+    "detailed": _detailed_text,
+    "more_detailed": _more_detailed_text,
+}
