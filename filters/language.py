@@ -11,16 +11,13 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt
 
 from engine.errors import ConfigError
 from engine.records import Decision, Record
 from filters.text import Fraction
-
-if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier
 
 Code = Annotated[str, Field(pattern="^[a-z]{2,3}$")]
 
@@ -124,8 +121,8 @@ def _script(letter: str) -> str:
 
 
 @cache
-def _identifier() -> LanguageIdentifier:
+def _identifier() -> Any:
     """The model, loaded once a process (0.5 s): filters have no setup."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
