@@ -1,4 +1,4 @@
-"""The report: one HTML page over a dataset, with its pictures, texts, what fell and why. It needs nothing but itself."""
+"""The report: one HTML page over a dataset: pictures, texts, what fell and why. It loads nothing from elsewhere."""
 
 from __future__ import annotations
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import count
+from itertools import accumulate, repeat
 
 MOST_BINS = 20
 
@@ -68,7 +69,8 @@ def histogram(name: str, counts: Counter[int], note: str = "") -> Plot:
 
 def _width(values: int) -> int:
     """The smallest of 1, 2, 5, 10, 20, ... that makes at most MOST_BINS bins."""
-    return next(w * 10**n for n in count() for w in (1, 2, 5) if values <= w * 10**n * MOST_BINS)
+    widths = (digit * power for power in accumulate(repeat(10), operator.mul, initial=1) for digit in (1, 2, 5))
+    return next(width for width in widths if values <= width * MOST_BINS)
 
 
 def _bin_name(start: int, width: int) -> str:

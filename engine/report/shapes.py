@@ -16,7 +16,7 @@ from engine.records import Box, Mask, Region
 
 LONGER = 640  # pixels of a thumbnail's longer side
 QUALITY = 80  # of its JPEG: 40 to 70 kB
-TOLERANCE = 0.7  # pixels by which a mask's outline may be off once it is simplified
+TOLERANCE = 1  # pixels by which a mask's outline may be off once it is simplified
 MOST_POINTS = 2000  # of a mask; a mask of noise would weigh more than its picture
 TAG_HEIGHT = 18  # pixels
 
