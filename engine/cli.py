@@ -166,7 +166,7 @@ def show(
     print_record(record, console)
     if save:
         there = config_there(Output(out))
-        picture = open_image(record.item, there.ingest if there else Ingest())
+        picture = open_image(record.item, there.ingest if there else Ingest(), Output(out).downloads)
         try:
             draw(picture, record, fallen=fallen).save(save)
         except (ValueError, OSError) as error:

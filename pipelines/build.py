@@ -67,8 +67,9 @@ class Pipeline:
     def warnings(self) -> list[str]:
         """What may be meant and is more likely misspelt: thresholds for a source that the configuration hasn't."""
         known = [*self.config.specialists, HUMAN, ALT]
+        there = ", ".join(known)
         return [
-            f"filters.{filter_.name} has thresholds for {source!r}, and no source is called that; there are {', '.join(known)}"
+            f"filters.{filter_.name} has thresholds for {source!r}, and no source is called that; there are {there}"
             for filter_ in self.filters
             for source in getattr(filter_, "thresholds", ())
             if source not in known

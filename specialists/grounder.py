@@ -12,17 +12,20 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from engine.protocols import Sample
 from engine.records import Parse, Phrase, Record, Region, Text, Triplet
 from engine.versions import digest_of
 from engine.vocabulary import Vocabulary
+from specialists import appearance, singling
 from specialists.singling import View, single_out
 
 if TYPE_CHECKING:
     import inflect
 
+LEAST_QUOTED = 3  # words
 QUOTED = re.compile(r'"([^"\n]{1,200})"|“([^”\n]{1,200})”')
 
 
@@ -36,7 +39,7 @@ class Grounder:
 
     @property
     def version(self) -> str:
-        return digest_of(__name__, single_out.__module__, "specialists.appearance", packages=("inflect",))
+        return digest_of(__name__, *map(Path, (appearance.__file__, singling.__file__)), packages=("inflect",))
 
     def setup(self) -> None:
         singular("cups")  # loads the rules
@@ -102,13 +105,15 @@ def _quoted(text: Text, record: Record) -> Iterator[tuple[tuple[int, int], Seque
     """What the text quotes, and the text regions that say it."""
     for match in QUOTED.finditer(text.text):
         quotation = match[match.lastindex or 0]
-        read = [r for r in record.regions if r.kind == "text" and r.text and _same(r.text, quotation)]
+        read = [r for r in record.regions if r.kind == "text" and r.text and _quotes(quotation, r.text)]
         if read:
             yield match.span(match.lastindex or 0), read
 
 
-def _same(one: str, other: str) -> bool:
-    return one.casefold().split() == other.casefold().split()
+def _quotes(quotation: str, text: str) -> bool:
+    """Whether a text is quoted, whole or in its first words, of which there must be LEAST_QUOTED then."""
+    quoted, said = quotation.casefold().split(), text.casefold().split()
+    return quoted == said or (len(quoted) >= LEAST_QUOTED and said[: len(quoted)] == quoted)
 
 
 @cache

@@ -84,7 +84,7 @@ def _pictures(dataset: Dataset, ingest: Ingest, measures: Measures, images: int)
             records = read_records(dataset.output, dataset.round, shard)
             for number, record in enumerate(filter(has_card, records), at):
                 if number in wanted:
-                    yield picture_of(record, ingest)
+                    yield picture_of(record, ingest, dataset.output.downloads)
         at += here
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.annotate import open_image
 from engine.config import Ingest
@@ -115,9 +116,9 @@ class Picture:
         return sorted(self.regions, key=lambda region: (not region.fallen, -region.area))
 
 
-def picture_of(record: Record, ingest: Ingest) -> Picture:
+def picture_of(record: Record, ingest: Ingest, downloads: Path) -> Picture:
     """What the page shows of `record`. An image that can't be opened any more has its reason among the faults."""
-    image, frame, faults = _open(record, ingest)
+    image, frame, faults = _open(record, ingest, downloads)
     regions = _regions(record, frame)
     masks, more_faults = _masks(record, regions, frame)
     texts = sorted(record.standing.texts, key=lambda text: DETAILS.index(text.detail))
@@ -158,14 +159,14 @@ def is_composed(text: Text, record: Record) -> bool:
     return text.source == COMPOSER or any(isinstance(record.by_id.get(id_), Region) for id_ in text.derived_from)
 
 
-def _open(record: Record, ingest: Ingest) -> tuple[str | None, Frame | None, tuple[str, ...]]:
+def _open(record: Record, ingest: Ingest, downloads: Path) -> tuple[str | None, Frame | None, tuple[str, ...]]:
     """Thumbnail, frame and faults. What annotating failed on is not opened again: it may have ended its worker."""
     item = record.item
     frame = Frame.of(item.width, item.height) if item.width and item.height else None
     if record.error or item.error:
         return None, frame, ()
     try:
-        image = open_image(item, ingest)
+        image = open_image(item, ingest, downloads)
     except ImageError as error:
         return None, frame, (f"This image can't be opened any more ({error.kind}): {error.message}",)
     height, width = image.shape[:2]
