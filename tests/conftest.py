@@ -11,7 +11,8 @@ from PIL import Image
 
 from pipelines.samples import sample_photos
 
-os.environ["PYTHONPATH"] = str(Path(__file__).parent / "support")  # Ray's workers import the toys, too
+SUPPORT = str(Path(__file__).parent / "support")  # Ray's workers import the toys, too
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SUPPORT, os.environ.get("PYTHONPATH")]))
 
 
 @pytest.fixture(scope="session")
