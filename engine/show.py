@@ -16,6 +16,8 @@ from engine.records import AnyAnnotation, Decision, Item, Mask, Parse, Record, R
 from engine.storage import Output, ShardId, read_items, read_records
 from engine.uris import uri_of
 
+WIDEST = 100  # columns of a text that is read
+
 
 def find_record(dataset: Dataset, image: str) -> Record:
     """The record of the one image that `image` means: an id or the beginning of one, a path, or the end of one.
@@ -35,17 +37,22 @@ def find_record(dataset: Dataset, image: str) -> Record:
 
 
 def print_record(record: Record, console: Console) -> None:
-    """The item, and a table of its annotations: those that stand first."""
+    """The item, its texts, and a table of its other annotations: those that stand first."""
     console.print(_head(record.item, record), soft_wrap=True)
     if not record.by_id:
         return
+    fallen = {d.annotation_id: d for d in record.decisions if d.action in ("reject", "supersede")}
+    for text in sorted(record.texts, key=lambda text: text.id in fallen):
+        decision = fallen.get(text.id)
+        console.print(Styled(f"{text.detail}, {text.id}: {_verdict(decision)}", style="dim" if decision else "bold"))
+        console.print(Styled(text.text, style="dim" if decision else ""), width=min(console.width, WIDEST))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("id", "what", "says", "where", "score", ""):
         table.add_column(name, overflow="fold")
-    fallen = {d.annotation_id: d for d in record.decisions if d.action in ("reject", "supersede")}
-    for annotation in sorted(record.annotations(), key=lambda a: a.id in fallen):
+    others = (annotation for annotation in record.annotations() if not isinstance(annotation, Text))
+    for annotation in sorted(others, key=lambda a: a.id in fallen):
         decision = fallen.get(annotation.id)
-        table.add_row(*_cells(annotation, decision), style="dim" if decision else "")
+        table.add_row(*_cells(annotation, decision, record), style="dim" if decision else "")
     console.print(table)
 
 
@@ -79,13 +86,13 @@ def _head(item: Item, record: Record) -> Styled:
     return Styled("\n".join(lines))
 
 
-def _cells(annotation: AnyAnnotation, decision: Decision | None) -> list[Styled]:
+def _cells(annotation: AnyAnnotation, decision: Decision | None, record: Record) -> list[Styled]:
     """Styled texts, not strings: what an image says must not be read as markup."""
-    what, says, where = _about(annotation)
+    what, says, where = _about(annotation, record)
     return [Styled(cell) for cell in (annotation.id, what, says, where, _scores(annotation.scores), _verdict(decision))]
 
 
-def _about(annotation: AnyAnnotation) -> tuple[str, str, str]:
+def _about(annotation: AnyAnnotation, record: Record) -> tuple[str, str, str]:
     match annotation:
         case Region():
             says = annotation.text if annotation.kind == "text" else annotation.label
@@ -94,14 +101,13 @@ def _about(annotation: AnyAnnotation) -> tuple[str, str, str]:
             return "mask", "", f"of {annotation.region_id}"
         case RegionText():
             return "region_text", annotation.text, f"of {annotation.region_id}"
-        case Text():
-            return annotation.detail, annotation.text, ""
         case Parse():
             words = f"{annotation.objects} objects, {annotation.attributes} attributes, {annotation.actions} actions"
             return "parse", f"{words}, {len(annotation.phrases)} phrases", f"of {annotation.text_id}"
         case _:
-            span = f"{annotation.text_id}[{annotation.start}:{annotation.stop}]"
-            return "triplet", span, ", ".join(annotation.region_ids)
+            text = record.by_id[annotation.text_id]
+            phrase = text.text[annotation.start : annotation.stop] if isinstance(text, Text) else ""
+            return "triplet", phrase, f"of {annotation.text_id}: {', '.join(annotation.region_ids)}"
 
 
 def _scores(scores: Scores) -> str:

@@ -36,10 +36,12 @@ VAGUE = {"some", "many", "several", "few", "all", "these", "those", "most", "var
 
 @dataclass
 class Parser:
-    """Parses every text that has no parse yet."""
+    """Parses every text that has no parse yet, unless it is too long."""
 
     name: str = "parser"
     pipeline: Annotated[str, Field(description="installed spaCy pipeline; auto: the small English one")] = "auto"
+    # spaCy needs a gigabyte for 100,000 characters while it parses them, and refuses a million.
+    max_characters: Annotated[int, Field(ge=1, le=1_000_000, description="a longer text gets no parse")] = 150_000
     licence: ClassVar[str] = "MIT"
 
     @property
@@ -52,12 +54,16 @@ class Parser:
         self._nlp = spacy.load(self._package(), exclude=UNUSED)
 
     def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[Parse]]:
-        texts = [_unparsed(sample.record) for sample in batch]
+        texts = [self._unparsed(sample.record) for sample in batch]
         docs = self._nlp.pipe((text.text for some in texts for text in some), batch_size=TOGETHER)
         return [
             [_parse(text, next(docs), id_, self.name) for text, id_ in zip(some, sample.record.ids(self.name))]  # noqa: B905
             for sample, some in zip(batch, texts, strict=True)
         ]
+
+    def _unparsed(self, record: Record) -> list[Text]:
+        parsed = {parse.text_id for parse in record.parses}
+        return [text for text in record.texts if text.id not in parsed and len(text.text) <= self.max_characters]
 
     def _package(self) -> str:
         wanted = PIPELINES if self.pipeline == "auto" else (self.pipeline,)
@@ -65,11 +71,6 @@ class Parser:
             if find_spec(package) is not None:
                 return package
         raise ConfigError(f"specialist {self.name}: no spaCy pipeline {' or '.join(wanted)} is installed")
-
-
-def _unparsed(record: Record) -> list[Text]:
-    parsed = {parse.text_id for parse in record.parses}
-    return [text for text in record.texts if text.id not in parsed]
 
 
 def _parse(text: Text, doc: Doc, id_: str, source: str) -> Parse:

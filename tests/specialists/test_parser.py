@@ -112,6 +112,10 @@ def test_a_hundred_thousand_characters(parser: Parser) -> None:
     assert parse.objects == len(parse.phrases) == 14_300
 
 
+def test_what_is_too_long_to_parse_keeps_its_image(parser: Parser) -> None:
+    assert [parse.text_id for parse in parsed(parser, "A dog. " * 200_000, "A dog.")] == ["0.a.1"]
+
+
 def test_a_pipeline_that_is_not_installed_is_named() -> None:
     with pytest.raises(ConfigError, match="specialist parser: no spaCy pipeline xx_nowhere is installed"):
         assert Parser(pipeline="xx_nowhere").version

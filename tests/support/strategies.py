@@ -35,7 +35,7 @@ from engine.records import (
 
 # All of Unicode that has a UTF-8 form: control characters, right to left, combining, emoji, outside the first plane.
 words = st.text(st.characters(codec="utf-8"), max_size=12)
-sources = st.sampled_from(["detector", "ocr", "a", "0", "a.b", "0.a", "Größe", "検出"])
+sources = st.sampled_from(["detector", "ocr", "human", "a", "0", "a.b", "0.a", "Größe", "検出"])
 digests = st.binary(min_size=16, max_size=16)
 coordinates = st.floats(-200, 5000)  # float64: most have no float32 of their own
 numbers = st.floats(allow_nan=False, allow_infinity=False)
