@@ -17,6 +17,7 @@ from engine.storage import Output
 from engine.versions import digest_of, digest_of_json
 from engine.worker import Plan
 
+BY_SOURCE = ("thresholds", "min_phrase", "min_box")  # the parameters of filters whose keys are sources
 EMBEDDED = Path(__file__).with_name("embedded.yaml")
 
 
@@ -71,7 +72,8 @@ class Pipeline:
         return [
             f"filters.{filter_.name} has thresholds for {source!r}, and no source is called that; there are {there}"
             for filter_ in self.filters
-            for source in getattr(filter_, "thresholds", ())
+            for name in BY_SOURCE
+            for source in getattr(filter_, name, ())
             if source not in known
         ]
 
