@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,15 +137,7 @@ def picture_of(record: Record, ingest: Ingest, downloads: Path) -> Picture:
         falls=falls[:MOST_FALLEN],
         made=len(record.by_id),
         standing=len(record.standing.by_id),
-        left_out=tuple(
-            f"{count - most} more {what} are not shown"
-            for what, count, most in (
-                ("regions", len(record.regions), MOST_REGIONS),
-                ("texts", len(texts), MOST_TEXTS),
-                ("annotations that fell", len(falls), MOST_FALLEN),
-            )
-            if count > most
-        ),
+        left_out=tuple(_left_out(len(record.regions), len(texts), len(falls))),
     )
 
 
@@ -289,7 +281,7 @@ def _about(annotation: AnyAnnotation, record: Record) -> tuple[str, str]:
     """What an annotation is called and what it says."""
     match annotation:
         case Region():
-            return annotation.kind, _word(annotation)
+            return annotation.kind, annotation.label or annotation.raw_label or annotation.text or ""
         case Text():
             return f"{annotation.detail.replace('_', ' ')} text", annotation.text
         case RegionText():
@@ -301,6 +293,17 @@ def _about(annotation: AnyAnnotation, record: Record) -> tuple[str, str]:
             return "parse", f"of {annotation.text_id}"
         case Mask():
             return "mask", f"of {annotation.region_id}"
+
+
+def _left_out(regions: int, texts: int, falls: int) -> Iterator[str]:
+    most = (
+        ("regions", regions, MOST_REGIONS),
+        ("texts", texts, MOST_TEXTS),
+        ("annotations that fell", falls, MOST_FALLEN),
+    )
+    for what, count, limit in most:
+        if count > limit:
+            yield f"{count - limit} more {what} are not shown"
 
 
 def _alt(record: Record) -> str:

@@ -396,7 +396,7 @@ def test_what_fell_is_told_with_value_and_threshold(image_set: Any, tmp_path: Pa
     record = record.append([thing(0), thing(1, scores=Scores(label=0.125))])
     record = record.decide([record.reject(record.regions[1], "score", "low_score", 0.125, 0.4)])
     found = page([record], tmp_path)
-    assert ["object 0.detector.1", "cup", "score", "low score", "0.125 against 0.4"] in found.rows()
+    assert ["2 object 0.detector.1", "cup", "score", "low score", "0.125 against 0.4"] in found.rows()
     assert ["score", "low score", "1"] in found.rows()
     assert all("fallen" in e.attributes["class"] for e in found.all("g", **{"data-regions": "2"}))
     (threshold,) = found.all("line", **{"class": "threshold"})
