@@ -12,6 +12,7 @@ from engine.config import Ingest
 from engine.dataset import Dataset
 from engine.records import DETAILS
 from engine.report.measures import MEASURES, PUBLISHED, SCORE_BINS, Measures, Semantics, has_card, measure
+from engine.report.origins import faults, near_duplicates
 from engine.report.page import render
 from engine.report.pictures import Picture, picture_of
 from engine.report.plots import Plot, bars, histogram
@@ -40,6 +41,8 @@ def write_report(dataset: Dataset, ingest: Ingest, to: Path, images: int = 60) -
         measures=measures,
         plots=_plots(measures, counts),
         semantics=_semantics(measures),
+        near=near_duplicates(dataset),
+        faults=faults(dataset),
         pictures=_pictures(dataset, ingest, measures, images),
         pictured=min(images, sum(measures.pictures.values())),
     )
