@@ -129,6 +129,9 @@ class Page(HTMLParser):
         return found
 
 
+FAULTY = {"faults": {ATTACK: 3}, "first_faults": [{"where": ATTACK, "kind": ATTACK, "message": ATTACK}]}
+
+
 def write(root: Path, made: Sequence[Record], shard_size: int = 4) -> Dataset:
     """An output folder of records as `engine run` leaves them, without summary."""
     output = Output(root)
@@ -138,7 +141,7 @@ def write(root: Path, made: Sequence[Record], shard_size: int = 4) -> Dataset:
         write_table(output.items(shard), items_to_table([record.item for record in some]))
         write_annotations(output.round(0), shard, some, "")
         write_decisions(output.round(0), shard, some, "")
-    write_json(output.manifest, {"items": len(made), "partitions": [{"shards": len(shards)}]})
+    write_json(output.manifest, {"items": len(made), "partitions": [{"shards": len(shards)}], **FAULTY})
     return open_dataset(root)
 
 
