@@ -34,6 +34,7 @@ from engine.config import load_config
 from engine.decide import decide
 from engine.protocols import Sample
 from engine.records import DETAILS, Box, Item, Record, Region, Scores, Text
+from filters.language import Language
 from filters.nms import Nms
 from filters.text import Characters, Complexity, Length, Objects, RepeatedText, Repetition
 from pipelines.build import EMBEDDED, build_pipeline
@@ -46,7 +47,7 @@ SENTENCES = (
     "The astronaut smiles in front of an American flag and a model of the shuttle.",
     "People are walking down a busy street with tall buildings on both sides.",
 )
-FILTERS = (Length(), Characters(), Repetition(), RepeatedText(), Objects(), Complexity())
+FILTERS = (Length(), Characters(), Language(), Repetition(), RepeatedText(), Objects(), Complexity())
 REGIONS = (10, 30, 100, 300)  # an image
 LABELS = 12
 WIDTH, HEIGHT = 1024, 768
@@ -134,9 +135,8 @@ def regions_half(images: int) -> None:
     torch.set_num_threads(1)
     ours, pipeline = Nms(iou=0.5), build_pipeline(load_config(EMBEDDED)).filters
     of_regions = [filter_ for filter_ in pipeline if type(filter_).__module__ in ("filters.region", "filters.nms")]
-    print(
-        f"\nregions/s      nms      nms by label      Nms (of bare, of bare by label)   {len(of_regions)} filters (bare)"
-    )
+    print(f"\nregions/s, and in brackets the ratio to the bare kernel; {len(of_regions)} region filters")
+    print(f"{'':8s} {'nms':>10s} {'by label':>16s} {'Nms':>16s} {'region filters':>16s}")
     for count in REGIONS:
         records = [make_regions(count, f"{count} {n}") for n in range(max(images * 10 // count, 1))]
         whole = [_tensors(record.regions) for record in records]
@@ -151,11 +151,8 @@ def regions_half(images: int) -> None:
             rounds=7,
         )
         rate = {name: count * len(records) / value for name, value in median.items()}
-        print(
-            f"{count:4d} each {rate['bare']:10.0f} {rate['by label']:12.0f} {rate['Nms']:12.0f} "
-            f"({rate['Nms'] / rate['bare']:5.3f}, {rate['Nms'] / rate['by label']:5.2f}) "
-            f"{rate['all']:12.0f} ({rate['all'] / rate['bare']:5.3f})"
-        )
+        ratios = "".join(f" {rate[name]:8.0f} ({rate[name] / rate['bare']:5.3f})" for name in rate if name != "bare")
+        print(f"{count:3d} each {rate['bare']:10.0f}{ratios}")
 
 
 def _by_label(record: Record) -> list[list[Region]]:
