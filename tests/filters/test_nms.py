@@ -7,13 +7,15 @@ from itertools import combinations
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import boxes
+from torchvision.ops import nms
 
 from engine.geometry import iou
 from engine.records import Box, Decision, Item, Record, Region, Scores
-from filters.nms import Nms
+from filters.nms import PLAIN, TOGETHER, Nms, _kernel, _plain
 from filters.region import score_of
 
 EMPTY = Record(item=Item(item_id=Item.id_of("a.jpg"), uri="a.jpg", width=200, height=100))
@@ -159,3 +161,30 @@ def test_decisions_agree_with_what_they_measured(crowd: list[Region], threshold:
         if same and score_of(one) is not None and score_of(other) is not None:
             assert iou(one.box, other.box) <= threshold
     assert list(nms.decide(after)) == []
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(boxes(st.integers(0, 12) | st.floats(0, 40, width=32)), max_size=70),
+    st.sampled_from([0.0, 0.25, 0.5, 0.6, 1.0]),
+)
+def test_plain_is_the_kernel(some: list[Box], threshold: float) -> None:
+    """On few boxes and many, with ties, equal boxes, and such without area."""
+    by_kernel = list(_kernel(some, threshold)) if some else []
+    assert list(_plain(some, threshold)) == by_kernel
+    kept = nms(
+        torch.tensor(some, dtype=torch.float64).reshape(-1, 4), torch.arange(len(some), 0, -1).double(), threshold
+    )
+    assert {lost for lost, _, _ in by_kernel} == set(range(len(some))).difference(kept.tolist())
+    assert all(overlap == iou(some[lost], some[winner]) > threshold for lost, winner, overlap in by_kernel)
+
+
+def test_many_lost_boxes_are_measured_in_parts() -> None:
+    crowd: list[Box] = [(n % 7, n % 5, 100, 100) for n in range(2 * TOGETHER + 100)]
+    assert list(_kernel(crowd, 0.5)) == list(_plain(crowd, 0.5))
+    assert len(list(_kernel(crowd, 0.5))) > 2 * TOGETHER
+
+
+@pytest.mark.parametrize("count", [PLAIN, PLAIN + 1])
+def test_the_filter_is_the_same_on_both_sides_of_the_limit(count: int) -> None:
+    assert lost(Nms(), *[region()] * count) == sorted(f"0.d.{n}" for n in range(1, count))
