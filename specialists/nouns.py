@@ -124,10 +124,12 @@ def plural_of(label: str) -> str:
 @lru_cache(CACHED)
 def is_plural(label: str) -> bool:
     """Whether a label is a plural already. inflect takes "bus" for the plural of "bu"."""
+    if label.split()[-1] in PAIRS:
+        return True
     if not re.search(r"[a-z]$", label) or label.endswith(("as", "is", "ss", "us")) or label.split()[-1] in SINGULAR:
         return False
     singular = _inflect().singular_noun(label)
-    return singular is not False and singular != label and _inflect().plural_noun(singular) == label
+    return singular is not False and singular not in ("", label) and _inflect().plural_noun(singular) == label
 
 
 @lru_cache(CACHED)

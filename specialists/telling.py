@@ -228,7 +228,7 @@ def _pieces(quotes: Sequence[Quote], voice: Voice) -> Sentence:
         f"{pieces} can be read in the image",
         f"in the image, {pieces} can be read",
         f"the image has {pieces} that can be read",
-        f"{pieces} in the image can be read",
+        f"{pieces} are legible in the image",
     )
     return sentence(words, *quotes)
 
