@@ -104,7 +104,7 @@ def _named(pixels: Image) -> npt.NDArray[np.intp]:
     """The index in COLOURS of each of `pixels` [n, 3]. The borders are those that fit the survey best, rounded."""
     hue, light, chroma = _perceived(pixels)
     neutral = (chroma < 12) | ((chroma < 16) & (light > 90)) | ((chroma < 30) & (light < 8))
-    reddish = (hue < 15) | (hue >= 345)
+    reddish = (hue < 13) | (hue >= 345)
     dull = ((chroma < 65) & (light < 58)) | (light < 45) | ((chroma < 45) & (light < 80))
     rules = (
         ("black", neutral & (light < 22)),

@@ -15,10 +15,11 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from engine import geometry
+from engine.native import native_threads
 from engine.protocols import Sample
 from engine.records import DETAILS, RegionText, Text
 from engine.versions import digest_of
-from specialists import appearance, nouns, scene, sentences, telling
+from specialists import appearance, nouns, phrases, scene, sentences, telling
 
 
 @dataclass
@@ -33,10 +34,14 @@ class Composer:
 
     @property
     def version(self) -> str:
-        parts = (Path(part.__file__) for part in (appearance, geometry, nouns, scene, sentences, telling))
-        return digest_of(__name__, *parts, packages=("inflect", "opencv-python-headless", "pycocotools", "numpy"))
+        parts = (appearance, geometry, nouns, phrases, scene, sentences, telling)
+        packages = ("inflect", "opencv-python-headless", "pycocotools", "numpy")
+        return digest_of(__name__, *(Path(str(part.__file__)) for part in parts), packages=packages)
 
     def setup(self) -> None:
+        import cv2
+
+        cv2.setNumThreads(native_threads())
         nouns.article("cup")  # 2 s for inflect that are no image's fault
 
     def annotate(self, batch: Sequence[Sample]) -> list[list[Text | RegionText]]:
@@ -56,5 +61,5 @@ class Composer:
                 source=self.name,
                 derived_from=(thing.region.id,),
                 region_id=thing.region.id,
-                text=sentences.placed([scene.Group((thing,))]),
+                text=phrases.placed([scene.Group((thing,))]),
             )

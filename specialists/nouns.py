@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 MANY = 13  # from here on things are "many": nobody counts fourteen cups
 NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-LONGEST = 40  # characters of a label that is spoken; the longest of LVIS's 1203 has 29
+LONGEST = 40  # characters of a label that is spoken; COCO's longest has 14
 
-# By a label's last word, people by any. COCO has skis, scissors and broccoli; the others are those of LVIS and Open Images.
+CACHED = 10_000  # answers of inflect, which takes 50 us for each
+# By a label's last word, people by any. COCO has skis, scissors and broccoli; larger vocabularies have the others.
 # fmt: off
 PAIRS = {
     "binoculars", "glasses", "goggles", "headphones", "jeans", "leggings", "pants", "pliers", "scissors", "shorts",
@@ -30,7 +31,10 @@ UNCOUNTED = {
     "paper", "pasta", "produce", "rice", "sand", "seafood", "snow", "sushi", "tableware", "toast", "trash", "water",
     "wood",
 }
-PEOPLE = {"baby", "body", "boy", "child", "face", "girl", "human", "man", "people", "person", "woman"}
+PEOPLE = {
+    "baby", "body", "boy", "child", "children", "face", "girl", "human", "man", "men", "people", "person", "woman",
+    "women",
+}
 # fmt: on
 SINGULAR = {"lens", "rhinoceros"}  # which inflect takes for plurals
 CAPITALS = {"tv": "TV"}
@@ -46,9 +50,7 @@ class Noun:
     @property
     def plural(self) -> bool:
         """Whether its verb is plural: "some broccoli is", "some flowers are", "a pair of skis is"."""
-        if self._kind == "countable" or self._kind == "pair":
-            return self.number != 1
-        return self._kind == "plural"
+        return self._kind == "plural" or (self._kind != "uncounted" and self.number != 1)
 
     @property
     def human(self) -> bool:
@@ -61,6 +63,10 @@ class Noun:
         if self._kind != "countable":
             return _joined("some", *adjectives, _spoken(self.label))
         return self._counted(_joined(*adjectives, _spoken(self.label)), _joined(*adjectives, plural_of(self.label)))
+
+    def again(self) -> str:
+        """What to call it in the next sentence: "it", "they"; a person has no other word that was measured."""
+        return "they" if self.plural else self.definite() if self.human else "it"
 
     def definite(self) -> str:
         """ "the cup", "the two cups", "the people", "the pair of skis"."""
@@ -93,12 +99,17 @@ def counted(number: int | None) -> str:
 
 def speakable(label: str | None) -> str | None:
     """The label as it can stand in a sentence; None for one that can't: empty, without letters, very long."""
-    visible = (" " if unicodedata.category(c)[0] == "C" or c in '"_' else c for c in label or "")
-    words = " ".join("".join(visible).split()).strip(" .,;:!?")
+    words = " ".join(re.sub('["_]', " ", visible(label or "")).split()).strip(" .,;:!?")
     return words if len(words) <= LONGEST and any(c.isalpha() for c in words) else None
 
 
-@cache
+def visible(text: str) -> str:
+    """Without marks of format (of direction, for one), and with a space for each control character."""
+    kinds = ((c, unicodedata.category(c)) for c in text)
+    return "".join(" " if kind[0] == "C" else c for c, kind in kinds if kind != "Cf")
+
+
+@lru_cache(CACHED)
 def plural_of(label: str) -> str:
     """What isn't written in English letters has no English plural and stays as it is."""
     spoken = _spoken(label)
@@ -110,16 +121,18 @@ def plural_of(label: str) -> str:
     return plural
 
 
-@cache
+@lru_cache(CACHED)
 def is_plural(label: str) -> bool:
     """Whether a label is a plural already. inflect takes "bus" for the plural of "bu"."""
+    if label.split()[-1] in PAIRS:
+        return True
     if not re.search(r"[a-z]$", label) or label.endswith(("as", "is", "ss", "us")) or label.split()[-1] in SINGULAR:
         return False
     singular = _inflect().singular_noun(label)
-    return bool(singular) and singular != label and _inflect().plural_noun(singular) == label
+    return singular is not False and singular not in ("", label) and _inflect().plural_noun(singular) == label
 
 
-@cache
+@lru_cache(CACHED)
 def article(phrase: str) -> str:
     return "an" if _inflect().a(phrase).startswith("an ") else "a"
 

@@ -5,7 +5,7 @@ Boxes here are in shares of the image's width and height, clipped to it.
 
 from __future__ import annotations
 
-import unicodedata
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,12 +13,13 @@ from itertools import combinations, pairwise
 
 from engine.geometry import area, clip
 from engine.protocols import Image
-from engine.records import Box, Record, Region
+from engine.records import Box, Mask, Record, Region
 from specialists.appearance import Tone, colour_of, tone_of
-from specialists.nouns import MANY, Noun, speakable
+from specialists.nouns import MANY, Noun, speakable, visible
 
 LARGE, SMALL, FILLING = 0.25, 0.01, 0.6  # shares of the image
 LONGEST_QUOTE = 40  # characters
+ABBREVIATION = re.compile(r"\w\.\w\.$")  # p.m.
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,12 @@ class Group:
 
     @cached_property
     def noun(self) -> Noun:
-        crowd = any(thing.region.crowd for thing in self.things)
-        return Noun(self.things[0].label, None if crowd or len(self.things) >= MANY else len(self.things))
+        return Noun(self.things[0].label, None if self.crowd or len(self.things) >= MANY else len(self.things))
+
+    @cached_property
+    def crowd(self) -> bool:
+        """Whether there are more things than regions."""
+        return any(thing.region.crowd for thing in self.things)
 
     @cached_property
     def boxes(self) -> tuple[Box, ...]:
@@ -71,7 +76,7 @@ class Group:
         """Size and colour, if all the things have them; neither of people: they'd be said of their bodies."""
         if self.noun.human:
             return ()
-        found = {_size(thing.share) for thing in self.things}, {thing.colour for thing in self.things}
+        found = {_size(thing) for thing in self.things}, {thing.colour for thing in self.things}
         return tuple(next(iter(values)) or "" for values in found if len(values) == 1)
 
 
@@ -93,6 +98,12 @@ class Scene:
     quotes: tuple[Quote, ...]
     tone: Tone
 
+    @cached_property
+    def sayings(self) -> tuple[Quote, ...]:
+        """The quotes without those that say what a larger one says."""
+        said = {quote.words.casefold(): quote for quote in reversed(self.quotes)}
+        return tuple(quote for quote in self.quotes if said[quote.words.casefold()] is quote)
+
     @property
     def things(self) -> list[Thing]:
         """The weightiest first."""
@@ -112,8 +123,8 @@ def look(image: Image, record: Record, max_coloured: int) -> Scene:
     found.sort(key=lambda thing: thing.weight, reverse=True)
     groups: dict[str, list[Thing]] = {}
     for number, thing in enumerate(found):
-        if number < max_coloured and not Noun(thing.label, 1).human:
-            colour = _told(colour_of(image, thing.region, masks.get(thing.region.id)), thing.label, tone)
+        if number < max_coloured:
+            colour = _colour(image, thing, masks.get(thing.region.id), tone)
             thing = Thing(thing.region, thing.label, thing.box, colour)
         groups.setdefault(thing.label, []).append(thing)
     ranked = sorted((Group(tuple(things)) for things in groups.values()), key=lambda g: g.weight, reverse=True)
@@ -123,22 +134,23 @@ def look(image: Image, record: Record, max_coloured: int) -> Scene:
 def relation(one: Group, other: Group) -> tuple[str, bool] | None:
     """Where `one` is as seen from `other`, and whether they are close; None where their boxes don't say it.
 
-    "left", "right", "above", "below", or "either side": of a pair, one is to the left and one to the right.
+    "left", "right", "above" or "below"; of a pair with one on each hand "either side"; from within one "between".
     """
-    if one.noun.number is None or other.noun.number is None:
+    if one.crowd or other.crowd:
         return None
     found = [_between(a, b) for a in one.boxes for b in other.boxes]
-    sides, close = {side for side, _ in found}, any(near for _, near in found)
+    sides, close = {side for side, _ in found}, all(near for _, near in found)
     if len(sides) == 1:
         (side,) = sides
         return (side, close) if side else None
-    both = len(one.boxes) == 2 and len(other.boxes) == 1 and sides == {"left", "right"}
-    return ("either side", close) if both else None
+    if sides == {"left", "right"} and sorted((len(one.boxes), len(other.boxes))) == [1, 2]:
+        return ("either side" if len(one.boxes) == 2 else "between"), close
+    return None
 
 
 def arrangement(group: Group) -> str | None:
     """ "row" or "column" if the things stand in one, each near the next."""
-    if group.noun.number is None or group.noun.number < 2:
+    if group.crowd or len(group.things) < 2:
         return None
     for name, axis in (("row", 0), ("column", 1)):
         boxes = sorted(group.boxes, key=lambda box: box[axis] + box[axis + 2])
@@ -168,44 +180,48 @@ def _overlap(a: Box, b: Box, axis: int) -> float:
     return overlap / min(a[axis + 2] - a[axis], b[axis + 2] - b[axis])
 
 
-def _size(share: float) -> str | None:
-    return "large" if LARGE <= share < FILLING else "small" if share <= SMALL else None
-
-
-def _told(colour: str | None, label: str, tone: Tone) -> str | None:
-    """The colour if it says something of the thing: no grey of a black-and-white image, no black in the dark; and
-    there are no orange oranges."""
-    if tone.black_and_white or (colour == "black" and tone.light == "dark") or colour in label.casefold().split():
+def _size(thing: Thing) -> str | None:
+    """A crowd's box says nothing of the size of its members; what fills the image is said to do so."""
+    if thing.region.crowd:
         return None
-    return colour
+    return "large" if LARGE <= thing.share < FILLING else "small" if thing.share <= SMALL else None
+
+
+def _colour(image: Image, thing: Thing, mask: Mask | None, tone: Tone) -> str | None:
+    """The colour, if it says something of the thing: nothing of people, no greys of a black-and-white image, no black
+    of a dark one, nothing of what is between a crowd; and there are no orange oranges."""
+    if tone.black_and_white or Noun(thing.label, 1).human or (thing.region.crowd and mask is None):
+        return None
+    colour = colour_of(image, thing.region, mask)
+    unseen = colour == "black" and tone.light == "dark"
+    return None if unseen or colour in thing.label.casefold().split() else colour
 
 
 def _quotes(regions: Sequence[Region], width: int, height: int) -> list[Quote]:
-    """What is legible, the largest letters first. What was read twice is quoted once."""
-    quotes: dict[str, tuple[float, Quote]] = {}
+    """What is legible, the largest letters first: they are as high as the lower side of their box."""
+    quotes: list[tuple[float, Quote]] = []
     for region in regions:
         words, box = _legible(region.text or ""), _relative(region.box, width, height)
         if region.kind == "text" and words and area(box) > 0:
+            letters = min((box[2] - box[0]) * width, (box[3] - box[1]) * height)
             quote = Quote(region, _beginning(words), box, len(words) > LONGEST_QUOTE)
-            # Letters are as high as the lower side of their box, unless they stand on end.
-            size = min((box[2] - box[0]) * width, (box[3] - box[1]) * height) * _certainty(region)
-            if size > quotes.get(words.casefold(), (0.0, quote))[0]:
-                quotes[words.casefold()] = size, quote
-    return [quote for _, quote in sorted(quotes.values(), key=lambda pair: pair[0], reverse=True)]
+            quotes.append((letters * _certainty(region), quote))
+    return [quote for _, quote in sorted(quotes, key=lambda pair: pair[0], reverse=True)]
 
 
 def _legible(text: str) -> str:
     """A text on one line, without control characters and double quotes; empty unless it has two letters at least, and
     these are half of it."""
-    words = " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in text if c not in '"“”„').split())
+    words = " ".join("".join(c for c in visible(text) if c not in '"“”„').split())
     letters = sum(c.isalpha() for c in words)
     return words if letters >= 2 and letters * 2 >= len(words.replace(" ", "")) else ""
 
 
 def _beginning(words: str) -> str:
-    if len(words) <= LONGEST_QUOTE:
-        return words
-    return words[: LONGEST_QUOTE + 1].rpartition(" ")[0] or words[:LONGEST_QUOTE]
+    """As much as is quoted, up to the end of a word, and without the mark behind it: the sentence has its own."""
+    if len(words) > LONGEST_QUOTE:
+        words = words[: LONGEST_QUOTE + 1].rpartition(" ")[0] or words[:LONGEST_QUOTE]
+    return words if ABBREVIATION.search(words) else words.rstrip(" .,:;")
 
 
 def _certainty(region: Region) -> float:

@@ -6,35 +6,41 @@ from collections.abc import Callable, Iterator, Sequence
 
 from engine.records import Detail
 from specialists.nouns import counted
-from specialists.scene import Group, Quote, Scene, relation
-from specialists.sentences import (
-    Sentence,
-    Voice,
+from specialists.phrases import (
+    SCATTERED,
+    SPREAD,
     apart,
     extent,
     in_line,
     listed,
-    overall,
     phrase,
     place_of,
     placed,
-    placement,
     preposition,
-    quotation,
-    reach,
-    relations,
-    sentence,
     verb,
     where,
 )
+from specialists.scene import Group, Quote, Scene, relation
+from specialists.sentences import (
+    Sentence,
+    Voice,
+    full_placement,
+    overall,
+    placement,
+    quotation,
+    relations,
+    sentence,
+    unreached,
+)
 
-# Words: fewer are no text of the granularity, as the filter `length` has it; from the second number on nothing is added,
-# and nothing that would make it more than the third. FLD-5B's texts have 8, 32 and 71 tokens on average.
+# Words: fewer are no text of the granularity, as the filter `length` has it; from the second number on nothing is
+# added, and nothing that would make it more than the third. FLD-5B's texts have 8, 32 and 71 tokens on average.
 WORDS: dict[Detail, tuple[int, int, int]] = {
     "brief": (3, 3, 30),
-    "detailed": (8, 24, 42),
+    "detailed": (8, 28, 44),
     "more_detailed": (15, 62, 90),
 }
+LONG = 14  # words before which a brief text leaves the places out
 OF = " of the image"
 
 # A sentence, and its rank where there is no room for all. They are told in the order in which they come.
@@ -69,13 +75,16 @@ def _brief(scene: Scene, voice: Voice) -> Plan:
     elif len(groups) == 2:
         side = relation(*groups)
         if side is None:
-            yield 0, _shown(placed(groups), "", groups, voice)
+            names = placed(groups)
+            if len(names.split()) > LONG:
+                names = listed([phrase(group) for group in groups])
+            yield 0, _shown(names, "", groups, voice)
         else:
             beside = side[1] and side[0] in ("left", "right")
             between = voice.pick("next to", "beside") if beside else preposition(*side)
             yield 0, _shown(phrase(groups[0]), f" {between} {phrase(groups[1])}", groups, voice)
     else:
-        names = listed([phrase(group) for group in groups])
+        names = listed([group.noun.indefinite() for group in groups])
         kind = "black-and-white" if scene.tone.black_and_white else scene.tone.light
         if len(scene.groups) > 3 or not kind:
             yield 0, _shown(names, ", among other things" if len(scene.groups) > 3 else "", groups, voice)
@@ -99,11 +108,11 @@ def _brief_of_one(group: Group, voice: Voice) -> Sentence:
 
 
 def _shown(names: str, behind: str, groups: Sequence[Group], voice: Voice) -> Sentence:
-    inside = behind.removesuffix(OF).replace("the image", "it")
+    inside = f"{names}{behind}".removesuffix(OF).replace("the image", "it")
     words = voice.pick(
         f"{names}{behind}",
         f"there {verb(groups[0], 'is', 'are')} {names}{behind}",
-        f"the image shows {names}{inside}",
+        f"the image shows {inside}",
         f"{names} can be seen{behind}",
     )
     return sentence(words, *groups)
@@ -113,14 +122,14 @@ def _detailed(scene: Scene, voice: Voice) -> Plan:
     main, further = scene.groups[:2], scene.groups[2:5]
     yield 0, _lead(main, voice)
     if further:
-        yield 1, _further(further, len(scene.groups) > 5, voice)
+        yield 2, _further(further, len(scene.groups) > 5, voice)
     if len(main) == 1 and len(main[0].things) == 1:
-        it, spans = main[0].noun.definite(), verb(main[0], "spans", "span")
-        yield 2, sentence(f"{it} {spans} {extent(main[0].boxes[0])}", main[0])
+        words = f"{main[0].noun.again()} {verb(main[0], 'spans', 'span')} {extent(main[0].boxes[0])}"
+        yield 2, sentence(words, main[0])
     for each in relations(main):
         yield 3, each
     if scene.quotes:
-        yield 1, quotation(scene.quotes[:1])
+        yield 1, quotation(scene.sayings[:1], voice)
     yield 4, overall(scene.tone, voice)
 
 
@@ -129,7 +138,8 @@ def _lead(groups: Sequence[Group], voice: Voice) -> Sentence:
     is_, inside = verb(groups[0], "is", "are"), placed(groups).replace("the image", "it")
     ways = [f"there {is_} {placed(groups, OF)}", f"the image shows {inside}", f"the image contains {inside}"]
     first, *others = groups
-    if not any(group.fills for group in groups):
+    places = {where(group).replace(SPREAD, SCATTERED) for group in groups}
+    if len(places) == len(groups) and not any(group.fills or " and " in where(group) for group in groups):
         rest = "".join(f", and {where(g)} {verb(g, 'is', 'are')} {phrase(g)}" for g in others)
         ways.append(f"{where(first, OF)} {is_} {phrase(first)}{rest}")
         rest = "".join(f", while {phrase(g)} {verb(g, 'is', 'are')} {where(g)}" for g in others)
@@ -152,15 +162,16 @@ def _further(groups: Sequence[Group], more: bool, voice: Voice) -> Sentence:
 def _more_detailed(scene: Scene, voice: Voice) -> Plan:
     groups = scene.groups[:6]
     yield 0, _inventory(groups, len(scene.groups) > 6, voice)
-    yield 1, placement(groups[0], voice)
-    if len(groups[0].things) == 1:
-        yield 6, reach(groups[0])
-    for rank, group in zip((3, 7, 9, 11), groups[1:], strict=False):
-        yield rank, placement(group, voice)
-    for rank, each in zip((4, 8), relations(groups[:4]), strict=False):
-        yield rank, each
+    yield 1, full_placement(groups[0], voice)
+    if clear := unreached(groups[0]):
+        yield 9, clear
+    placed_before = [groups[0]]
+    for rank, group in zip((3, 4, 6, 7, 8), groups[1:], strict=False):
+        if where(group) not in (SPREAD, SCATTERED):
+            yield rank, placement(group, placed_before, voice)
+            placed_before.append(group)
     if scene.quotes:
-        yield 2, quotation(scene.quotes[:3])
+        yield 2, quotation(scene.sayings[:3], voice)
     yield 5, overall(scene.tone, voice)
 
 
@@ -191,28 +202,33 @@ def _brief_text(scene: Scene, voice: Voice) -> Plan:
 
 
 def _detailed_text(scene: Scene, voice: Voice) -> Plan:
-    if len(scene.quotes) > 1:
+    several = len(scene.quotes) > 1
+    if several:
         yield 0, _pieces(scene.quotes, voice)
-    yield 1, quotation(scene.quotes[:2])
+    yield 1, quotation(scene.sayings[:2], voice, several)
     yield 2, overall(scene.tone, voice)
 
 
 def _more_detailed_text(scene: Scene, voice: Voice) -> Plan:
-    first = scene.quotes[0]
-    yield 0, _pieces(scene.quotes, voice)
-    yield 1, quotation(scene.quotes[:4])
-    yield 3, sentence(f'the text "{first.words}" spans {extent(first.box)}', first)
+    first, *others = scene.quotes
+    says, size = f'{"begins with" if first.cut else "reads"} "{first.words}"', extent(first.box)
+    if others:
+        yield 0, _pieces(scene.quotes, voice)
+        yield 1, quotation(scene.sayings[:4], voice, True)
+        yield 3, sentence(f"the one that {says} spans {size}", first)
+    else:
+        yield 0, sentence(f"one piece of text can be read in the image, {place_of(first.box)}", first)
+        yield 1, sentence(f"it {says} and spans {size}", first)
     yield 2, overall(scene.tone, voice)
 
 
 def _pieces(quotes: Sequence[Quote], voice: Voice) -> Sentence:
-    several = len(quotes) > 1
-    pieces = f"{counted(len(quotes))} pieces of text" if several else "a piece of text"
+    pieces = f"{counted(len(quotes))} pieces of text"
     words = voice.pick(
         f"{pieces} can be read in the image",
-        f"there {'are' if several else 'is'} {pieces} in the image",
-        f"the image contains {pieces}",
-        f"the image has {pieces} in it",
+        f"in the image, {pieces} can be read",
+        f"the image has {pieces} that can be read",
+        f"{pieces} are legible in the image",
     )
     return sentence(words, *quotes)
 
