@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -51,6 +52,7 @@ SCRIPTS = {
     "THAI": "th",
     "TIBETAN": "dz",
 }
+LONGEST = 300  # characters that the model looks at: it is as sure of them as of ten thousand
 TWO_SCRIPTS = {"kk", "ku", "sr", "tt", "uz"}
 
 
@@ -80,12 +82,12 @@ class Language:
             if share < self.min_script:
                 yield record.reject(text, self.name, "foreign_script", share, self.min_script)
                 continue
-            plain = " ".join(word for word in text.text.split() if not any(map(str.isupper, word)))
-            if len(letters) < self.min_letters or len(_letters(plain)) < self.min_plain_letters:
+            if len(letters) < self.min_letters or (chance := probability(text.text, wanted)) >= self.min_probability:
                 continue
-            chance = probability(text.text, wanted)
-            if chance < self.min_probability:
-                chance = max(chance, probability(plain, wanted))
+            plain = " ".join(word for word in text.text.split() if not any(map(str.isupper, word)))
+            if len(_letters(plain)) < self.min_plain_letters:
+                continue
+            chance = max(chance, probability(plain, wanted))
             if chance < self.min_probability:
                 yield record.reject(text, self.name, "foreign_language", chance, self.min_probability)
 
@@ -94,15 +96,17 @@ def script_share(letters: str, languages: frozenset[str]) -> float:
     """The share of `letters` in a script that one of the languages is written in; 1 without letters."""
     if not letters:
         return 1.0
-    scripts = {script for script, users in SCRIPTS.items() if languages.intersection(users.split())}
-    if any(language in TWO_SCRIPTS or language not in _NOT_LATIN for language in languages):
-        scripts.add("LATIN")
-    return sum(_script(letter) in scripts for letter in letters) / len(letters)
+    scripts = _scripts(languages)
+    known = sum(count for letter, count in Counter(letters).items() if _script(letter) in scripts)
+    return known / len(letters)
 
 
 def probability(text: str, languages: frozenset[str]) -> float:
-    """The model's probability that `text` is in one of the languages. Raises ConfigError for one it doesn't know."""
-    ranked: Mapping[str, float] = dict(_identifier().rank(text))
+    """The model's probability that `text`, by its beginning, is in one of the languages.
+
+    Raises ConfigError for a language that the model doesn't know.
+    """
+    ranked: Mapping[str, float] = dict(_identifier().rank(text[:LONGEST]))
     if unknown := languages - ranked.keys():
         raise ConfigError(f"no language {', '.join(sorted(unknown))}; py3langid knows {' '.join(sorted(ranked))}")
     return min(sum(ranked[language] for language in languages), 1.0)
@@ -116,6 +120,14 @@ def _letters(text: str) -> str:
 
 
 @cache
+def _scripts(languages: frozenset[str]) -> frozenset[str]:
+    scripts = {script for script, users in SCRIPTS.items() if languages.intersection(users.split())}
+    if any(language in TWO_SCRIPTS or language not in _NOT_LATIN for language in languages):
+        scripts.add("LATIN")
+    return frozenset(scripts)
+
+
+@cache
 def _script(letter: str) -> str:
     return re.split("[ -]", unicodedata.name(letter, ""))[0]
 
@@ -123,6 +135,6 @@ def _script(letter: str) -> str:
 @cache
 def _identifier() -> Any:
     """The model, loaded once a process (0.5 s): filters have no setup."""
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier  # type: ignore[import-untyped]
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

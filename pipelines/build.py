@@ -96,7 +96,7 @@ def _code_of(component: Filter) -> str:
     module = import_module(type(component).__module__)
     assert module.__file__ is not None
     package = sorted(Path(module.__file__).parent.glob("*.py")) if module.__package__ else []
-    return digest_of(module.__name__, *package, Path(geometry.__file__), packages=("torchvision",))
+    return digest_of(module.__name__, *package, Path(geometry.__file__), packages=("torchvision", "py3langid"))
 
 
 def build_pipeline(config: Config) -> Pipeline:

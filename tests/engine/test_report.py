@@ -129,7 +129,7 @@ class Page(HTMLParser):
         return found
 
 
-FAULTY = {"faults": {ATTACK: 3}, "first_faults": [{"where": ATTACK, "kind": ATTACK, "message": ATTACK}]}
+FAULTY = {"faults": {HOSTILE[0]: 3}, "first_faults": [dict.fromkeys(("where", "kind", "message"), HOSTILE[1])]}
 
 
 def write(root: Path, made: Sequence[Record], shard_size: int = 4) -> Dataset:
