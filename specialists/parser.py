@@ -140,11 +140,13 @@ def _count(root: Token, parts: Sequence[Token]) -> int | None:
 
 
 def _expression(chunk: Span, root: Token) -> Span:
-    """The phrase with its root's dependants. With conjuncts it stays as it is: theirs can't be told apart."""
+    """The phrase with its root's dependants, up to an apposition, as which spaCy often reads what is listed next. With
+    conjuncts it stays as it is: whose dependants are whose can't be told."""
     start, stop = min(chunk.start, root.left_edge.i), max(chunk.end, root.right_edge.i + 1)
     if (start, stop) == (chunk.start, chunk.end) or root.conjuncts:
         return chunk
-    return chunk.doc[start:stop]
+    appositions = [child.left_edge.i for child in root.rights if child.dep_ == "appos"]
+    return chunk.doc[start : max(chunk.end, min([stop, *appositions]))]
 
 
 def _span(tokens: Span) -> tuple[int, int]:
