@@ -52,11 +52,21 @@ def colour_of(image: Image, region: Region, mask: Mask | None = None) -> str | N
     None where no colour has DOMINANT of the pixels, or where there are too few of them. Raises RecordError for a broken
     mask.
     """
-    pixels = _under(image, mask) if mask is not None else _middle(image, region.box)
-    if len(pixels) < FEWEST:
-        return None
-    name, share = max(_shares(pixels).items(), key=lambda pair: pair[1])
-    return name if share >= DOMINANT else None
+    return _dominant(_under(image, mask) if mask is not None else _middle(image, region.box))
+
+
+def colour_around(image: Image, region: Region) -> str | None:
+    """The dominant colour of a frame around the region's box, a quarter of its sides wide; see `colour_of`.
+
+    Where it is that of the region, a box alone can't tell the thing from what it lies on.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = (round(value) for value in clip(region.box, width, height))
+    dx, dy = max((x1 - x0) // 4, 1), max((y1 - y0) // 4, 1)
+    left, right, step = max(x0 - dx, 0), x1 + dx, _step((x1 - x0) * (y1 - y0))
+    rows = image[max(y0 - dy, 0) : y0, left:right], image[y1 : y1 + dy, left:right]
+    columns = image[y0:y1, left:x0], image[y0:y1, x1:right]
+    return _dominant(np.concatenate([part[::step, ::step].reshape(-1, 3) for part in (*rows, *columns)]))
 
 
 def tone_of(image: Image) -> Tone:
@@ -93,6 +103,13 @@ def _middle(image: Image, box: Box) -> Image:
 def _step(pixels: int) -> int:
     """Every how manieth row and column to take, so that MOST pixels remain."""
     return max(math.ceil(math.sqrt(pixels / MOST)), 1)
+
+
+def _dominant(pixels: Image) -> str | None:
+    if len(pixels) < FEWEST:
+        return None
+    name, share = max(_shares(pixels).items(), key=lambda pair: pair[1])
+    return name if share >= DOMINANT else None
 
 
 def _shares(pixels: Image) -> Shares:

@@ -111,14 +111,14 @@ def visible(text: str) -> str:
 
 @lru_cache(CACHED)
 def plural_of(label: str) -> str:
-    """What isn't written in English letters has no English plural and stays as it is."""
+    """What doesn't end in an English word has no English plural and stays as it is."""
     spoken = _spoken(label)
-    if not re.search(r"[A-Za-z]$", spoken) or is_plural(label):
+    words = re.search(r"[A-Za-z]([A-Za-z' -]*[A-Za-z])?$", spoken)
+    if words is None or is_plural(label):
         return spoken
     if label in CAPITALS:
         return f"{spoken}s"
-    plural: str = _inflect().plural_noun(spoken)
-    return plural
+    return spoken[: words.start()] + str(_inflect().plural_noun(words[0]))
 
 
 @lru_cache(CACHED)

@@ -14,7 +14,7 @@ from itertools import combinations, pairwise
 from engine.geometry import area, clip
 from engine.protocols import Image
 from engine.records import Box, Mask, Record, Region
-from specialists.appearance import Tone, colour_of, tone_of
+from specialists.appearance import Tone, colour_around, colour_of, tone_of
 from specialists.nouns import MANY, Noun, speakable, visible
 
 LARGE, SMALL, FILLING = 0.25, 0.01, 0.6  # shares of the image
@@ -189,12 +189,13 @@ def _size(thing: Thing) -> str | None:
 
 def _colour(image: Image, thing: Thing, mask: Mask | None, tone: Tone) -> str | None:
     """The colour, if it says something of the thing: nothing of people, no greys of a black-and-white image, no black
-    of a dark one, nothing of what is between a crowd; and there are no orange oranges."""
+    of a dark one, nothing of what is between a crowd, or around a thing; and there are no orange oranges."""
     if tone.black_and_white or Noun(thing.label, 1).human or (thing.region.crowd and mask is None):
         return None
     colour = colour_of(image, thing.region, mask)
-    unseen = colour == "black" and tone.light == "dark"
-    return None if unseen or colour in thing.label.casefold().split() else colour
+    if (colour == "black" and tone.light == "dark") or colour in thing.label.casefold().split():
+        return None
+    return None if mask is None and colour == colour_around(image, thing.region) else colour
 
 
 def _quotes(regions: Sequence[Region], width: int, height: int) -> list[Quote]:

@@ -13,7 +13,7 @@ from engine.geometry import encode_mask
 from engine.images import decode
 from engine.protocols import Image
 from engine.records import Box, Mask, Region
-from specialists.appearance import COLOURS, FEWEST, MOST, Tone, colour_of, tone_of
+from specialists.appearance import COLOURS, FEWEST, MOST, Tone, colour_around, colour_of, tone_of
 
 WHOLE: Box = (0, 0, 60, 40)
 # As a person would paint them, in the light and in the shade. Brown and black have no bright ones.
@@ -73,6 +73,15 @@ def test_the_middle_half_of_the_box_inside_the_image() -> None:
     assert colour_of(image, region()) == "orange"
     image[:, :30], image[:, 30:] = (30, 60, 200), (245, 130, 20)
     assert colour_of(image, region((-500, 0, 29, 40))) == "blue", "clipped first"
+
+
+def test_the_colour_around_a_box() -> None:
+    image = filled((30, 140, 40))
+    image[10:30, 15:45] = (200, 20, 20)
+    thing = region((15, 10, 45, 30))
+    assert (colour_of(image, thing), colour_around(image, thing)) == ("red", "green")
+    assert colour_around(image, region()) is None, "there is nothing around it"
+    assert colour_around(image, region((0, 0, 10, 40))) == "green", "at the edge"
 
 
 def test_no_colour_where_none_dominates() -> None:
