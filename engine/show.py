@@ -12,7 +12,7 @@ from rich.text import Text as Styled
 
 from engine.dataset import Dataset
 from engine.errors import ConfigError
-from engine.records import AnyAnnotation, Decision, Item, Mask, Parse, Record, Region, RegionText, Scores, Text
+from engine.records import AnyAnnotation, Decision, Item, Mask, Parse, Record, Region, RegionText, Scores, Text, Triplet
 from engine.storage import Output, ShardId, read_items, read_records
 from engine.uris import uri_of
 
@@ -104,7 +104,9 @@ def _about(annotation: AnyAnnotation, record: Record) -> tuple[str, str, str]:
         case Parse():
             words = f"{annotation.objects} objects, {annotation.attributes} attributes, {annotation.actions} actions"
             return "parse", f"{words}, {len(annotation.phrases)} phrases", f"of {annotation.text_id}"
-        case _:
+        case Text():
+            return annotation.detail, annotation.text, ""
+        case Triplet():
             text = record.by_id[annotation.text_id]
             phrase = text.text[annotation.start : annotation.stop] if isinstance(text, Text) else ""
             return "triplet", phrase, f"of {annotation.text_id}: {', '.join(annotation.region_ids)}"

@@ -87,8 +87,9 @@ class Grounder:
         return []
 
     def _means(self, words: str, label: str) -> bool:
-        canonical, meant = self.vocabulary.canonical(label), self.vocabulary.canonical(words)
-        return meant == canonical or meant == singular(canonical)  # the label of two skis is "skis"
+        canonical = self.vocabulary.canonical(label)
+        meant = {self.vocabulary.canonical(word) for word in (words, singular(words))}
+        return not meant.isdisjoint((canonical, singular(canonical)))  # the label of a ski may be "skis"
 
 
 def _names(phrase: Phrase, text: str) -> Iterator[str]:
@@ -121,7 +122,7 @@ def singular(noun: str) -> str:
     """The singular of a noun; what is no plural stays as it is."""
     if noun.endswith(("us", "ss")):  # a bus and a glass: inflect takes them for plurals
         return noun
-    return _rules().singular_noun(noun) or noun  # type: ignore[arg-type]
+    return _rules().singular_noun(noun) or noun
 
 
 @cache

@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 
-EMBEDDED = ["detector:NanoDet", "ocr:RapidOcr", "segmenter:GrabCut"]
+EMBEDDED = [
+    "detector:NanoDet",
+    "ocr:RapidOcr",
+    "segmenter:GrabCut",
+    "composer:Composer",
+    "parser:Parser",
+    "grounder:Grounder",
+]
 
 
 @pytest.mark.parametrize("specialist", EMBEDDED)
 def test_the_driver_loads_no_engine(specialist: str) -> None:
-    heavy = {"cv2", "onnxruntime", "rapidocr", "torch"}
+    heavy = {"cv2", "inflect", "onnxruntime", "rapidocr", "spacy", "torch"}
     code = f"import sys, specialists.{specialist.partition(':')[0]}; print(*{heavy} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.split() == []

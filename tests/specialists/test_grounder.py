@@ -102,6 +102,8 @@ def grounded(parser: Parser, things: list[Thing], said: str, **text: Any) -> dic
         ([DOG_LEFT], "A hot dog.", {}),
         ([DOG_LEFT], "A dog house.", {}),
         ([("bus", (0, 0, 90, 90), "red")], "Buses stop.", {"Buses": [0]}),
+        ([("vase", (0, 0, 90, 90), "red")], "The vases are full.", {"The vases": [0]}),
+        ([("scissors", (0, 0, 90, 90), "red")], "A pair of scissors.", {"scissors": [0]}),
         # A crowd is many in one box.
         (
             [("sheep", (0, 0, 90, 90), "grey")],
