@@ -162,13 +162,13 @@ def show(
     from engine.draw import draw
     from engine.show import find_record, print_record
 
-    record = find_record(open_dataset(out), image)
-    print_record(record, console)
+    shown = find_record(open_dataset(out), image)
+    print_record(shown, console)
     if save:
         there = config_there(Output(out))
-        picture = open_image(record.item, there.ingest if there else Ingest(), Output(out).downloads)
+        picture = open_image(shown.record.item, there.ingest if there else Ingest(), Output(out).downloads)
         try:
-            draw(picture, record, fallen=fallen).save(save)
+            draw(picture, shown.record, fallen=fallen).save(save)
         except (ValueError, OSError) as error:
             raise ConfigError(f"--save {save}: {error}") from error
         console.print(Text(f"Drawn into {save}"), soft_wrap=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from urllib.parse import quote
 
 from rich.console import Console
@@ -11,15 +12,24 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from engine.dataset import Dataset
+from engine.entry import Fault
 from engine.errors import ConfigError
 from engine.records import AnyAnnotation, Decision, Item, Mask, Parse, Record, Region, RegionText, Scores, Text, Triplet
-from engine.storage import Output, ShardId, read_items, read_records
+from engine.storage import Output, ShardId, read_faults, read_items, read_records
 from engine.uris import uri_of
 
 WIDEST = 100  # columns of a text that is read
 
 
-def find_record(dataset: Dataset, image: str) -> Record:
+@dataclass(frozen=True)
+class Shown:
+    """A record, and what was wrong with the annotations that came along with its image."""
+
+    record: Record
+    faults: Sequence[Fault] = ()
+
+
+def find_record(dataset: Dataset, image: str) -> Shown:
     """The record of the one image that `image` means: an id or the beginning of one, a path, or the end of one.
 
     Raises ConfigError if that is none, or several (named). An image that is not annotated yet has an empty record.
@@ -30,15 +40,19 @@ def find_record(dataset: Dataset, image: str) -> Record:
         found = f"{len(matches)} images{listed}" if matches else f"none of the images in {dataset.output.root}"
         raise ConfigError(f"{image!r} means {found}. Give an id, or more of the path.")
     shard, item = matches[0]
+    faults = [fault for item_id, fault in read_faults(dataset.output, shard) if item_id == item.item_id]
     if not dataset.output.round(dataset.round).decisions(shard).exists():
-        return Record(item)
+        return Shown(Record(item), faults)
     records = read_records(dataset.output, dataset.round, shard)
-    return next(record for record in records if record.item.item_id == item.item_id)
+    return Shown(next(record for record in records if record.item.item_id == item.item_id), faults)
 
 
-def print_record(record: Record, console: Console) -> None:
+def print_record(shown: Shown, console: Console) -> None:
     """The item, its texts, and a table of its other annotations: those that stand first."""
+    record = shown.record
     console.print(_head(record.item, record), soft_wrap=True)
+    for fault in shown.faults:
+        console.print(Styled(f"came along: {fault.where}: {fault.kind}: {fault.message}"), soft_wrap=True)
     if not record.by_id:
         return
     fallen = {d.annotation_id: d for d in record.decisions if d.action in ("reject", "supersede")}

@@ -44,7 +44,10 @@ def test_phrases_name_regions_by_their_words(records: list[Record]) -> None:
             for id_ in triplet.region_ids:
                 region = record.by_id[id_]
                 word = region.label or region.text  # type: ignore[union-attr]
-                assert word.strip()[:3].casefold() in phrase or (word == "person" and "people" in phrase), (word, phrase)  # type: ignore[index]
+                assert word.strip()[:3].casefold() in phrase or (word == "person" and "people" in phrase), (
+                    word,
+                    phrase,
+                )  # type: ignore[index]
                 named += 1
     assert named > 10
 
