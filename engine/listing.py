@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engine import manifest
+from engine import manifest, webdataset
 from engine.entry import Entry, Faults
 from engine.errors import ConfigError
 from engine.images import HEAD_BYTES, format_of
@@ -23,6 +23,7 @@ IMAGE_EXTENSIONS = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng"),
     *(".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".avif"),
 }
+TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")  # the packed ones are turned down by name
 HIDDEN = frozenset({"__macosx", "thumbs.db"})  # and all names with a leading dot
 EXTENSION = re.compile(r"\.[a-z0-9]{1,8}", re.ASCII)  # anything else behind the last dot is a part of the name
 UNREADABLE_FOLDER = "unreadable folder"
@@ -53,7 +54,7 @@ class Listing:
         self.skipped, self.faults, self.repeated = Counter(), Faults(), 0
         seen: set[bytes] = set()
         for path in self.paths:
-            for entry in _entries(path, self.skipped):
+            for entry in _entries(path, self.skipped, self.faults):
                 digest = Item.id_of(entry.uri)
                 if digest in seen:
                     self.repeated += 1
@@ -78,11 +79,13 @@ class Listing:
         return "; ".join([skipped, *folders])
 
 
-def _entries(path: str, skipped: Counter[str]) -> Iterator[Entry]:
+def _entries(path: str, skipped: Counter[str], faults: Faults) -> Iterator[Entry]:
     if os.path.isdir(path):
         return _folder(path, skipped)
     if _extension(path) == ".parquet":
         return manifest.entries(path)
+    if path.lower().endswith(TARS):
+        return webdataset.entries(path, faults)
     if _extension(path) == ".txt":
         return _list(path)
     return iter([Entry(uri_of(path))])

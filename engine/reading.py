@@ -11,22 +11,27 @@ from pathlib import Path
 
 from engine.errors import ImageError
 from engine.manifest import read_row
-from engine.uris import ROW, path_of
+from engine.uris import MEMBER, ROW, path_of
+from engine.webdataset import read_member
 
 
 def read(uri: str, *, max_bytes: int, downloads: Path | None = None) -> bytes:
     """The bytes of one image. Raises ImageError of kind "missing", "unreadable" or "too_large".
 
-    `uri` is an absolute path, a file:// URI, or `<path or file:// URI of a .parquet>#<row>`: the bytes in that row.
+    `uri` is an absolute path, a file:// URI, `<path or file:// URI of a .parquet>#<row>`: the bytes in that row, or
+    `<the same of a .tar>#<member>`.
     `downloads` is the folder where the images of http(s) URLs are kept.
     """
-    row = ROW.fullmatch(uri)
-    place = row[1] if row else uri
+    member = MEMBER.fullmatch(uri)
+    row = None if member else ROW.fullmatch(uri)
+    place = member[1] if member else row[1] if row else uri
     with _file_faults(place):
         path = path_of(place)
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):  # found out before opening it, as a pipe would wait for a writer
             raise ImageError("unreadable", f"{place} is {_kind(status.st_mode)}, not a file")
+        if member:
+            return read_member(path, status.st_mtime_ns, member[2], max_bytes)
         if row:
             data = read_row(path, status.st_mtime_ns, int(row[2]), place)
             _check_bytes(len(data), max_bytes)

@@ -1,4 +1,4 @@
-"""Where an image is: absolute paths, file:// URIs, and `<either of them, of a .parquet>#<row>`."""
+"""Where an image is: absolute paths, file:// URIs, `<either of them, of a .parquet>#<row>`, `<of a .tar>#<member>`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from engine.errors import ConfigError, ImageError
 
 ROW = re.compile(r"(.+\.parquet)#([0-9]+)", re.DOTALL | re.IGNORECASE)
+MEMBER = re.compile(r"(.+?\.tar)#(.+)", re.DOTALL | re.IGNORECASE)
 FILE = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.DOTALL | re.IGNORECASE)  # of this machine
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -19,14 +20,14 @@ SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 def uri_of(path: str) -> str:
     """The URI of a local file: its absolute path as it is, links not followed.
 
-    A file:// URI if the path is not valid UTF-8, or if `reading.read` would take it for a row of a Parquet file.
+    A file:// URI if the path is not valid UTF-8, or if `reading.read` would take it for a place inside a file.
     """
     path = os.path.abspath(path)
     try:
         path.encode()
     except UnicodeEncodeError:
         return Path(path).as_uri()
-    return Path(path).as_uri() if ROW.fullmatch(path) else path
+    return Path(path).as_uri() if ROW.fullmatch(path) or MEMBER.fullmatch(path) else path
 
 
 def path_of(place: str) -> str:
@@ -39,13 +40,13 @@ def path_of(place: str) -> str:
 
 
 def resolved(reference: str, folder: str) -> str:
-    """The uri of a reference in a list or manifest: a path, relative to `folder` or not, or a URI; row or not."""
-    row = ROW.fullmatch(reference)
-    place = row[1] if row else reference
+    """The uri of a reference in a list or manifest: a path, relative to `folder` or not, a URI, or a place in one."""
+    inside = MEMBER.fullmatch(reference) or ROW.fullmatch(reference)
+    place = inside[1] if inside else reference
     if SCHEME.match(place) and not FILE.fullmatch(place):
         # From elsewhere; reading it says so. What isn't UTF-8 in it is escaped as in any URI.
         return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", reference)
-    return uri_of(os.path.join(folder, path_of(place))) + (f"#{row[2]}" if row else "")
+    return uri_of(os.path.join(folder, path_of(place))) + (f"#{inside[2]}" if inside else "")
 
 
 def shown(path: str) -> str:

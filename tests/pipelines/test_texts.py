@@ -43,8 +43,8 @@ def test_phrases_name_regions_by_their_words(records: list[Record]) -> None:
             phrase = record.by_id[triplet.text_id].text[triplet.start : triplet.stop].casefold()  # type: ignore[union-attr]
             for id_ in triplet.region_ids:
                 region = record.by_id[id_]
-                word = region.label or region.text  # type: ignore[union-attr]
-                assert word.strip()[:3].casefold() in phrase or (word == "person" and "people" in phrase), (
+                word = (region.label or region.text or "").strip()  # type: ignore[union-attr]
+                assert word[:3].casefold() in phrase or (word == "person" and "people" in phrase), (
                     word,
                     phrase,
                 )  # type: ignore[index]
