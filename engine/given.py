@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from engine.entry import Fault, Given, GivenRegion, GivenText
 from engine.geometry import area, clip
 from engine.records import HUMAN, AnyAnnotation, Box, Detail, Item, Mask, Record, Region, RegionText, Text
-from engine.segmentation import Unusable, numbers, run_lengths, shown
+from engine.segmentation import Unusable, run_lengths
+from engine.untrusted import numbers, shown
 from engine.vocabulary import Vocabulary
 
 ROUNDING = 1.0  # px that a box may lie outside without a word: COCO's own do

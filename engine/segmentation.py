@@ -1,13 +1,11 @@
 """Segmentations as people give them, polygons, run lengths and PNGs, become COCO's compressed run lengths.
 
-pycocotools trusts what it gets: it reads behind strings that end early, writes behind images that runs are too long for,
-and takes memory for every pixel that a polygon's outline passes, inside the image or not. So all is checked before.
+pycocotools trusts what it gets: it reads behind strings that end early, leaves memory as it finds it behind runs that
+do, and takes memory for every pixel that a polygon's outline passes, inside the image or not. So all is checked before.
 """
 
 from __future__ import annotations
 
-import math
-import reprlib
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +20,7 @@ from engine.errors import ImageError
 from engine.geometry import encode_mask
 from engine.images import decode
 from engine.reading import read
+from engine.untrusted import numbers, shown
 from engine.uris import uri_of
 
 LONGEST_OUTLINE = 2_000_000  # px; pycocotools takes 100 bytes for each
@@ -49,23 +48,6 @@ def run_lengths(segmentation: Segmentation, size: tuple[int, int]) -> bytes:
     if isinstance(segmentation, list | tuple):
         return _compressed(_runs_of_string(_of_polygons(segmentation, size)), size)
     raise Unusable("bad_mask", f"a mask is polygons or run lengths, not a {type(segmentation).__name__}")
-
-
-def shown(value: object) -> str:
-    """A value that nobody vouches for, shortened, as it can be printed."""
-    try:
-        return reprlib.repr(value)
-    except (ValueError, RecursionError):  # an int of more than 4300 digits
-        return f"a {type(value).__name__}"
-
-
-def numbers(values: Sequence[Any]) -> list[float] | None:
-    """The values as floats; None if one is no finite number."""
-    try:
-        floats = [float(value) for value in values if isinstance(value, int | float)]
-    except OverflowError:
-        return None
-    return floats if len(floats) == len(values) and all(map(math.isfinite, floats)) else None
 
 
 def _of_file(path: Path, size: tuple[int, int]) -> bytes:

@@ -1,4 +1,4 @@
-"""Where an image is: absolute paths, file:// URIs, and `<either of them, of a .parquet>#<row>`."""
+"""Where an image is: absolute paths, file:// URIs, and `<either of them, of a .parquet or .arrow>#<row>`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from engine.errors import ConfigError, ImageError
 
-ROW = re.compile(r"(.+\.parquet)#([0-9]+)", re.DOTALL | re.IGNORECASE)
+ROW = re.compile(r"(.+\.(?:parquet|arrow))#([0-9]+)", re.DOTALL | re.IGNORECASE)
 FILE = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.DOTALL | re.IGNORECASE)  # of this machine
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
@@ -19,7 +19,7 @@ SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 def uri_of(path: str) -> str:
     """The URI of a local file: its absolute path as it is, links not followed.
 
-    A file:// URI if the path is not valid UTF-8, or if `reading.read` would take it for a row of a Parquet file.
+    A file:// URI if the path is not valid UTF-8, or if `reading.read` would take it for a row of a file.
     """
     path = os.path.abspath(path)
     try:
