@@ -22,8 +22,14 @@ class Ingest(_Section):
     """Which images, and how they are read."""
 
     images: tuple[str, ...] = Field(
-        (), description="folders, images, .txt lists, .parquet manifests; none: the samples"
+        (),
+        description="folders, images, .txt lists, .parquet manifests, COCO .json, Open Images .csv and .jsonl, "
+        "folders of Hugging Face datasets; none: the samples",
     )
+    image_root: str | None = Field(
+        None, description="the folder of the images that COCO's and Open Images' files name; none: near those"
+    )
+    class_folders: bool = Field(False, description="an image's label is the name of the folder that it is in")
     limit: int | None = Field(None, ge=1, le=10**12, description="take only the first N images of the set")
     shard_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = Field(
         "auto", description="images a shard; auto: 1/64 of the partition, at least 4 and at most 1024"
@@ -169,12 +175,16 @@ def _parsed(text: str, where: str) -> Any:
 
 def _resolve(document: dict[str, Any], folder: Path) -> None:
     """Image paths as absolute ones: in a file they are relative to its folder, on the command line to the current."""
+
+    def absolute(path: Any) -> Any:
+        return os.path.abspath(folder / os.path.expanduser(path)) if isinstance(path, str) else path
+
     ingest = document.get("ingest")
-    if isinstance(ingest, dict) and isinstance(ingest.get("images"), list):
-        ingest["images"] = [
-            os.path.abspath(folder / os.path.expanduser(path)) if isinstance(path, str) else path
-            for path in ingest["images"]
-        ]
+    if isinstance(ingest, dict):
+        if isinstance(ingest.get("images"), list):
+            ingest["images"] = [absolute(path) for path in ingest["images"]]
+        if "image_root" in ingest:
+            ingest["image_root"] = absolute(ingest["image_root"])
 
 
 def _setting(setting: str) -> tuple[str, Any]:

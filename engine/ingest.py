@@ -67,7 +67,7 @@ def ingest(output: Output, config: Ingest, digest: str, progress: Callable[[int]
 
     Raises ConfigError when an image set can't be listed or holds no image.
     """
-    listing = Listing(config.images)
+    listing = listing_of(config)
     listed = hashlib.sha256()
     partitions = []
     with ThreadPoolExecutor(THREADS) as pool:
@@ -102,10 +102,14 @@ def ingest(output: Output, config: Ingest, digest: str, progress: Callable[[int]
     return summary
 
 
+def listing_of(config: Ingest) -> Listing:
+    return Listing(config.images, image_root=config.image_root, class_folders=config.class_folders)
+
+
 def listed_digest(config: Ingest) -> str:
     """What `listed` in manifest.json would be for the image set as it is now: 12 hex digits over its URIs."""
     listed = hashlib.sha256()
-    _update(listed, islice(Listing(config.images), config.limit))
+    _update(listed, islice(listing_of(config), config.limit))
     return listed.hexdigest()[:12]
 
 

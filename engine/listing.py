@@ -1,4 +1,4 @@
-"""Which images there are: folders, files, lists and Parquet manifests become entries, lazily and in a fixed order.
+"""Which images there are: folders, files, lists and sets of all kinds become entries, lazily and in a fixed order.
 
 No image is opened, but for the first bytes of files whose names say nothing. What is no image by name or content is
 counted, so that nobody has to guess what was left out.
@@ -12,17 +12,20 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engine import manifest, webdataset
+from engine import manifest
 from engine.entry import Entry, Faults
 from engine.errors import ConfigError
 from engine.images import HEAD_BYTES, format_of
 from engine.records import Item
+from engine.sources import coco, huggingface, openimages, webdataset
 from engine.uris import reported, resolved, shown, uri_of
 
-IMAGE_EXTENSIONS = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng"),
-    *(".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".avif"),
-}
+IMAGE_EXTENSIONS = frozenset(
+    {
+        *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng"),
+        *(".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib", ".avif"),
+    }
+)
 TARS = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst")  # the packed ones are turned down by name
 HIDDEN = frozenset({"__macosx", "thumbs.db"})  # and all names with a leading dot
 EXTENSION = re.compile(r"\.[a-z0-9]{1,8}", re.ASCII)  # anything else behind the last dot is a part of the name
@@ -32,20 +35,30 @@ FOLDERS = (UNREADABLE_FOLDER, REPEATED_FOLDER)
 
 
 class Listing:
-    """The inputs under `paths`: folders, image files, .txt lists and .parquet manifests. Iterating lists them.
+    """The inputs under `paths`: folders, image files, .txt lists, .parquet manifests, and the formats of
+    `engine.sources`. Iterating lists them.
+
+    `image_root` is where the images are that COCO's and Open Images' files name. With `class_folders` the label of an
+    image is the name of the folder, directly in a listed one, that it is in.
 
     Every uri comes once; `repeated` counts the others. `skipped` counts what is no image, by extension, and folders
-    that can't be read or were met before. Raises ConfigError for a path that does not exist, a list or manifest that
-    can't be read, and at the end if there was no image at all.
+    that can't be read or were met before; `faults` what is wrong with the lists themselves. Raises ConfigError for a
+    path that does not exist, a list or manifest that can't be read, and at the end if there was no image at all.
     """
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
+    def __init__(
+        self, paths: Sequence[str | Path], *, image_root: str | None = None, class_folders: bool = False
+    ) -> None:
         for path in map(str, paths):
             # Of several images one may be gone by now, which is for its row to say; anything else is a slip.
             may_be_gone = len(paths) > 1 and _extension(path) in IMAGE_EXTENSIONS
             if not os.path.lexists(path) and not may_be_gone:
                 raise ConfigError(f"no such file or folder: {shown(path)}")
+        if image_root is not None and not os.path.isdir(image_root):
+            raise ConfigError(f"ingest.image_root: no such folder: {shown(image_root)}")
         self.paths = [os.path.abspath(path) for path in paths]
+        self.image_root = image_root
+        self.class_folders = class_folders
         self.skipped: Counter[str] = Counter()
         self.faults = Faults()
         self.repeated = 0
@@ -53,8 +66,8 @@ class Listing:
     def __iter__(self) -> Iterator[Entry]:
         self.skipped, self.faults, self.repeated = Counter(), Faults(), 0
         seen: set[bytes] = set()
-        for path in self.paths:
-            for entry in _entries(path, self.skipped, self.faults):
+        for source in self._sources():
+            for entry in source:
                 digest = Item.id_of(entry.uri)
                 if digest in seen:
                     self.repeated += 1
@@ -65,8 +78,23 @@ class Listing:
             raise ConfigError(
                 f"no images in {', '.join(map(shown, self.paths)) or 'no paths'}: "
                 f"{self.describe_skipped() or 'no files seen'}; expected images by name "
-                f"({' '.join(sorted(IMAGE_EXTENSIONS))}) or content, folders of them, .txt lists or .parquet manifests"
+                f"({' '.join(sorted(IMAGE_EXTENSIONS))}) or content, folders of them, .txt lists, .parquet manifests, "
+                "WebDataset .tar, COCO .json, Open Images .csv or .jsonl, or folders of Hugging Face datasets"
             )
+
+    def _sources(self) -> Iterator[Iterator[Entry]]:
+        """COCO's files are one source, and so are Open Images': what one has may be of the images of another. They come
+        first, for the first to list an image is the one whose annotations come along with it."""
+        files = dict.fromkeys(path for path in self.paths if not os.path.isdir(path))
+        of_coco = [path for path in files if _extension(path) == ".json"]
+        of_open_images = [path for path in files if openimages.is_open_images(path)]
+        if of_coco:
+            yield coco.entries(of_coco, self.image_root, self.faults)
+        if of_open_images:
+            yield openimages.entries(of_open_images, self.image_root, IMAGE_EXTENSIONS, self.faults)
+        for path in self.paths:
+            if path not in of_coco and path not in of_open_images:
+                yield _entries(path, self.skipped, self.faults, self.class_folders)
 
     def describe_skipped(self) -> str:
         """What was skipped, in words: "skipped 12 files that are ... (.json 10, .txt 2)". Empty if nothing was."""
@@ -79,9 +107,9 @@ class Listing:
         return "; ".join([skipped, *folders])
 
 
-def _entries(path: str, skipped: Counter[str], faults: Faults) -> Iterator[Entry]:
+def _entries(path: str, skipped: Counter[str], faults: Faults, class_folders: bool) -> Iterator[Entry]:
     if os.path.isdir(path):
-        return _folder(path, skipped)
+        return huggingface.entries(path) if huggingface.is_dataset(path) else _folder(path, skipped, class_folders)
     if _extension(path) == ".parquet":
         return manifest.entries(path)
     if path.lower().endswith(TARS):
@@ -91,7 +119,7 @@ def _entries(path: str, skipped: Counter[str], faults: Faults) -> Iterator[Entry
     return iter([Entry(uri_of(path))])
 
 
-def _folder(root: str, skipped: Counter[str]) -> Iterator[Entry]:
+def _folder(root: str, skipped: Counter[str], class_folders: bool) -> Iterator[Entry]:
     """The images below `root`, depth first, sorted by name at every level. Linked folders are followed, once."""
     try:
         stack = _children(root)
@@ -113,9 +141,15 @@ def _folder(root: str, skipped: Counter[str]) -> Iterator[Entry]:
             except OSError:
                 skipped[UNREADABLE_FOLDER] += 1
         elif extension in IMAGE_EXTENSIONS or (kind == "file" and _begins_as_image(child.path)):
-            yield Entry(uri_of(child.path))
+            yield Entry(uri_of(child.path), labels=_class(child.path, root) if class_folders else ())
         else:
             skipped[extension if EXTENSION.fullmatch(extension) else "no extension"] += 1
+
+
+def _class(path: str, root: str) -> tuple[str, ...]:
+    """The label of an image, as ImageNet has it: the name of the folder that it is in, or below, inside `root`."""
+    first, inside, _ = os.path.relpath(path, root).partition("/")
+    return (shown(first),) if inside else ()
 
 
 def _children(folder: str) -> list[os.DirEntry[str]]:

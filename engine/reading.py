@@ -9,17 +9,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from engine import manifest
 from engine.errors import ImageError
-from engine.manifest import read_row
+from engine.sources import huggingface, webdataset
 from engine.uris import MEMBER, ROW, path_of
-from engine.webdataset import read_member
 
 
 def read(uri: str, *, max_bytes: int, downloads: Path | None = None) -> bytes:
     """The bytes of one image. Raises ImageError of kind "missing", "unreadable" or "too_large".
 
-    `uri` is an absolute path, a file:// URI, `<path or file:// URI of a .parquet>#<row>`: the bytes in that row, or
-    `<the same of a .tar>#<member>`.
+    `uri` is an absolute path or a file:// URI; or either of them, of a .parquet or .arrow, with `#<row>`: the bytes in
+    that row; or of a .tar, with `#<member>`.
     `downloads` is the folder where the images of http(s) URLs are kept.
     """
     member = MEMBER.fullmatch(uri)
@@ -31,9 +31,10 @@ def read(uri: str, *, max_bytes: int, downloads: Path | None = None) -> bytes:
         if not stat.S_ISREG(status.st_mode):  # found out before opening it, as a pipe would wait for a writer
             raise ImageError("unreadable", f"{place} is {_kind(status.st_mode)}, not a file")
         if member:
-            return read_member(path, status.st_mtime_ns, member[2], max_bytes)
+            return webdataset.read_member(path, status.st_mtime_ns, member[2], max_bytes)
         if row:
-            data = read_row(path, status.st_mtime_ns, int(row[2]), place)
+            rows = huggingface if path.lower().endswith(".arrow") else manifest
+            data = rows.read_row(path, status.st_mtime_ns, int(row[2]), place)
             _check_bytes(len(data), max_bytes)
             return data
         _check_bytes(status.st_size, max_bytes)

@@ -1,4 +1,4 @@
-"""Where an image is: absolute paths, file:// URIs, `<either of them, of a .parquet>#<row>`, `<of a .tar>#<member>`."""
+"""Where an image is: a path, a file:// URI, or with either `<.parquet or .arrow>#<row>` or `<.tar>#<member>`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from engine.errors import ConfigError, ImageError
 
-ROW = re.compile(r"(.+\.parquet)#([0-9]+)", re.DOTALL | re.IGNORECASE)
+ROW = re.compile(r"(.+\.(?:parquet|arrow))#([0-9]+)", re.DOTALL | re.IGNORECASE)
 MEMBER = re.compile(r"(.+?\.tar)#(.+)", re.DOTALL | re.IGNORECASE)
 FILE = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.DOTALL | re.IGNORECASE)  # of this machine
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)

@@ -17,8 +17,7 @@ from engine.config import Config, Run
 from engine.dataset import Dataset
 from engine.decide import FilterFault, decide
 from engine.errors import ConfigError, RunError, is_no_space
-from engine.ingest import ingest, listed_digest
-from engine.listing import Listing
+from engine.ingest import ingest, listed_digest, listing_of
 from engine.lock import run_lock
 from engine.progress import RunProgress
 from engine.records import Record
@@ -55,7 +54,7 @@ class Stages:
         """Runs `stage` and returns its summary. Raises OutputError where the folder holds something else."""
         self.output.check_ours()
         if overwrite or not self.output.manifest.exists():
-            next(iter(Listing(self.pipeline.config.ingest.images)))  # before anything is written or lost
+            next(iter(listing_of(self.pipeline.config.ingest)))  # before anything is written or lost
         try:
             with run_lock(self.output.root):
                 self._check_space()

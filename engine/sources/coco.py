@@ -1,0 +1,180 @@
+"""COCO's JSON files, and those made like them, such as Objects365's: images, with boxes, masks and captions.
+
+The files of one command are one set: an image that several of them list is one entry with everything that is given of
+it. Ids of images, annotations and categories hold within their file. https://cocodataset.org/#format-data
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any, TypeAlias, TypeGuard
+
+from engine.entry import Entry, Faults, Given, GivenRegion, GivenText
+from engine.records import ItemError
+from engine.sources.index import Id, Index, filling
+from engine.sources.places import SAMPLE, Place, find, inner
+from engine.sources.sections import Section, sections
+from engine.untrusted import numbers, shown
+from engine.uris import reported, uri_of
+from engine.uris import shown as shown_path
+
+WHAT = "COCO file"
+Stamp: TypeAlias = tuple[str, int, int]  # path, bytes, time of change: what is read of a file holds as long as they do
+
+
+def entries(paths: Sequence[str], image_root: str | None, faults: Faults) -> Iterator[Entry]:
+    """The images that the files list, in their order. Raises ConfigError for a file that isn't COCO's."""
+    stamps = [(path, status.st_size, status.st_mtime_ns) for path in paths for status in [_status(path)]]
+    files = tuple((stamp, _place(stamp, image_root)) for stamp in stamps)
+    yield from _index(files).entries(faults)
+
+
+def _status(path: str) -> os.stat_result:
+    with reported(path, WHAT):
+        return os.stat(path)
+
+
+@lru_cache(maxsize=64)
+def _parts(stamp: Stamp) -> dict[str, Section]:
+    found = sections(stamp[0])
+    if "images" not in found:
+        raise ValueError(
+            "expected COCO's lists images, annotations and categories, with images at least; "
+            f"found {', '.join(sorted(found)[:10]) or 'no lists'}"
+        )
+    return found
+
+
+def _place(stamp: Stamp, image_root: str | None) -> Place:
+    with reported(stamp[0], WHAT):
+        first = islice(_parts(stamp)["images"].items(), SAMPLE)
+        names = [inner(image.get("file_name")) for image in first if isinstance(image, dict)]
+        return find(stamp[0], [name for name in names if name], image_root)
+
+
+@lru_cache(maxsize=1)
+def _index(files: Sequence[tuple[Stamp, Place]]) -> Index:
+    with filling(Index()) as index:
+        for scope, (stamp, place) in enumerate(files):
+            with reported(stamp[0], WHAT):
+                _File(index, scope, stamp[0], _parts(stamp), place).read()
+    return index
+
+
+@dataclass
+class _File:
+    """One file on its way into the index."""
+
+    index: Index
+    scope: int
+    path: str
+    parts: dict[str, Section]
+    place: Place
+
+    def read(self) -> None:
+        self.name = shown_path(os.path.basename(self.path))
+        self.licences = self._names("licenses")
+        self.categories = self._names("categories")
+        self._read_images()
+        if "annotations" in self.parts:
+            self.index.give(self._annotations())
+
+    def _names(self, key: str) -> dict[Id, str]:
+        items = self.parts[key].items() if key in self.parts else iter(())
+        names = {}
+        for number, item in enumerate(items):
+            id_, name = (item.get("id"), item.get("name")) if isinstance(item, dict) else (None, None)
+            if _is_id(id_) and isinstance(name, str):
+                names[id_] = name
+            else:
+                self._fault(f"{key}[{number}]", f"bad_{key}", f"expected an object with id and name, not {shown(item)}")
+        return names
+
+    def _dataset(self) -> str:
+        info = self.parts["info"].value() if "info" in self.parts else None
+        described = info.get("description") if isinstance(info, dict) else None
+        return (described.strip() if isinstance(described, str) else "") or os.path.splitext(self.name)[0]
+
+    def _read_images(self) -> None:
+        dataset, any_good = self._dataset(), False
+        for number, image in enumerate(self.parts["images"].items()):
+            id_ = image.get("id") if isinstance(image, dict) else None
+            if not _is_id(id_):
+                self._fault(f"images[{number}]", "bad_image", f"expected id and file_name, not {shown(image)}")
+                continue
+            any_good = True
+            licence, name = image.get("license"), inner(image.get("file_name"))
+            self.index.image(
+                self.scope,
+                id_,
+                f"{uri_of(self.path)}#image={id_}" if name is None else uri_of(self.place.path(name)),
+                f"image {id_} of {self.name}",
+                name=name or "",
+                size=_size(image),
+                dataset=dataset,
+                licence=self.licences.get(licence) if _is_id(licence) else None,
+                error=None if name else _outside(image.get("file_name")),
+            )
+        if not any_good:
+            raise ValueError("expected images, objects with id and file_name; there is none")
+
+    def _annotations(self) -> Iterator[tuple[int, Id, Id | None, Given]]:
+        for number, annotation in enumerate(self.parts["annotations"].items()):
+            image = annotation.get("image_id") if isinstance(annotation, dict) else None
+            if not _is_id(image):
+                where = f"annotations[{number}]"
+                self._fault(where, "bad_annotation", f"expected an object with image_id, not {shown(annotation)}")
+                continue
+            id_ = annotation.get("id")
+            where = f"annotation {id_} of {self.name}" if _is_id(id_) else f"annotations[{number}] of {self.name}"
+            given = self._given(annotation, where)
+            if given is not None:
+                yield self.scope, image, id_ if _is_id(id_) else None, given
+
+    def _given(self, annotation: dict[str, Any], where: str) -> Given | None:
+        box, caption = annotation.get("bbox"), annotation.get("caption")
+        caption = caption if isinstance(caption, str) else None
+        if not box and caption is not None:
+            return GivenText(caption, where=where)
+        values = numbers(box) if isinstance(box, list) else None
+        if values is None or len(values) != 4:
+            what = "a bbox of four numbers, or a caption," if box is None else "a bbox of four numbers"
+            self.index.faults.add(where, "bad_box", f"expected {what} not {shown(box)}; it was left out")
+            return None
+        x, y, width, height = values
+        return GivenRegion(
+            label=self._label(annotation.get("category_id"), where),
+            box=(x, y, x + width, y + height),
+            segmentation=annotation.get("segmentation") or None,
+            description=caption,
+            crowd=annotation.get("iscrowd") in (1, True),
+            where=where,
+        )
+
+    def _label(self, category: object, where: str) -> str | None:
+        label = self.categories.get(category) if _is_id(category) else None
+        if label is None and category is not None:
+            message = f"category {shown(category)} isn't among its categories; its region stays, without a label"
+            self.index.faults.add(where, "unknown_category", message)
+        return label
+
+    def _fault(self, where: str, kind: str, message: str) -> None:
+        self.index.faults.add(f"{where} of {self.name}", kind, f"{message}; it was left out")
+
+
+def _is_id(value: object) -> TypeGuard[Id]:
+    return isinstance(value, int | str) and not isinstance(value, bool)
+
+
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    height, width = image.get("height"), image.get("width")
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
+
+
+def _outside(name: object) -> ItemError:
+    message = f"expected a file_name below the folder of the images, not {shown(name)}; it is not read"
+    return ItemError("ingest", "outside_root", message)

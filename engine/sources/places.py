@@ -1,0 +1,52 @@
+"""Where the images of a list are whose names lead elsewhere on the machine that it was made on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+SAMPLE = 50  # names that are tried
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder, and how many of the folders that names begin with are left away in it."""
+
+    folder: str
+    dropped: int = 0
+
+    def path(self, name: str) -> str:
+        """The path of an image. `name` is one that `inner` gave."""
+        parts = name.split("/")
+        return os.path.join(self.folder, *parts[min(self.dropped, len(parts) - 1) :])
+
+
+def inner(name: object) -> str | None:
+    """A name as a list has it, without detours; None if it is none, or leads out of the folder that it is in."""
+    if not isinstance(name, str) or not name.strip() or "\0" in name or name.startswith("/"):
+        return None
+    name = os.path.normpath(name)
+    return None if name.split("/")[0] in ("..", ".") else name
+
+
+def find(list_path: str, names: Sequence[str], image_root: str | None) -> Place:
+    """The first place that has one of the first `names`; if none has, the first place of all."""
+    names = names[:SAMPLE]
+    folders = [folder for folder in _folders(list_path, image_root) if os.path.isdir(folder)]
+    deepest = max((name.count("/") for name in names), default=0)
+    places = [Place(folder, dropped) for dropped in range(deepest + 1) for folder in folders]
+    return next((place for place in places if any(os.path.isfile(place.path(name)) for name in names)), places[0])
+
+
+def _folders(list_path: str, image_root: str | None) -> Iterator[str]:
+    """Where to look: annotations/instances_train2017.json is of the images in train2017/ beside annotations/."""
+    here = os.path.dirname(list_path)
+    words = os.path.splitext(os.path.basename(list_path))[0].split("_")
+    splits = ["_".join(words[start:]) for start in range(1, len(words))]
+    if image_root is not None:
+        yield from (image_root, *(os.path.join(image_root, name) for name in splits))
+    else:
+        above = os.path.dirname(here)
+        yield from (here, above, os.path.join(here, "images"), os.path.join(above, "images"))
+        yield from (os.path.join(above, name) for name in splits)

@@ -1,0 +1,25 @@
+"""Values from files that nobody vouches for: numbers that are none, and showing what came instead."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from collections.abc import Sequence
+from typing import Any
+
+
+def shown(value: object) -> str:
+    """A value that nobody vouches for, shortened, as it can be printed."""
+    try:
+        return reprlib.repr(value)
+    except (ValueError, RecursionError):  # an int of more than 4300 digits
+        return f"a {type(value).__name__}"
+
+
+def numbers(values: Sequence[Any]) -> list[float] | None:
+    """The values as floats; None if one is no finite number."""
+    try:
+        floats = [float(value) for value in values if isinstance(value, int | float)]
+    except OverflowError:
+        return None
+    return floats if len(floats) == len(values) and all(map(math.isfinite, floats)) else None
