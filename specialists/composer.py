@@ -20,7 +20,7 @@ from engine.native import native_threads
 from engine.protocols import Sample
 from engine.records import DETAILS, RegionText, Text
 from engine.versions import digest_of
-from specialists import appearance, nouns, phrases, scene, sentences, telling
+from specialists import appearance, distinct, nouns, phrases, scene, sentences, telling
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Composer:
 
     @property
     def version(self) -> str:
-        parts = (appearance, geometry, nouns, phrases, scene, sentences, telling)
+        parts = (appearance, distinct, geometry, nouns, phrases, scene, sentences, telling)
         packages = ("inflect", "opencv-python-headless", "pycocotools", "numpy")
         return digest_of(__name__, *(Path(str(part.__file__)) for part in parts), packages=packages)
 

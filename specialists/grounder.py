@@ -19,12 +19,13 @@ from engine.protocols import Sample
 from engine.records import Parse, Phrase, Record, Region, Text, Triplet
 from engine.versions import digest_of
 from engine.vocabulary import Vocabulary
-from specialists import appearance, singling
+from specialists import appearance, distinct, singling
 from specialists.singling import View, single_out
 
 if TYPE_CHECKING:
     import inflect
 
+CODE = (appearance.__file__, singling.__file__, distinct.__file__)
 LEAST_QUOTED = 3  # words
 QUOTED = re.compile(r'"([^"\n]{1,200})"|“([^”\n]{1,200})”')
 
@@ -39,7 +40,7 @@ class Grounder:
 
     @property
     def version(self) -> str:
-        return digest_of(__name__, *map(Path, (appearance.__file__, singling.__file__)), packages=("inflect",))
+        return digest_of(__name__, *map(Path, CODE), packages=("inflect",))
 
     def setup(self) -> None:
         singular("cups")  # loads the rules
@@ -77,7 +78,7 @@ class Grounder:
 
     def _candidates(self, text: Text, phrase: Phrase, record: Record) -> list[Region]:
         """The objects that the phrase's words may mean; of those that the text was made from, if it was."""
-        objects = [region for region in record.regions if region.kind == "object" and region.label]
+        objects = [region for region in distinct.distinct(record.regions) if region.kind == "object" and region.label]
         made_from = set(text.derived_from)
         named = [region for region in objects if region.id in made_from] or objects
         for words in _names(phrase, text.text):

@@ -15,6 +15,7 @@ from engine.geometry import area, clip
 from engine.protocols import Image
 from engine.records import Box, Mask, Record, Region
 from specialists.appearance import Tone, colour_around, colour_of, tone_of
+from specialists.distinct import distinct
 from specialists.nouns import MANY, Noun, speakable, visible
 
 LARGE, SMALL, FILLING = 0.25, 0.01, 0.6  # shares of the image
@@ -116,7 +117,7 @@ def look(image: Image, record: Record, max_coloured: int) -> Scene:
     tone = tone_of(image)
     masks = {mask.region_id: mask for mask in reversed(record.masks)}
     found: list[Thing] = []
-    for region in record.regions:
+    for region in distinct(record.regions):
         label, box = speakable(region.label), _relative(region.box, width, height)
         if region.kind == "object" and label and area(box) > 0:
             found.append(Thing(region, label, box))

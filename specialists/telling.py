@@ -108,10 +108,11 @@ def _brief_of_one(group: Group, voice: Voice) -> Sentence:
 
 
 def _shown(names: str, behind: str, groups: Sequence[Group], voice: Voice) -> Sentence:
-    inside = f"{names}{behind}".removesuffix(OF).replace("the image", "it")
+    whole = f"{names}{behind}"
+    inside = (whole if whole.endswith(f"most{OF}") else whole.removesuffix(OF)).replace("the image", "it")
     words = voice.pick(
-        f"{names}{behind}",
-        f"there {verb(groups[0], 'is', 'are')} {names}{behind}",
+        whole,
+        f"there {verb(groups[0], 'is', 'are')} {whole}",
         f"the image shows {inside}",
         f"{names} can be seen{behind}",
     )
