@@ -140,13 +140,14 @@ def _count(root: Token, parts: Sequence[Token]) -> int | None:
 
 
 def _expression(chunk: Span, root: Token) -> Span:
-    """The phrase with its root's dependants, up to an apposition, as which spaCy often reads what is listed next. With
-    conjuncts it stays as it is: whose dependants are whose can't be told."""
+    """The phrase with its root's dependants, up to the first "and", and up to an apposition, as which spaCy often reads
+    what is listed next: what belongs to what can't be told behind those. With conjuncts it stays as it is."""
     start, stop = min(chunk.start, root.left_edge.i), max(chunk.end, root.right_edge.i + 1)
     if (start, stop) == (chunk.start, chunk.end) or root.conjuncts:
         return chunk
-    appositions = [child.left_edge.i for child in root.rights if child.dep_ == "appos"]
-    return chunk.doc[start : max(chunk.end, min([stop, *appositions]))]
+    ends = [child.left_edge.i for child in root.rights if child.dep_ == "appos"]
+    ends += [token.i for token in chunk.doc[chunk.end : stop] if token.dep_ == "cc"]
+    return chunk.doc[start : max(chunk.end, min([stop, *ends]))]
 
 
 def _span(tokens: Span) -> tuple[int, int]:

@@ -78,6 +78,23 @@ def test_what_a_phrase_says_of_its_thing(
     assert (phrase.head, phrase.modifiers, phrase.count) == (head, modifiers, count)
 
 
+@pytest.mark.parametrize(
+    ("text", "expression"),
+    [
+        ("A man holding a cup and a plate smiles.", "A man holding a cup"),
+        (
+            "A person filling most of the image and a flag in the upper left can be seen.",
+            "A person filling most of the image",
+        ),
+        ("A dog and a cat on a sofa.", "A dog"),
+    ],
+)
+def test_an_expression_ends_where_belonging_is_in_doubt(parser: Parser, text: str, expression: str) -> None:
+    (parse,) = parsed(parser, text)
+    first = parse.phrases[0]
+    assert text[first.expression_start : first.expression_stop] == expression
+
+
 @given(st.lists(st.text(max_size=60) | st.sampled_from([golden["text"] for golden in GOLDEN]), min_size=1, max_size=3))
 @settings(max_examples=150, deadline=None)
 def test_spans_are_what_they_claim(parser: Parser, texts: list[str]) -> None:
