@@ -11,6 +11,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import ConfigError
+from engine.uris import is_url
 from engine.vocabulary import ClassEntry, Vocabulary
 
 
@@ -18,11 +19,37 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Http(_Section):
+    """How images at http(s) URLs are fetched. Proxies that the environment names are not used: behind one, nobody could
+    check the address of a host."""
+
+    timeout_seconds: float = Field(10, gt=0, le=3600, description="time limit for connecting, and for each read")
+    total_seconds: float = Field(
+        60, gt=0, le=86_400, description="time limit for one image, with all attempts and the waits between them"
+    )
+    attempts: int = Field(
+        3, ge=1, le=100, description="how often one is asked for: again after time-outs, broken connections, 429 and 5xx"
+    )
+    backoff_seconds: float = Field(
+        1, ge=0, le=3600, description="wait before the second attempt, doubled each time; more if the host asks for it"
+    )
+    connections: int = Field(32, ge=1, le=1024, description="images fetched at a time")
+    user_agent: str = Field(
+        "florence-engine/0.1 (collects images for a research dataset)",
+        pattern=r"^[!-~]([ -~]*[!-~])?$",
+        max_length=500,
+        description="what hosts are told about who asks; add an address where you can be reached",
+    )
+    private_addresses: bool = Field(
+        False, description="also ask hosts in private, loopback and link-local networks; only for lists you trust"
+    )
+
+
 class Ingest(_Section):
     """Which images, and how they are read."""
 
     images: tuple[str, ...] = Field(
-        (), description="folders, images, .txt lists, .parquet manifests; none: the samples"
+        (), description="folders, images, URLs, .txt .csv .tsv lists, .parquet manifests; none: the samples"
     )
     limit: int | None = Field(None, ge=1, le=10**12, description="take only the first N images of the set")
     shard_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = Field(
@@ -32,7 +59,8 @@ class Ingest(_Section):
     max_pixels: int = Field(
         200_000_000, ge=1, le=10**12, description="a larger image is turned down before it is decoded"
     )
-    max_bytes: int = Field(256_000_000, ge=1, le=10**12, description="a larger file is not read")
+    max_bytes: int = Field(256_000_000, ge=1, le=10**12, description="a larger file is not read, nor downloaded")
+    http: Http = Http()
 
 
 def _gpus(number: float) -> float:
@@ -172,7 +200,7 @@ def _resolve(document: dict[str, Any], folder: Path) -> None:
     ingest = document.get("ingest")
     if isinstance(ingest, dict) and isinstance(ingest.get("images"), list):
         ingest["images"] = [
-            os.path.abspath(folder / os.path.expanduser(path)) if isinstance(path, str) else path
+            os.path.abspath(folder / os.path.expanduser(path)) if isinstance(path, str) and not is_url(path) else path
             for path in ingest["images"]
         ]
 

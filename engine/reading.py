@@ -11,15 +11,17 @@ from pathlib import Path
 
 from engine.errors import ImageError
 from engine.manifest import read_row
-from engine.uris import ROW, path_of
+from engine.uris import ROW, download_of, is_url, path_of
 
 
 def read(uri: str, *, max_bytes: int, downloads: Path | None = None) -> bytes:
     """The bytes of one image. Raises ImageError of kind "missing", "unreadable" or "too_large".
 
     `uri` is an absolute path, a file:// URI, or `<path or file:// URI of a .parquet>#<row>`: the bytes in that row.
-    `downloads` is the folder where the images of http(s) URLs are kept.
+    `downloads` is the folder where the images of http(s) URLs are kept; nothing is fetched here.
     """
+    if is_url(uri):
+        uri = _downloaded(uri, downloads)
     row = ROW.fullmatch(uri)
     place = row[1] if row else uri
     with _file_faults(place):
@@ -36,6 +38,19 @@ def read(uri: str, *, max_bytes: int, downloads: Path | None = None) -> bytes:
             data = file.read(min(status.st_size, max_bytes) + 1)  # it may have grown since
         _check_bytes(len(data), max_bytes)
         return data
+
+
+def _downloaded(url: str, downloads: Path | None) -> str:
+    if downloads is None:
+        raise ImageError("missing", f"{url} is kept in an output folder's downloads/, and none was named to look in")
+    path = download_of(downloads, url)
+    if not path.exists():
+        raise ImageError(
+            "missing",
+            f"{url} isn't among the downloads, where ingest puts it: no {path}. "
+            f"Remove {downloads.parent / 'images' / 'manifest.json'} and run again: it is fetched anew",
+        )
+    return str(path)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Where an image is: absolute paths, file:// URIs, and `<either of them, of a .parquet>#<row>`."""
+"""Where an image is: absolute paths, file:// URIs, `<either of them, of a .parquet>#<row>`, and http(s) URLs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from engine.errors import ConfigError, ImageError
+from engine.records import Item
 
 ROW = re.compile(r"(.+\.parquet)#([0-9]+)", re.DOTALL | re.IGNORECASE)
 FILE = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.DOTALL | re.IGNORECASE)  # of this machine
+URL = re.compile(r"https?://", re.IGNORECASE)
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -27,6 +29,17 @@ def uri_of(path: str) -> str:
     except UnicodeEncodeError:
         return Path(path).as_uri()
     return Path(path).as_uri() if ROW.fullmatch(path) else path
+
+
+def is_url(uri: str) -> bool:
+    """Whether it is at http(s), and its image among the downloads."""
+    return URL.match(uri) is not None
+
+
+def download_of(downloads: Path, url: str) -> Path:
+    """The file that the image at `url` is kept in."""
+    name = Item.id_of(url).hex()
+    return downloads / name[:2] / name
 
 
 def path_of(place: str) -> str:
