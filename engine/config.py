@@ -28,7 +28,10 @@ class Http(_Section):
         60, gt=0, le=86_400, description="time limit for one image, with all attempts and the waits between them"
     )
     attempts: int = Field(
-        3, ge=1, le=100, description="how often one is asked for: again after time-outs, broken connections, 429 and 5xx"
+        3,
+        ge=1,
+        le=100,
+        description="how often it is asked for; again after time-outs, broken connections, 429 and 5xx",
     )
     backoff_seconds: float = Field(
         1, ge=0, le=3600, description="wait before the second attempt, doubled each time; more if the host asks for it"

@@ -20,6 +20,7 @@ from email.utils import parsedate_to_datetime
 from functools import cache
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import httpcore
 import httpx
@@ -67,7 +68,8 @@ class Downloader:
         deadline = time.monotonic() + self._http.total_seconds
         for attempt in count(1):
             try:
-                return self._attempt(url, deadline)
+                self._attempt(url, deadline)
+                return
             except Passing as fault:
                 wait = max(fault.wait, self._http.backoff_seconds * 2 ** (attempt - 1))
                 late = time.monotonic() + wait >= deadline
@@ -86,11 +88,12 @@ class Downloader:
                 with pool.stream("GET", _target(there), **self._request(there)) as response:
                     location = _header(response, b"location")
                     if response.status not in MOVED or not location:
-                        return self._store(response, url)
+                        self._store(response, url)
+                        return
                     there = parsed(location, there)
         raise ImageError(f"http_{response.status}", f"{url} redirects more than {REDIRECTS} times")
 
-    def _request(self, there: httpx.URL) -> dict[str, dict[str, object]]:
+    def _request(self, there: httpx.URL) -> dict[str, Any]:
         headers = {
             "Host": there.netloc.decode("ascii"),
             "User-Agent": self._http.user_agent,
@@ -102,7 +105,7 @@ class Downloader:
             headers["Authorization"] = f"Basic {b64encode(user).decode()}"
         seconds = self._http.timeout_seconds
         return {
-            "headers": dict(headers),
+            "headers": headers,
             "extensions": {"timeout": {"connect": seconds, "read": seconds, "write": seconds}},
         }
 
@@ -130,7 +133,7 @@ class Downloader:
             raise ImageError(*fault)
         length = _header(response, b"content-length")
         if re.fullmatch("[0-9]{1,18}", length) and int(length) > self._max_bytes:
-            raise self._too_large(f"has {int(length):,} bytes")
+            raise self._too_large(f"has {int(length):,} bytes, more")
 
     def _image(self, response: httpcore.Response, url: str) -> Iterator[bytes]:
         """The pieces of the image, as soon as the first ones show that it is one, and as long as it isn't too large."""
@@ -151,9 +154,7 @@ class Downloader:
             yield held
 
     def _too_large(self, what: str) -> ImageError:
-        than = "more" if what != "has more bytes" else ""
-        comma = ", " if than else ""
-        return ImageError("too_large", f"{what}{comma}{than} than ingest.max_bytes = {self._max_bytes:,}")
+        return ImageError("too_large", f"{what} than ingest.max_bytes = {self._max_bytes:,}")
 
 
 def parsed(url: str, base: httpx.URL | None = None) -> httpx.URL:

@@ -1,4 +1,4 @@
-"""Which images there are: folders, files, lists and Parquet manifests become entries, lazily and in a fixed order.
+"""Which images there are: folders, files, URLs, lists and manifests become entries, lazily and in a fixed order.
 
 No image is opened, but for the first bytes of files whose names say nothing. What is no image by name or content is
 counted, so that nobody has to guess what was left out.
@@ -12,12 +12,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engine import manifest
-from engine.entry import Entry, Faults
+from engine import manifest, urls
+from engine.entry import Entry, Faults, GivenText
 from engine.errors import ConfigError
 from engine.images import HEAD_BYTES, format_of
 from engine.records import Item
-from engine.uris import reported, resolved, shown, uri_of
+from engine.uris import is_url, reported, resolved, shown, uri_of
 
 IMAGE_EXTENSIONS = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng"),
@@ -31,20 +31,21 @@ FOLDERS = (UNREADABLE_FOLDER, REPEATED_FOLDER)
 
 
 class Listing:
-    """The inputs under `paths`: folders, image files, .txt lists and .parquet manifests. Iterating lists them.
+    """The inputs under `paths`: folders, image files, URLs, lists and .parquet manifests. Iterating lists them.
 
     Every uri comes once; `repeated` counts the others. `skipped` counts what is no image, by extension, and folders
-    that can't be read or were met before. Raises ConfigError for a path that does not exist, a list or manifest that
-    can't be read, and at the end if there was no image at all.
+    that can't be read or were met before. `faults` are of the lists: rows that can't be used, and second texts of a
+    URL. Raises ConfigError for a path that does not exist, a list or manifest that can't be read, and at the end if
+    there was no image at all.
     """
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         for path in map(str, paths):
             # Of several images one may be gone by now, which is for its row to say; anything else is a slip.
             may_be_gone = len(paths) > 1 and _extension(path) in IMAGE_EXTENSIONS
-            if not os.path.lexists(path) and not may_be_gone:
+            if not is_url(path) and not os.path.lexists(path) and not may_be_gone:
                 raise ConfigError(f"no such file or folder: {shown(path)}")
-        self.paths = [os.path.abspath(path) for path in paths]
+        self.paths = [path if is_url(path) else os.path.abspath(path) for path in map(str, paths)]
         self.skipped: Counter[str] = Counter()
         self.faults = Faults()
         self.repeated = 0
@@ -53,19 +54,29 @@ class Listing:
         self.skipped, self.faults, self.repeated = Counter(), Faults(), 0
         seen: set[bytes] = set()
         for path in self.paths:
-            for entry in _entries(path, self.skipped):
+            for entry in _entries(path, self.skipped, self.faults):
                 digest = Item.id_of(entry.uri)
                 if digest in seen:
                     self.repeated += 1
+                    self._repeat(entry)
                 else:
                     seen.add(digest)
                     yield entry
         if not seen:
+            fault = f"; {self.faults.first[0].where}: {self.faults.first[0].message}" if self.faults.first else ""
             raise ConfigError(
                 f"no images in {', '.join(map(shown, self.paths)) or 'no paths'}: "
-                f"{self.describe_skipped() or 'no files seen'}; expected images by name "
-                f"({' '.join(sorted(IMAGE_EXTENSIONS))}) or content, folders of them, .txt lists or .parquet manifests"
+                f"{self.describe_skipped() or 'no files seen'}{fault}; expected images by name "
+                f"({' '.join(sorted(IMAGE_EXTENSIONS))}) or content, folders of them, URLs, .txt, .csv or .tsv lists "
+                "or .parquet manifests"
             )
+
+    def _repeat(self, entry: Entry) -> None:
+        """The text of a URL that was listed before is lost, and says so."""
+        for given in entry.given() if is_url(entry.uri) else ():
+            if isinstance(given, GivenText):
+                message = f"{entry.uri[:200]} was listed before; this text of it was left out: {given.text[:500]}"
+                self.faults.add(given.where, "repeated_url", message)
 
     def describe_skipped(self) -> str:
         """What was skipped, in words: "skipped 12 files that are ... (.json 10, .txt 2)". Empty if nothing was."""
@@ -78,11 +89,15 @@ class Listing:
         return "; ".join([skipped, *folders])
 
 
-def _entries(path: str, skipped: Counter[str]) -> Iterator[Entry]:
+def _entries(path: str, skipped: Counter[str], faults: Faults) -> Iterator[Entry]:
+    if is_url(path):
+        return iter([Entry(path)])
     if os.path.isdir(path):
         return _folder(path, skipped)
+    if _extension(path) in (".csv", ".tsv"):
+        return urls.entries(path, faults)
     if _extension(path) == ".parquet":
-        return manifest.entries(path)
+        return urls.parquet_entries(path, faults) if urls.is_list(manifest.names(path)) else manifest.entries(path)
     if _extension(path) == ".txt":
         return _list(path)
     return iter([Entry(uri_of(path))])

@@ -159,8 +159,9 @@ class _Stream(httpcore.NetworkStream):
         try:
             with _faults(httpcore.ConnectTimeout, httpcore.ConnectError):
                 self._sock.settimeout(self._network.left(timeout, httpcore.ConnectTimeout))
-                plain, self._sock = self._sock, ssl_context.wrap_socket(
-                    self._sock, server_hostname=server_hostname, do_handshake_on_connect=False
+                plain, self._sock = (
+                    self._sock,
+                    ssl_context.wrap_socket(self._sock, server_hostname=server_hostname, do_handshake_on_connect=False),
                 )
                 self._network.lines.replace(plain, self._sock)
                 self._sock.do_handshake()
