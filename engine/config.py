@@ -11,6 +11,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from engine.errors import ConfigError
+from engine.uris import is_url
 from engine.vocabulary import ClassEntry, Vocabulary
 
 
@@ -18,13 +19,42 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Http(_Section):
+    """How images at http(s) URLs are fetched. Proxies that the environment names are not used: behind one, nobody could
+    check the address of a host."""
+
+    timeout_seconds: float = Field(10, gt=0, le=3600, description="time limit for connecting, and for each read")
+    total_seconds: float = Field(
+        60, gt=0, le=86_400, description="time limit for one image, with all attempts and the waits between them"
+    )
+    attempts: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="how often it is asked for; again after time-outs, broken connections, 429 and 5xx",
+    )
+    backoff_seconds: float = Field(
+        1, ge=0, le=3600, description="wait before the second attempt, doubled each time; more if the host asks for it"
+    )
+    connections: int = Field(32, ge=1, le=1024, description="images fetched at a time")
+    user_agent: str = Field(
+        "florence-engine/0.1 (collects images for a research dataset)",
+        pattern=r"^[!-~]([ -~]*[!-~])?$",
+        max_length=500,
+        description="what hosts are told about who asks; add an address where you can be reached",
+    )
+    private_addresses: bool = Field(
+        False, description="also ask hosts in private, loopback and link-local networks; only for lists you trust"
+    )
+
+
 class Ingest(_Section):
     """Which images, and how they are read."""
 
     images: tuple[str, ...] = Field(
         (),
-        description="folders, images, .txt lists, .parquet manifests, COCO .json, Open Images .csv and .jsonl, "
-        "folders of Hugging Face datasets; none: the samples",
+        description="folders, images, URLs, .txt, .csv and .tsv lists, .parquet manifests, WebDataset .tar, COCO .json, "
+        "Open Images .csv and .jsonl, folders of Hugging Face datasets; none: the samples",
     )
     image_root: str | None = Field(
         None, description="the folder of the images that COCO's and Open Images' files name; none: near those"
@@ -38,7 +68,8 @@ class Ingest(_Section):
     max_pixels: int = Field(
         200_000_000, ge=1, le=10**12, description="a larger image is turned down before it is decoded"
     )
-    max_bytes: int = Field(256_000_000, ge=1, le=10**12, description="a larger file is not read")
+    max_bytes: int = Field(256_000_000, ge=1, le=10**12, description="a larger file is not read, nor downloaded")
+    http: Http = Http()
 
 
 def _gpus(number: float) -> float:
@@ -177,7 +208,8 @@ def _resolve(document: dict[str, Any], folder: Path) -> None:
     """Image paths as absolute ones: in a file they are relative to its folder, on the command line to the current."""
 
     def absolute(path: Any) -> Any:
-        return os.path.abspath(folder / os.path.expanduser(path)) if isinstance(path, str) else path
+        is_path = isinstance(path, str) and not is_url(path)
+        return os.path.abspath(folder / os.path.expanduser(path)) if is_path else path
 
     ingest = document.get("ingest")
     if isinstance(ingest, dict):

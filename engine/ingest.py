@@ -10,17 +10,20 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from engine.config import Ingest
+from engine.download import Downloader
 from engine.entry import Entry, Fault
 from engine.errors import ImageError, OutputError
 from engine.given import take
@@ -42,10 +45,14 @@ from engine.storage import (
     write_json,
     write_table,
 )
+from engine.uris import is_url
 
 T = TypeVar("T")
 
 THREADS = min(4 * (os.cpu_count() or 1), 32)  # they wait for disks more than they work
+# Items that may be under way before the shard that waits for its slowest one is written: hosts that don't answer take
+# a minute, and would hold up all others.
+AHEAD = 2048
 LARGE_BYTES = 16 * 2**20  # a larger file is read while no other large one is, or they might fill the memory
 _large = threading.Lock()
 
@@ -70,17 +77,11 @@ def ingest(output: Output, config: Ingest, digest: str, progress: Callable[[int]
     listing = listing_of(config)
     listed = hashlib.sha256()
     partitions = []
-    with ThreadPoolExecutor(THREADS) as pool:
-        for number, entries in enumerate(chunks(islice(listing, config.limit), config.partition_size)):
-            partition = Partition(number, len(entries), shard_size(len(entries), config))
-            _update(listed, entries)
-            for shard, group in zip(partition.shards(), chunks(entries, partition.shard_size), strict=True):
-                if not _is_done(output, shard, group, digest):
-                    items = list(pool.map(lambda entry: item_of(entry, config), group))
-                    write_given(output, shard, _taken(items, group), digest)
-                    _write_items(output, shard, items, digest)
-                progress(len(group))
-            partitions.append(partition)
+    for number, entries in enumerate(chunks(islice(listing, config.limit), config.partition_size)):
+        partition = Partition(number, len(entries), shard_size(len(entries), config))
+        _update(listed, entries)
+        _write_partition(output, partition, entries, config, digest, progress)
+        partitions.append(partition)
     shards = [shard for partition in partitions for shard in partition.shards()]
     _remove_others(output, shards)
     duplicates, errors = _mark_duplicates(output, shards, digest)
@@ -113,8 +114,66 @@ def listed_digest(config: Ingest) -> str:
     return listed.hexdigest()[:12]
 
 
-def item_of(entry: Entry, config: Ingest) -> Item:
-    """The item of one input; what can't be read becomes its error."""
+@dataclass(frozen=True)
+class _Reading:
+    """A shard whose entries are being read; without `items` if it is there already."""
+
+    shard: ShardId
+    entries: list[Entry]
+    items: list[Future[Item]] | None
+
+
+def _write_partition(
+    output: Output,
+    partition: Partition,
+    entries: list[Entry],
+    config: Ingest,
+    digest: str,
+    progress: Callable[[int], None],
+) -> None:
+    """Writes the shards that aren't there, in order."""
+    downloads = Downloader(output.downloads, config.http, config.max_bytes)
+    threads = config.http.connections if any(is_url(entry.uri) for entry in entries) else THREADS
+    with _threads(threads, downloads) as pool:
+
+        def begin(shard: ShardId, group: list[Entry]) -> _Reading:
+            if _is_done(output, shard, group, digest, downloads):
+                return _Reading(shard, group, None)
+            return _Reading(shard, group, [pool.submit(item_of, entry, config, downloads) for entry in group])
+
+        for reading in _ahead(map(begin, partition.shards(), chunks(entries, partition.shard_size))):
+            if reading.items is not None:
+                items = [item.result() for item in reading.items]
+                write_given(output, reading.shard, _taken(items, reading.entries), digest)
+                _write_items(output, reading.shard, items, digest)
+            progress(len(reading.entries))
+
+
+@contextmanager
+def _threads(count: int, downloads: Downloader) -> Iterator[ThreadPoolExecutor]:
+    """Threads that end at once, and their downloads, when something goes wrong or somebody presses Ctrl-C."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    except BaseException:
+        downloads.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _ahead(readings: Iterable[_Reading]) -> Iterator[_Reading]:
+    """The same shards, in order; by the time that one is waited for the next ones have begun, about AHEAD items."""
+    begun: deque[_Reading] = deque()
+    for reading in readings:
+        begun.append(reading)
+        while begun and (begun[0].items is None or sum(len(there.items or ()) for there in begun) > AHEAD):
+            yield begun.popleft()
+    yield from begun
+
+
+def item_of(entry: Entry, config: Ingest, downloads: Downloader) -> Item:
+    """The item of one input, fetched if it is at a URL; what can't be read becomes its error."""
     item = Item(
         Item.id_of(entry.uri),
         entry.uri,
@@ -125,16 +184,21 @@ def item_of(entry: Entry, config: Ingest) -> Item:
     )
     if item.error:
         return item
-    measured = _measured(item, config, min(config.max_bytes, LARGE_BYTES))
+    try:
+        if is_url(item.uri):
+            downloads.fetch(item.uri)
+    except ImageError as error:
+        return replace(item, error=ItemError("ingest", error.kind, error.message[:1000]))
+    measured = _measured(item, config, min(config.max_bytes, LARGE_BYTES), downloads.folder)
     if measured.error and measured.error.kind == "too_large":
         with _large:
-            return _measured(item, config, config.max_bytes)
+            return _measured(item, config, config.max_bytes, downloads.folder)
     return measured
 
 
-def _measured(item: Item, config: Ingest, max_bytes: int) -> Item:
+def _measured(item: Item, config: Ingest, max_bytes: int, downloads: Path) -> Item:
     try:
-        data = read(item.uri, max_bytes=max_bytes)
+        data = read(item.uri, max_bytes=max_bytes, downloads=downloads)
         item = replace(item, content_id=digest16(data))
         width, height = probe(data, max_pixels=config.max_pixels)
     except ImageError as error:
@@ -159,7 +223,7 @@ def _update(listed: hashlib._Hash, entries: Iterable[Entry]) -> None:
         listed.update(entry.uri.encode() + b"\n")
 
 
-def _is_done(output: Output, shard: ShardId, entries: Sequence[Entry], digest: str) -> bool:
+def _is_done(output: Output, shard: ShardId, entries: Sequence[Entry], digest: str, downloads: Downloader) -> bool:
     """Whether an earlier ingest wrote this shard, with the same configuration and of the same entries."""
     try:
         if shard_digest(output.items(shard)) != digest:
@@ -167,6 +231,8 @@ def _is_done(output: Output, shard: ShardId, entries: Sequence[Entry], digest: s
         there = read_items(output, shard)
         listed = [Entry(item.uri, item.dataset, item.licence, item.labels) for item in there]
         if listed != [replace(entry, error=None) for entry in entries]:
+            return False
+        if not all(item.error or downloads.has(item.uri) for item in there if is_url(item.uri)):
             return False
         return has_given(output, shard, _taken(there, entries))
     except OutputError:  # damaged, or of another version

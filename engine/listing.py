@@ -1,4 +1,4 @@
-"""Which images there are: folders, files, lists and sets of all kinds become entries, lazily and in a fixed order.
+"""Which images there are: folders, files, URLs, lists and sets of all kinds become entries, in a fixed order.
 
 No image is opened, but for the first bytes of files whose names say nothing. What is no image by name or content is
 counted, so that nobody has to guess what was left out.
@@ -13,12 +13,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from engine import manifest
-from engine.entry import Entry, Faults
+from engine.entry import Entry, Faults, GivenText
 from engine.errors import ConfigError
 from engine.images import HEAD_BYTES, format_of
 from engine.records import Item
-from engine.sources import coco, huggingface, openimages, webdataset
-from engine.uris import reported, resolved, shown, uri_of
+from engine.sources import coco, huggingface, openimages, urls, webdataset
+from engine.uris import is_url, reported, resolved, shown, uri_of
 
 IMAGE_EXTENSIONS = frozenset(
     {
@@ -35,15 +35,16 @@ FOLDERS = (UNREADABLE_FOLDER, REPEATED_FOLDER)
 
 
 class Listing:
-    """The inputs under `paths`: folders, image files, .txt lists, .parquet manifests, and the formats of
+    """The inputs under `paths`: folders, image files, URLs, .txt lists, .parquet manifests, and the formats of
     `engine.sources`. Iterating lists them.
 
     `image_root` is where the images are that COCO's and Open Images' files name. With `class_folders` the label of an
     image is the name of the folder, directly in a listed one, that it is in.
 
     Every uri comes once; `repeated` counts the others. `skipped` counts what is no image, by extension, and folders
-    that can't be read or were met before; `faults` what is wrong with the lists themselves. Raises ConfigError for a
-    path that does not exist, a list or manifest that can't be read, and at the end if there was no image at all.
+    that can't be read or were met before; `faults` what is wrong with the lists themselves, second texts of a URL among
+    it. Raises ConfigError for a path that does not exist, a list or manifest that can't be read, and at the end if
+    there was no image at all.
     """
 
     def __init__(
@@ -52,11 +53,11 @@ class Listing:
         for path in map(str, paths):
             # Of several images one may be gone by now, which is for its row to say; anything else is a slip.
             may_be_gone = len(paths) > 1 and _extension(path) in IMAGE_EXTENSIONS
-            if not os.path.lexists(path) and not may_be_gone:
+            if not is_url(path) and not os.path.lexists(path) and not may_be_gone:
                 raise ConfigError(f"no such file or folder: {shown(path)}")
         if image_root is not None and not os.path.isdir(image_root):
             raise ConfigError(f"ingest.image_root: no such folder: {shown(image_root)}")
-        self.paths = [os.path.abspath(path) for path in paths]
+        self.paths = [path if is_url(path) else os.path.abspath(path) for path in map(str, paths)]
         self.image_root = image_root
         self.class_folders = class_folders
         self.skipped: Counter[str] = Counter()
@@ -71,21 +72,24 @@ class Listing:
                 digest = Item.id_of(entry.uri)
                 if digest in seen:
                     self.repeated += 1
+                    self._repeat(entry)
                 else:
                     seen.add(digest)
                     yield entry
         if not seen:
+            fault = f"; {self.faults.first[0].where}: {self.faults.first[0].message}" if self.faults.first else ""
             raise ConfigError(
                 f"no images in {', '.join(map(shown, self.paths)) or 'no paths'}: "
-                f"{self.describe_skipped() or 'no files seen'}; expected images by name "
-                f"({' '.join(sorted(IMAGE_EXTENSIONS))}) or content, folders of them, .txt lists, .parquet manifests, "
-                "WebDataset .tar, COCO .json, Open Images .csv or .jsonl, or folders of Hugging Face datasets"
+                f"{self.describe_skipped() or 'no files seen'}{fault}; expected images by name "
+                f"({' '.join(sorted(IMAGE_EXTENSIONS))}) or content, folders of them, URLs, .txt, .csv or .tsv lists, "
+                ".parquet manifests, WebDataset .tar, COCO .json, Open Images .csv or .jsonl, or folders of Hugging Face "
+                "datasets"
             )
 
     def _sources(self) -> Iterator[Iterator[Entry]]:
         """COCO's files are one source, and so are Open Images': what one has may be of the images of another. They come
         first, for the first to list an image is the one whose annotations come along with it."""
-        files = dict.fromkeys(path for path in self.paths if not os.path.isdir(path))
+        files = dict.fromkeys(path for path in self.paths if not is_url(path) and not os.path.isdir(path))
         of_coco = [path for path in files if _extension(path) == ".json"]
         of_open_images = [path for path in files if openimages.is_open_images(path)]
         if of_coco:
@@ -95,6 +99,13 @@ class Listing:
         for path in self.paths:
             if path not in of_coco and path not in of_open_images:
                 yield _entries(path, self.skipped, self.faults, self.class_folders)
+
+    def _repeat(self, entry: Entry) -> None:
+        """The text of a URL that was listed before is lost, and says so."""
+        for given in entry.given() if is_url(entry.uri) else ():
+            if isinstance(given, GivenText):
+                message = f"{entry.uri[:200]} was listed before; this text of it was left out: {given.text[:500]}"
+                self.faults.add(given.where, "repeated_url", message)
 
     def describe_skipped(self) -> str:
         """What was skipped, in words: "skipped 12 files that are ... (.json 10, .txt 2)". Empty if nothing was."""
@@ -108,10 +119,14 @@ class Listing:
 
 
 def _entries(path: str, skipped: Counter[str], faults: Faults, class_folders: bool) -> Iterator[Entry]:
+    if is_url(path):
+        return iter([Entry(path)])
     if os.path.isdir(path):
         return huggingface.entries(path) if huggingface.is_dataset(path) else _folder(path, skipped, class_folders)
+    if _extension(path) in (".csv", ".tsv"):
+        return urls.entries(path, faults)
     if _extension(path) == ".parquet":
-        return manifest.entries(path)
+        return urls.parquet_entries(path, faults) if urls.is_list(manifest.names(path)) else manifest.entries(path)
     if path.lower().endswith(TARS):
         return webdataset.entries(path, faults)
     if _extension(path) == ".txt":

@@ -1,11 +1,11 @@
-"""Parquet manifests: which images they list, and the images inside them."""
+"""Parquet manifests: which images they list, and the images inside them; and lists of URLs that are Parquet files."""
 
 from __future__ import annotations
 
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import accumulate, repeat
@@ -21,6 +21,7 @@ from engine.uris import reported, resolved, shown, uri_of
 
 # A row is read with its row group, and threads at the seam of two row groups need both.
 ROW_GROUP_BYTES = 1 << 30
+BATCH_ROWS = 8192  # of texts
 _lock = threading.Lock()
 
 
@@ -43,6 +44,30 @@ def entries(path: str) -> Iterator[Entry]:
                     labels=(labels,) if isinstance(labels, str) else tuple(filter(None, labels)),
                 )
                 row += 1
+
+
+def names(path: str) -> list[str]:
+    """The names of the columns of a Parquet file."""
+    with reported(path, "Parquet manifest"), _as_value_error(), pa.OSFile(os.fsencode(path)) as source:
+        return list(pq.ParquetFile(source).schema_arrow.names)
+
+
+def text_rows(path: str, columns: Sequence[str]) -> Iterator[list[str | None]]:
+    """The values of columns of strings, row by row. Bytes in them that aren't UTF-8 are replaced."""
+    with reported(path, "list of URLs"), _as_value_error(), pa.OSFile(os.fsencode(path)) as source:
+        file = pq.ParquetFile(source)
+        _check_once(path, file.schema_arrow)
+        for name in columns:
+            if not _is_text(type_ := file.schema_arrow.field(name).type):
+                raise ConfigError(f"{shown(path)}: column `{name}` must be string, not {type_}")
+        for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+            yield from map(list, zip(*(_decoded(batch.column(name)) for name in columns), strict=True))
+
+
+def _decoded(texts: pa.Array) -> list[str | None]:
+    """Arrow takes strings of Parquet files on trust, and stops at the first that is no UTF-8."""
+    values = texts.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
+    return [None if value is None else value.decode(errors="replace") for value in values]
 
 
 def read_row(path: str, modified: int, row: int, place: str) -> bytes:
@@ -148,9 +173,7 @@ def _check_row_groups(file: pq.ParquetFile, column: str | None) -> None:
 
 def _check_columns(path: str, schema: pa.Schema) -> list[str]:
     """The columns to read. Raises ConfigError for a manifest that can't say where images are."""
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if twice:
-        raise ConfigError(f"{shown(path)} has more than one column called {', '.join(twice)}; rename or drop one")
+    _check_once(path, schema)
     images = _bytes_column(schema)
     if images is None and "uri" not in schema.names:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "none"
@@ -165,6 +188,12 @@ def _check_columns(path: str, schema: pa.Schema) -> list[str]:
         if not fits(type_):
             raise ConfigError(f"{shown(path)}: column `{name}` must be {expected}, not {type_}")
     return list(columns)
+
+
+def _check_once(path: str, schema: pa.Schema) -> None:
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
+    if twice:
+        raise ConfigError(f"{shown(path)} has more than one column called {', '.join(twice)}; rename or drop one")
 
 
 def _type(schema: pa.Schema, name: str) -> pa.DataType | None:

@@ -12,16 +12,18 @@ from pathlib import Path
 from engine import manifest
 from engine.errors import ImageError
 from engine.sources import huggingface, webdataset
-from engine.uris import MEMBER, ROW, path_of
+from engine.uris import MEMBER, ROW, download_of, is_url, path_of
 
 
 def read(uri: str, *, max_bytes: int, downloads: Path | None = None) -> bytes:
     """The bytes of one image. Raises ImageError of kind "missing", "unreadable" or "too_large".
 
     `uri` is an absolute path or a file:// URI; or either of them, of a .parquet or .arrow, with `#<row>`: the bytes in
-    that row; or of a .tar, with `#<member>`.
-    `downloads` is the folder where the images of http(s) URLs are kept.
+    that row; or of a .tar, with `#<member>`; or an http(s) URL, whose image is in the folder `downloads`: nothing is
+    fetched here.
     """
+    if is_url(uri):
+        uri = _downloaded(uri, downloads)
     member = MEMBER.fullmatch(uri)
     row = None if member else ROW.fullmatch(uri)
     place = member[1] if member else row[1] if row else uri
@@ -42,6 +44,19 @@ def read(uri: str, *, max_bytes: int, downloads: Path | None = None) -> bytes:
             data = file.read(min(status.st_size, max_bytes) + 1)  # it may have grown since
         _check_bytes(len(data), max_bytes)
         return data
+
+
+def _downloaded(url: str, downloads: Path | None) -> str:
+    if downloads is None:
+        raise ImageError("missing", f"{url} is kept in an output folder's downloads/, and none was named to look in")
+    path = download_of(downloads, url)
+    if not path.exists():
+        raise ImageError(
+            "missing",
+            f"{url} isn't among the downloads, where ingest puts it: no {path}. "
+            f"Remove {downloads.parent / 'images' / 'manifest.json'} and run again: it is fetched anew",
+        )
+    return str(path)
 
 
 @contextmanager

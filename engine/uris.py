@@ -1,4 +1,4 @@
-"""Where an image is: a path, a file:// URI, or with either `<.parquet or .arrow>#<row>` or `<.tar>#<member>`."""
+"""Where an image is: a path, a file:// URI, with either `<.parquet or .arrow>#<row>` or `<.tar>#<member>`, or a URL."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from engine.errors import ConfigError, ImageError
+from engine.records import Item
 
 ROW = re.compile(r"(.+\.(?:parquet|arrow))#([0-9]+)", re.DOTALL | re.IGNORECASE)
 MEMBER = re.compile(r"(.+?\.tar)#(.+)", re.DOTALL | re.IGNORECASE)
 FILE = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.DOTALL | re.IGNORECASE)  # of this machine
+URL = re.compile(r"https?://", re.IGNORECASE)
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
@@ -28,6 +30,17 @@ def uri_of(path: str) -> str:
     except UnicodeEncodeError:
         return Path(path).as_uri()
     return Path(path).as_uri() if ROW.fullmatch(path) or MEMBER.fullmatch(path) else path
+
+
+def is_url(uri: str) -> bool:
+    """Whether it is at http(s), and its image among the downloads."""
+    return URL.match(uri) is not None
+
+
+def download_of(downloads: Path, url: str) -> Path:
+    """The file that the image at `url` is kept in."""
+    name = Item.id_of(url).hex()
+    return downloads / name[:2] / name
 
 
 def path_of(place: str) -> str:

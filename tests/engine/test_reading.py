@@ -16,6 +16,8 @@ from refusals import refused
 
 from engine.manifest import _row_group
 from engine.reading import read
+from engine.records import Item
+from engine.uris import download_of
 
 MAX = 1_000_000
 
@@ -71,7 +73,7 @@ def test_read_without_permission(tmp_path: Path) -> None:
 
 
 def test_read_other_schemes_and_long_names(tmp_path: Path) -> None:
-    for uri in ("https://example.org/a.jpg", "s3://bucket/a.parquet#3", f"file://host{tmp_path}/a.jpg"):
+    for uri in ("ftp://example.org/a.jpg", "s3://bucket/a.parquet#3", f"file://host{tmp_path}/a.jpg"):
         with refused("unreadable", uri.partition("#")[0], "local files"):
             read(uri, max_bytes=MAX)
     with refused("unreadable", "File name too long"):
@@ -84,6 +86,24 @@ def test_read_at_most_max_bytes(tmp_path: Path) -> None:
     assert len(read(str(path), max_bytes=101)) == 101
     with refused("too_large", "101 bytes", "ingest.max_bytes = 100"):
         read(str(path), max_bytes=100)
+
+
+# Downloads
+
+
+@pytest.mark.parametrize("uri", ["https://example.org/a.jpg", "HTTP://example.org/x.parquet#3", "http://"])
+def test_read_what_was_downloaded(tmp_path: Path, uri: str) -> None:
+    path = download_of(tmp_path, uri)
+    assert path.relative_to(tmp_path).as_posix() == f"{path.name[:2]}/{Item.id_of(uri).hex()}"
+    with refused("missing", uri, str(path), "run again"):
+        read(uri, max_bytes=MAX, downloads=tmp_path)
+    with refused("missing", uri, "downloads/"):
+        read(uri, max_bytes=MAX)
+    path.parent.mkdir()
+    path.write_bytes(b"content")
+    assert read(uri, max_bytes=7, downloads=tmp_path) == b"content"
+    with refused("too_large", "7 bytes"):
+        read(uri, max_bytes=6, downloads=tmp_path)
 
 
 # Rows of Parquet files
