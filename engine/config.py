@@ -53,8 +53,8 @@ class Ingest(_Section):
 
     images: tuple[str, ...] = Field(
         (),
-        description="folders, images, URLs, .txt, .csv and .tsv lists, .parquet manifests, WebDataset .tar, COCO .json, "
-        "Open Images .csv and .jsonl, folders of Hugging Face datasets; none: the samples",
+        description="folders, images, URLs, .txt, .csv and .tsv lists, .parquet manifests, WebDataset .tar, COCO "
+        ".json, Open Images .csv and .jsonl, folders of Hugging Face datasets; none: the samples",
     )
     image_root: str | None = Field(
         None, description="the folder of the images that COCO's and Open Images' files name; none: near those"

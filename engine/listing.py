@@ -82,8 +82,8 @@ class Listing:
                 f"no images in {', '.join(map(shown, self.paths)) or 'no paths'}: "
                 f"{self.describe_skipped() or 'no files seen'}{fault}; expected images by name "
                 f"({' '.join(sorted(IMAGE_EXTENSIONS))}) or content, folders of them, URLs, .txt, .csv or .tsv lists, "
-                ".parquet manifests, WebDataset .tar, COCO .json, Open Images .csv or .jsonl, or folders of Hugging Face "
-                "datasets"
+                ".parquet manifests, WebDataset .tar, COCO .json, Open Images .csv or .jsonl, or folders of Hugging "
+                "Face datasets"
             )
 
     def _sources(self) -> Iterator[Iterator[Entry]]:
