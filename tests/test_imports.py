@@ -27,6 +27,7 @@ DOORS = {
         "engine/summary.py",  # counts columns
         "engine/ingest.py",  # finds duplicates in a column
         "engine/manifest.py",  # reads people's Parquet manifests
+        "engine/sources/huggingface.py",  # and their Arrow files
     },
     "spacy": {"specialists/parser.py"},
     "torch": {"florence2/", "specialists/", "filters/nms.py"},

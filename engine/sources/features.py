@@ -43,8 +43,7 @@ class Columns:
     def labels_in(self, row: Row) -> tuple[str, ...]:
         """What is to be seen in the image; -1, the number of an image without a label, is none."""
         values = row.get(self.labels) if self.labels else None
-        some = values if isinstance(values, list) else [values]
-        return tuple(word for value in some if (word := _word(value, self.classes)))
+        return tuple(word for value in _listed(values) if (word := _word(value, self.classes)))
 
     def given_in(self, row: Row, where: str) -> list[Given]:
         texts = [text for name in self.texts for text in _listed(row.get(name))]

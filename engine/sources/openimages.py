@@ -105,7 +105,7 @@ def _rows(path: str) -> Iterator[tuple[int, Row]]:
         try:
             yield from ((reader.line_num, row) for row in reader)
         except csv.Error as error:
-            raise ValueError(f"line {reader.line_num}: {error}") from None
+            raise ValueError(f"behind line {reader.line_num}: {error}") from None
 
 
 def _classes(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -257,7 +257,10 @@ def _is_of(mask: GivenRegion, region: GivenRegion) -> bool:
 
 def _beside(mask: Path) -> Path:
     """Where a mask's file is: in the folder of its list, or in one that lies in that, as the archives have them."""
-    folders = _inside(mask.parent, mask.parent.stat().st_mtime_ns)
+    try:
+        folders = _inside(mask.parent, mask.parent.stat().st_mtime_ns)
+    except OSError:
+        return mask
     return next((folder / mask.name for folder in folders if (folder / mask.name).is_file()), mask)
 
 
