@@ -128,10 +128,14 @@ def _row(path: str, modified: int, row: int, names: Sequence[str]) -> dict[str, 
 def _table(path: str, modified: int) -> _Table:
     """Raises ValueError or ConfigError for what is no stream of a dataset with images."""
     source = pa.memory_map(os.fsencode(path))
-    schema = pa.ipc.read_schema(pa.ipc.read_message(source))
+    messages = _messages(source)
+    _, first = next(messages, (0, None))
+    if first is None or first.type != "schema":
+        raise ValueError("expected an Arrow stream, which begins with a schema")
+    schema = pa.ipc.read_schema(first)
     columns = _columns(path, schema)
     places, rows = [], [0]
-    for place, message in _messages(source):
+    for place, message in messages:
         if message.type != "record batch":
             raise ValueError(f"expected batches of rows, not a {message.type}")
         places.append(place)
