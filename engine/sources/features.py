@@ -55,7 +55,8 @@ class Columns:
         box, category = one.get("bbox"), one.get(self.category) if self.category else None
         values = numbers(box) if isinstance(box, list) else None
         if values is None or len(values) != 4:
-            return GivenRegion(None, tuple(box) if isinstance(box, list) else (), where=where)  # type: ignore[arg-type]
+            as_it_is: Any = tuple(box) if isinstance(box, list) else ()  # which is turned down with its image
+            return GivenRegion(None, as_it_is, where=where)
         x, y, width, height = values
         return GivenRegion(_word(category, self.categories), (x, y, x + width, y + height), where=where)
 

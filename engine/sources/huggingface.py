@@ -86,14 +86,15 @@ def _entries(path: str, dataset: str, licence: str | None) -> Iterator[Entry]:
             with _lock:
                 batch = _batch(path, modified, number)
             references = _references(batch, table.columns)
-            labels = batch.column(table.columns.labels).to_pylist() if table.columns.labels else None
+            name = table.columns.labels
+            labels = [{name: value} for value in batch.column(name).to_pylist()] if name else [{}] * len(references)
             for offset, reference in enumerate(references):
                 row = table.rows[number] + offset
                 yield Entry(
                     resolved(reference, os.path.dirname(path)) if reference else f"{uri_of(path)}#{row}",
                     dataset,
                     licence,
-                    table.columns.labels_in({table.columns.labels: labels[offset]}) if labels else (),
+                    table.columns.labels_in(labels[offset]),
                     given=partial(_given, path, modified, row) if table.columns.given else tuple,
                 )
 

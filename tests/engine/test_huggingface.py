@@ -60,9 +60,9 @@ def write(tmp_path: Path) -> Write:
         folder = tmp_path / name
         folder.mkdir(parents=True)
         table = pa.table(columns or ROWS)
-        with pa.OSFile(os.fsencode(folder / "data-00000-of-00001.arrow"), "wb") as sink:
-            with pa.ipc.new_stream(sink, table.schema) as stream:
-                stream.write_table(table, max_chunksize=2)
+        file = os.fsencode(folder / "data-00000-of-00001.arrow")
+        with pa.OSFile(file, "wb") as sink, pa.ipc.new_stream(sink, table.schema) as stream:
+            stream.write_table(table, max_chunksize=2)
         (folder / "dataset_info.json").write_text(json.dumps({"features": features, **(info or {})}))
         files = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}
         (folder / "state.json").write_text(json.dumps({**files, **(state or {})}))

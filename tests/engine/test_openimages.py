@@ -16,7 +16,8 @@ from engine.entry import Entry, GivenRegion, GivenText
 from engine.errors import ConfigError
 from engine.ingest import ingest
 from engine.listing import Listing
-from engine.sources.openimages import is_open_images, with_masks
+from engine.sources.masks import with_masks
+from engine.sources.openimages import is_open_images
 from engine.storage import Output, read_given
 
 BOXES = (
