@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import accumulate, repeat
 from typing import Any
 
@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as types
 
-from engine.entry import Entry
+from engine.entry import Entry, Given
 from engine.errors import ConfigError, ImageError
+from engine.sources.features import CAPTIONS, Columns, columns_of, features_in
 from engine.uris import reported, resolved, shown, uri_of
 
 # A row is read with its row group, and threads at the seam of two row groups need both.
@@ -30,18 +31,20 @@ def entries(path: str) -> Iterator[Entry]:
     with reported(path, "Parquet manifest"), _as_value_error(), pa.OSFile(os.fsencode(path)) as source:
         file = pq.ParquetFile(source)
         columns = _check_columns(path, file.schema_arrow)
-        images = _bytes_column(file.schema_arrow)
+        images, along = _bytes_column(file.schema_arrow), _along(file.schema_arrow)
         _check_row_groups(file, images)
+        modified = os.stat(path).st_mtime_ns
         row = 0
         for group in range(file.num_row_groups):
             for inside, values in zip(_has_bytes(file, group, images), _rows(file, group, columns), strict=False):
-                reference = None if inside else values.get("uri") or (values.get("image") or {}).get("path")
-                labels = values.get("labels") or ()
+                path_inside = (values.get(along.image or "image") or {}).get("path")
+                reference = None if inside else values.get("uri") or path_inside
                 yield Entry(
                     uri=resolved(reference, os.path.dirname(path)) if reference else f"{uri_of(path)}#{row}",
                     dataset=values.get("dataset"),
                     licence=values.get("licence"),
-                    labels=(labels,) if isinstance(labels, str) else tuple(filter(None, labels)),
+                    labels=along.labels_in(values),
+                    given=partial(_given, path, modified, row) if along.given else tuple,
                 )
                 row += 1
 
@@ -86,6 +89,16 @@ def read_row(path: str, modified: int, row: int, place: str) -> bytes:
     return data
 
 
+def _given(path: str, modified: int, row: int) -> list[Given]:
+    """What came along in a row."""
+    with reported(path, "Parquet manifest"), _as_value_error(), _lock:
+        _, _, starts = _parquet(path, modified)
+        group = bisect_right(starts, row) - 1
+        table, along = _row_group_along(path, modified, group)
+        values = table.slice(row - starts[group], 1).to_pylist()[0]
+        return along.given_in(values, f"row {row} of {shown(os.path.basename(path))}")
+
+
 @contextmanager
 def _as_value_error() -> Iterator[None]:
     """Arrow's errors as what they are to everybody else: the file isn't what it should be."""
@@ -106,11 +119,23 @@ def _value(path: str, modified: int, row: int, place: str) -> Any:
 
 
 def _bytes_column(schema: pa.Schema) -> str | None:
-    """The column that holds images: `bytes`, or the field `bytes` in Hugging Face's struct `image`."""
+    """The column that holds images: `bytes`, or the field `bytes` in Hugging Face's struct, mostly called `image`."""
     if "bytes" in schema.names:
         return "bytes"
-    image = schema.field("image").type if "image" in schema.names else None
-    return "image.bytes" if image is not None and pa.types.is_struct(image) and "bytes" in image.names else None
+    name = _along(schema).image or "image"
+    image = schema.field(name).type if name in schema.names else None
+    return f"{name}.bytes" if image is not None and pa.types.is_struct(image) and "bytes" in image.names else None
+
+
+def _along(schema: pa.Schema) -> Columns:
+    """The columns that come along with images: those of Hugging Face's features, or `labels` and captions."""
+    features = {name: feature for name, feature in features_in(schema.metadata).items() if name in schema.names}
+    if features:
+        return columns_of(features)
+    return Columns(
+        labels="labels" if "labels" in schema.names else None,
+        texts=tuple(name for name in CAPTIONS if name in schema.names),
+    )
 
 
 @lru_cache(maxsize=2)
@@ -125,6 +150,13 @@ def _parquet(path: str, modified: int) -> tuple[pq.ParquetFile, str | None, list
 def _row_group(path: str, modified: int, group: int) -> pa.ChunkedArray:
     file, column, _ = _parquet(path, modified)
     return file.read_row_group(group, columns=[column]).column(0)
+
+
+@lru_cache(maxsize=2)
+def _row_group_along(path: str, modified: int, group: int) -> tuple[pa.Table, Columns]:
+    file, _, _ = _parquet(path, modified)
+    along = _along(file.schema_arrow)
+    return file.read_row_group(group, columns=list(along.given)), along
 
 
 def _rows(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -179,15 +211,18 @@ def _check_columns(path: str, schema: pa.Schema) -> list[str]:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "none"
         raise ConfigError(
             f"{shown(path)} is no manifest: expected a column `uri` (string), `bytes` (binary) or `image` (struct of "
-            f"bytes and path), and optionally `dataset`, `licence` and `labels`; found {found}"
+            f"bytes and path), and optionally `dataset`, `licence`, `labels` and `captions`; found {found}"
         )
-    wanted = ["uri", "dataset", "licence", "labels"] + ["image.path"] * (images == "image.bytes")
-    columns = {name: type_ for name in wanted if (type_ := _type(schema, name)) is not None}
-    for name, type_ in {**columns, **({images: _type(schema, images)} if images else {})}.items():
-        expected, fits = COLUMNS[name]
-        if not fits(type_):
+    along = _along(schema)
+    paths = [images.replace(".bytes", ".path")] if images and images != "bytes" else []
+    kinds = dict.fromkeys(["uri", "dataset", "licence", *paths], TEXT) | dict.fromkeys(along.texts, TEXTS)
+    kinds |= {images: BINARY} if images else {}
+    kinds |= {along.labels: TEXTS} if along.labels and not along.classes else {}
+    for name, (expected, fits) in kinds.items():
+        if (type_ := _type(schema, name)) is not None and not fits(type_):
             raise ConfigError(f"{shown(path)}: column `{name}` must be {expected}, not {type_}")
-    return list(columns)
+    wanted = ["uri", "dataset", "licence", *([along.labels] if along.labels else []), *paths]
+    return [name for name in wanted if _type(schema, name) is not None]
 
 
 def _check_once(path: str, schema: pa.Schema) -> None:
@@ -216,16 +251,11 @@ def _is_binary(type_: pa.DataType) -> bool:
     return bool(types.is_binary(type_) or types.is_large_binary(type_) or types.is_null(type_))
 
 
-def _is_labels(type_: pa.DataType) -> bool:
+def _is_texts(type_: pa.DataType) -> bool:
     return _is_text(type_) or ((types.is_list(type_) or types.is_large_list(type_)) and _is_text(type_.value_type))
 
 
-COLUMNS: dict[str, tuple[str, Callable[[pa.DataType], bool]]] = {
-    "uri": ("string", _is_text),
-    "image.path": ("string", _is_text),
-    "bytes": ("binary", _is_binary),
-    "image.bytes": ("binary", _is_binary),
-    "dataset": ("string", _is_text),
-    "licence": ("string", _is_text),
-    "labels": ("string or list of strings", _is_labels),
-}
+# What a column must be: in words, and whether a type is.
+TEXT = ("string", _is_text)
+TEXTS = ("string or list of strings", _is_texts)
+BINARY = ("binary", _is_binary)

@@ -36,7 +36,7 @@ def read(uri: str, *, max_bytes: int, downloads: Path | None = None) -> bytes:
             return webdataset.read_member(path, status.st_mtime_ns, member[2], max_bytes)
         if row:
             rows = huggingface if path.lower().endswith(".arrow") else manifest
-            data = rows.read_row(path, status.st_mtime_ns, int(row[2]), place)
+            data: bytes = rows.read_row(path, status.st_mtime_ns, int(row[2]), place)
             _check_bytes(len(data), max_bytes)
             return data
         _check_bytes(status.st_size, max_bytes)

@@ -27,7 +27,7 @@ DOORS = {
         "engine/summary.py",  # counts columns
         "engine/ingest.py",  # finds duplicates in a column
         "engine/manifest.py",  # reads people's Parquet manifests
-        "engine/sources/huggingface.py",  # reads their Arrow files
+        "engine/sources/huggingface.py",  # and their Arrow files
     },
     "ijson": {"engine/sources/"},
     "jinja2": {"engine/report/page.py"},

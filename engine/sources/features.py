@@ -43,8 +43,7 @@ class Columns:
     def labels_in(self, row: Row) -> tuple[str, ...]:
         """What is to be seen in the image; -1, the number of an image without a label, is none."""
         values = row.get(self.labels) if self.labels else None
-        some = values if isinstance(values, list) else [values]
-        return tuple(word for value in some if (word := _word(value, self.classes)))
+        return tuple(word for value in _listed(values) if (word := _word(value, self.classes)))
 
     def given_in(self, row: Row, where: str) -> list[Given]:
         texts = [text for name in self.texts for text in _listed(row.get(name))]
@@ -56,7 +55,8 @@ class Columns:
         box, category = one.get("bbox"), one.get(self.category) if self.category else None
         values = numbers(box) if isinstance(box, list) else None
         if values is None or len(values) != 4:
-            return GivenRegion(None, tuple(box) if isinstance(box, list) else (), where=where)  # type: ignore[arg-type]
+            as_it_is: Any = tuple(box) if isinstance(box, list) else ()  # which is turned down with its image
+            return GivenRegion(None, as_it_is, where=where)
         x, y, width, height = values
         return GivenRegion(_word(category, self.categories), (x, y, x + width, y + height), where=where)
 

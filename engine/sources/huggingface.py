@@ -86,14 +86,15 @@ def _entries(path: str, dataset: str, licence: str | None) -> Iterator[Entry]:
             with _lock:
                 batch = _batch(path, modified, number)
             references = _references(batch, table.columns)
-            labels = batch.column(table.columns.labels).to_pylist() if table.columns.labels else None
+            name = table.columns.labels
+            labels = [{name: value} for value in batch.column(name).to_pylist()] if name else [{}] * len(references)
             for offset, reference in enumerate(references):
                 row = table.rows[number] + offset
                 yield Entry(
                     resolved(reference, os.path.dirname(path)) if reference else f"{uri_of(path)}#{row}",
                     dataset,
                     licence,
-                    table.columns.labels_in({table.columns.labels: labels[offset]}) if labels else (),
+                    table.columns.labels_in(labels[offset]),
                     given=partial(_given, path, modified, row) if table.columns.given else tuple,
                 )
 
@@ -128,10 +129,14 @@ def _row(path: str, modified: int, row: int, names: Sequence[str]) -> dict[str, 
 def _table(path: str, modified: int) -> _Table:
     """Raises ValueError or ConfigError for what is no stream of a dataset with images."""
     source = pa.memory_map(os.fsencode(path))
-    schema = pa.ipc.read_schema(pa.ipc.read_message(source))
+    messages = _messages(source)
+    _, first = next(messages, (0, None))
+    if first is None or first.type != "schema":
+        raise ValueError("expected an Arrow stream, which begins with a schema")
+    schema = pa.ipc.read_schema(first)
     columns = _columns(path, schema)
     places, rows = [], [0]
-    for place, message in _messages(source):
+    for place, message in messages:
         if message.type != "record batch":
             raise ValueError(f"expected batches of rows, not a {message.type}")
         places.append(place)

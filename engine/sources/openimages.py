@@ -11,14 +11,15 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias
 
 from engine.entry import Entry, Faults, Given, GivenRegion, GivenText
 from engine.records import Box
 from engine.sources.index import Index, filling
+from engine.sources.masks import with_masks
 from engine.untrusted import shown
 from engine.uris import reported, uri_of
 from engine.uris import shown as shown_path
@@ -33,7 +34,6 @@ COLUMNS = {
 }
 CLASS = re.compile(r"/[a-z]/\w+,")  # how a file of classes begins that has no header
 SPLITS = ("images", "train", "validation", "test")
-SAME_BOX = 0.0005  # of the side: half a pixel of the 1024 that most images have
 Row: TypeAlias = dict[str, str]
 Stamp: TypeAlias = tuple[str, int, int]  # path, bytes, time of change
 
@@ -105,7 +105,7 @@ def _rows(path: str) -> Iterator[tuple[int, Row]]:
         try:
             yield from ((reader.line_num, row) for row in reader)
         except csv.Error as error:
-            raise ValueError(f"line {reader.line_num}: {error}") from None
+            raise ValueError(f"behind line {reader.line_num}: {error}") from None
 
 
 def _classes(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -231,39 +231,6 @@ class _File:
                     raise ValueError(f"line {number}: expected an object with image_id and caption, not {shown(row)}")
                 if self.images.add(image, self._where(number)):
                     yield image, GivenText(caption, where=self._where(number))
-
-
-def with_masks(given: Sequence[Given]) -> list[Given]:
-    """The regions with the masks that are of their boxes; a mask of no box that is there stays a region of its own."""
-    arranged = [one for one in given if not _is_mask(one)]
-    for mask in filter(_is_mask, given):
-        of = next((n for n, one in enumerate(arranged) if isinstance(one, GivenRegion) and _is_of(mask, one)), None)
-        file = _beside(mask.segmentation) if isinstance(mask.segmentation, Path) else None
-        if of is None:
-            arranged.append(replace(mask, segmentation=file))
-        else:
-            arranged[of] = replace(arranged[of], segmentation=file)
-    return arranged
-
-
-def _is_mask(given: Given) -> TypeGuard[GivenRegion]:
-    return isinstance(given, GivenRegion) and given.segmentation is not None
-
-
-def _is_of(mask: GivenRegion, region: GivenRegion) -> bool:
-    same = all(abs(a - b) <= SAME_BOX for a, b in zip(mask.box, region.box, strict=True))
-    return same and region.label == mask.label and region.segmentation is None
-
-
-def _beside(mask: Path) -> Path:
-    """Where a mask's file is: in the folder of its list, or in one that lies in that, as the archives have them."""
-    folders = _inside(mask.parent, mask.parent.stat().st_mtime_ns)
-    return next((folder / mask.name for folder in folders if (folder / mask.name).is_file()), mask)
-
-
-@lru_cache(maxsize=8)
-def _inside(folder: Path, modified: int) -> list[Path]:
-    return [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]
 
 
 def _floats(row: Row, prefix: str) -> Box:

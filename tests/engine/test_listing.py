@@ -256,6 +256,50 @@ def test_what_is_listed_twice_comes_once(tmp_path: Path) -> None:
     assert found.repeated == 4
 
 
+# Sets
+
+
+def test_class_folders(tmp_path: Path) -> None:
+    odd = os.fsdecode(b"caf\xe9")
+    touch(
+        tmp_path, "set/top.jpg", "set/n02084071/a.jpg", "set/n02084071/deep/b.jpg", f"set/{odd}/c.jpg", "other/x/d.jpg"
+    )
+    found = {
+        os.path.basename(entry.uri): entry.labels
+        for entry in Listing([tmp_path / "set", tmp_path / "other"], class_folders=True)
+    }
+    assert found == {
+        "top.jpg": (),
+        "a.jpg": ("n02084071",),
+        "b.jpg": ("n02084071",),
+        "c.jpg": ("caf\ufffd",),
+        "d.jpg": ("x",),
+    }
+    assert not any(entry.labels for entry in Listing([tmp_path / "set"]))
+
+
+def test_sets_come_where_the_first_of_their_files_is_named(tmp_path: Path) -> None:
+    for name, image in (("1.json", "a.jpg"), ("2.json", "b.jpg")):
+        (tmp_path / name).write_text(f'{{"images": [{{"id": 1, "file_name": "{image}"}}]}}')
+    for name, image in (("1.csv", "c"), ("2.csv", "d")):
+        (tmp_path / name).write_text(f"ImageID,Source,LabelName,Confidence\n{image},human,/m/cat,1\n")
+    touch(tmp_path, "set/z.jpg", "set/y.json", "folder.json/x.jpg")
+    order = ["1.json", "set", "1.csv", "2.json", "folder.json", "2.csv"]
+    expected = ["a.jpg", "b.jpg", "z.jpg", "c.jpg", "d.jpg", "x.jpg"]
+    found = Listing([tmp_path / name for name in order])
+    assert [os.path.basename(entry.uri) for entry in found] == expected
+    assert found.skipped == {".json": 1} and found.repeated == 0
+    assert found.faults.counts == {"unknown_category": 1}
+
+
+def test_an_image_of_a_folder_and_a_set_comes_once(tmp_path: Path) -> None:
+    touch(tmp_path, "a.jpg")
+    (tmp_path / "x.json").write_text('{"images": [{"id": 1, "file_name": "a.jpg"}]}')
+    found = Listing([tmp_path / "x.json", tmp_path])
+    assert names(tmp_path, [entry.uri for entry in found]) == ["a.jpg"]
+    assert found.repeated == 1
+
+
 # Lists
 
 
