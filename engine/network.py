@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 import httpcore
@@ -22,8 +22,8 @@ from engine.errors import ImageError
 
 GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that is given out of IPv6
 NAT64 = IPv6Network("64:ff9b::/96")  # leads to the IPv4 address in its last 32 bits
-# Clouds tell their machines secrets at link-local addresses, which are no public ones, and Azure also at this one.
-METADATA = {IPv4Address("168.63.129.16")}
+# Clouds tell their machines secrets at link-local addresses, which are no public ones, and Azure and Oracle also here.
+METADATA = (IPv4Network("168.63.129.16/32"), IPv4Network("192.0.0.0/24"))
 
 
 def is_public(address: str) -> bool:
@@ -34,7 +34,7 @@ def is_public(address: str) -> bool:
         if inside is None:
             return ip in GLOBAL_UNICAST and ip.is_global
         ip = inside
-    return ip.is_global and not ip.is_multicast and ip not in METADATA
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in METADATA)
 
 
 @dataclass
@@ -143,7 +143,10 @@ class _Stream(httpcore.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with _faults(httpcore.ReadTimeout, httpcore.ReadError):
             self._sock.settimeout(self._network.left(timeout, httpcore.ReadTimeout))
-            return self._sock.recv(max_bytes)
+            data = self._sock.recv(max_bytes)
+        if self._network.lines.stopped.is_set():
+            raise httpcore.ReadError("ingest was stopped")  # or the end that `cut` made would pass for the body's
+        return data
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         with _faults(httpcore.WriteTimeout, httpcore.WriteError):
