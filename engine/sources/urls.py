@@ -104,8 +104,12 @@ def _rows(file: IO[str], path: str, tabs: bool, plain: bool, faults: Faults) -> 
     In a `plain` list quotes are quotes, as in CC3M's captions; else they hold fields together.
     """
     csv.field_size_limit(LONGEST_FIELD)
-    quoting = csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL
-    reader = csv.reader(_lines(file), delimiter="\t" if tabs else ",", quoting=quoting)
+    delimiter = "\t" if tabs else ","
+    lines = _lines(file)
+    if plain:
+        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, delimiter=delimiter)
     while True:
         line = reader.line_num + 1
         try:
