@@ -13,8 +13,9 @@ from typing import Any, Literal, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, create_model
 
-from engine.config import Parameters, validated
+from engine.config import Parameters
 from engine.errors import ConfigError
+from engine.validation import validated
 from engine.vocabulary import Vocabulary
 
 Group = Literal["specialists", "filters"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from engine.errors import ConfigError
 from engine.uris import is_url
-from engine.vocabulary import ClassEntry, Vocabulary
+from engine.validation import validated
+from engine.vocabulary import Vocabulary
 
 
 class _Section(BaseModel):
@@ -109,12 +110,7 @@ class Report(_Section):
     images: int = Field(60, ge=0, le=10_000, description="pictures on the page, evenly spaced through the set")
 
 
-# YAML's words for what Pydantic calls by Python's.
-EXPECTED = dict.fromkeys(("tuple_type", "list_type"), "Input should be a list") | dict.fromkeys(
-    ("dict_type", "model_type", "mapping_type"), "Input should be a mapping"
-)
 Parameters = dict[str, Any]
-Model = TypeVar("Model", bound=BaseModel)
 
 
 class Config(_Section):
@@ -153,48 +149,6 @@ def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str
         _assign(document, *_setting(setting))
     _resolve(document, Path.cwd())
     return validated(Config, document, where=f"{path} with --set" if settings else str(path))
-
-
-def validated(model: type[Model], values: Any, *, where: str, prefix: str = "") -> Model:
-    """`values` as `model`, or a ConfigError with a line for each fault: its path, what was expected, what came."""
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        faults: dict[str, list[Any]] = {}
-        for fault in error.errors():
-            faults.setdefault(".".join([*([prefix] if prefix else []), *_path(fault, values)]), []).append(fault)
-        lines = [f"  {path or 'the configuration'}: {_said(some, model)}" for path, some in faults.items()]
-        raise ConfigError("\n".join([f"{where}: {len(lines)} fault(s)", *lines])) from None
-
-
-def _path(fault: Any, values: Any) -> Iterator[str]:
-    """The keys that lead to the value at fault; behind them Pydantic names which of several types it tried."""
-    for key in fault["loc"]:
-        inside = isinstance(values, Mapping) or (isinstance(values, list | tuple) and isinstance(key, int))
-        if not inside or (isinstance(values, Mapping) and key not in values and fault["type"] != "missing"):
-            return
-        yield str(key)
-        values = values.get(key) if isinstance(values, Mapping) else values[key]
-
-
-def _said(faults: Sequence[Any], model: type[BaseModel]) -> str:
-    """What is wrong with one value; several faults if it may be of several types."""
-    first = faults[0]
-    if first["type"] == "extra_forbidden":
-        section = _section(model, first["loc"][:-1])
-        return f"unknown key; known here: {', '.join(section.model_fields) or 'none'}"
-    return f"{' or '.join(EXPECTED.get(fault['type'], fault['msg']) for fault in faults)}, not {first['input']!r}"
-
-
-def _section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel]:
-    """The model that `path` leads to, as far as it passes through sections."""
-    for key in path:
-        field = model.model_fields.get(str(key))
-        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
-        elif str(key) not in model.model_fields:
-            model = ClassEntry  # the only section inside a mapping: vocabulary.classes.NAME
-    return model
 
 
 def _parsed(text: str, where: str) -> Any:

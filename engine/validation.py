@@ -1,0 +1,59 @@
+"""Faults of a configuration in the words of whoever wrote it: the path of each value, what was expected, what came."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from engine.errors import ConfigError
+from engine.vocabulary import ClassEntry
+
+# YAML's words for what Pydantic calls by Python's.
+EXPECTED = dict.fromkeys(("tuple_type", "list_type"), "Input should be a list") | dict.fromkeys(
+    ("dict_type", "model_type", "mapping_type"), "Input should be a mapping"
+)
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], values: Any, *, where: str, prefix: str = "") -> Model:
+    """`values` as `model`, or a ConfigError with a line for each fault: its path, what was expected, what came."""
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        faults: dict[str, list[Any]] = {}
+        for fault in error.errors():
+            faults.setdefault(".".join([*([prefix] if prefix else []), *_path(fault, values)]), []).append(fault)
+        lines = [f"  {path or 'the configuration'}: {_said(some, model)}" for path, some in faults.items()]
+        raise ConfigError("\n".join([f"{where}: {len(lines)} fault(s)", *lines])) from None
+
+
+def _path(fault: Any, values: Any) -> Iterator[str]:
+    """The keys that lead to the value at fault; behind them Pydantic names which of several types it tried."""
+    for key in fault["loc"]:
+        inside = isinstance(values, Mapping) or (isinstance(values, list | tuple) and isinstance(key, int))
+        if not inside or (isinstance(values, Mapping) and key not in values and fault["type"] != "missing"):
+            return
+        yield str(key)
+        values = values.get(key) if isinstance(values, Mapping) else values[key]
+
+
+def _said(faults: Sequence[Any], model: type[BaseModel]) -> str:
+    """What is wrong with one value; several faults if it may be of several types."""
+    first = faults[0]
+    if first["type"] == "extra_forbidden":
+        section = _section(model, first["loc"][:-1])
+        return f"unknown key; known here: {', '.join(section.model_fields) or 'none'}"
+    return f"{' or '.join(EXPECTED.get(fault['type'], fault['msg']) for fault in faults)}, not {first['input']!r}"
+
+
+def _section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel]:
+    """The model that `path` leads to, as far as it passes through sections."""
+    for key in path:
+        field = model.model_fields.get(str(key))
+        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            model = field.annotation
+        elif str(key) not in model.model_fields:
+            model = ClassEntry  # the only section inside a mapping: vocabulary.classes.NAME
+    return model
