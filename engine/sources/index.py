@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import TypeAlias
 
 from engine.entry import MOST_KEPT, Entry, Faults, Given, GivenRegion, GivenText
@@ -42,6 +43,7 @@ NO_IMAGE = """
 SELECT value, number FROM given WHERE NOT EXISTS (SELECT * FROM ids WHERE ids.scope = given.scope AND ids.id = given.id)
 """
 TYPES = (GivenText, GivenRegion)
+FIELDS = [attrgetter(*type_.__slots__) for type_ in TYPES]
 
 
 class Index:
@@ -148,7 +150,8 @@ def filling(index: Index) -> Iterator[Index]:
 
 def _pack(given: Given) -> bytes:
     """Its fields, without the names of classes: there are millions."""
-    return pickle.dumps((TYPES.index(type(given)), *(getattr(given, name) for name in given.__slots__)))
+    number = TYPES.index(type(given))
+    return pickle.dumps((number, *FIELDS[number](given)))
 
 
 def _unpack(value: bytes, height: int | None = None, width: int | None = None) -> Given:

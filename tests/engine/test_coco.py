@@ -17,11 +17,12 @@ from pycocotools import mask as coco_mask
 
 from engine.config import Ingest, load_config
 from engine.entry import Entry, Fault, GivenRegion, GivenText
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RunError
 from engine.geometry import decode_mask, mask_area
 from engine.ingest import ingest
 from engine.listing import Listing
 from engine.records import Record
+from engine.sources.index import TABLES
 from engine.sources.sections import sections
 from engine.storage import Output, read_faults, read_given
 
@@ -306,6 +307,13 @@ def test_binary_files_and_folders_are_refused(tmp_path: Path) -> None:
         (tmp_path / "x.json").write_bytes(data)
         with pytest.raises(ConfigError, match=r"x\.json can't be read as a COCO file"):
             listed(tmp_path / "x.json")
+
+
+def test_no_room_for_the_temporary_database_is_said(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.sources.index.TABLES", TABLES + "PRAGMA max_page_count = 20;")
+    path = write(images=IMAGES, annotations=[{**BOX, "id": n} for n in range(1000)])
+    with pytest.raises(RunError, match=r"database or disk is full.*SQLITE_TMPDIR"):
+        listed(path)
 
 
 leaves = st.none() | st.booleans() | st.integers(-3, 9) | st.floats(allow_nan=False, allow_infinity=False) | st.text()
