@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from web import Handler, page, serving
 
-from engine import urls
 from engine.annotate import open_image
 from engine.config import Http, Ingest, load_config
 from engine.entry import Entry, GivenText
@@ -20,6 +19,7 @@ from engine.errors import ConfigError
 from engine.ingest import ingest, listed_digest
 from engine.listing import Listing
 from engine.records import ALT
+from engine.sources import urls
 from engine.storage import Output, ShardId, read_given, read_items
 
 A, B, C = (f"https://example.org/{name}.jpg" for name in "abc")
