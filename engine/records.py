@@ -395,7 +395,7 @@ def _check_references(new: tuple[AnyAnnotation, ...], after: Record) -> None:
     regions = {region.id for region in after.regions}
     texts = {text.id: text for text in after.texts}
     for annotation in new:
-        missing = set(annotation.derived_from) - after.by_id.keys()
+        missing = set(annotation.derived_from).difference(after.by_id)
         if isinstance(annotation, Mask | RegionText):
             missing |= {annotation.region_id} - regions
         if isinstance(annotation, Mask):

@@ -419,7 +419,7 @@ def test_a_set_is_ingested_with_what_comes_along(tmp_path: Path) -> None:
     assert missing.item.error is not None and missing.item.error.kind == "missing" and not missing.by_id
     assert [region.box for region in outside.regions] == [(35, 25, 40, 30)]
     assert len(odd.regions) == 1 and not odd.masks and [text.text for text in odd.texts] == ["Something green."]
-    assert manifest["given"] == {"human Mask": 3, "human Region": 5, "human Text": 1}
+    assert manifest["given"] == {"human masks": 3, "human regions": 5, "human texts": 1}
     assert manifest["faults"] == {"box_clipped": 1, "box_outside": 1, "mask_size": 1, "repeated_id": 1}
     assert [fault["where"] for fault in manifest["first_faults"]] == ["annotation 3 of instances.json"]
     output = Output(tmp_path / "out")

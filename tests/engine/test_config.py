@@ -133,7 +133,8 @@ def test_a_fault_in_a_setting_is_not_put_on_the_file_alone() -> None:
 
 def test_null_turns_a_component_off(tmp_path: Path) -> None:
     pipeline = build_pipeline(load_config(EMBEDDED, ["specialists.ocr=null", "filters.score=null"]))
-    assert [specialist.name for specialist in pipeline.specialists] == ["detector", "segmenter"]
+    names = [specialist.name for specialist in pipeline.specialists]
+    assert names == ["detector", "segmenter", "composer", "parser", "grounder"]
     assert "score" not in [filter_.name for filter_ in pipeline.filters]
 
 

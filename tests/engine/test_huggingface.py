@@ -283,7 +283,7 @@ def test_what_the_library_saves_is_ingested(tmp_path: Path) -> None:
         manifest = ingest(output, Ingest(images=(str(path),)), "digest", lambda items: None)
         records = [record for shard in output.shards() for record in read_given(output, shard)]
         assert manifest["items"] == items and not manifest["errors"] and not manifest["faults"]
-        assert manifest["given"] == {"human Region": items, "human Text": items}
+        assert manifest["given"] == {"human regions": items, "human texts": items}
         assert [record.texts[0].text for record in records] == ["Red.", "Blue.", "Green.", "Green.", "Red."][:items]
         assert [record.item.labels for record in records[:3]] == [("cat",), ("dog",), ("cat",)]
         assert [record.regions[0].raw_label for record in records[:3]] == ["cat", "dog", "cat"]

@@ -218,5 +218,5 @@ def test_a_set_is_ingested_with_what_comes_along(write: Write, tmp_path: Path) -
     assert [region.box for region in b.regions] == [(0, 0, 40, 30)]
     assert c.item.labels == ("Dog",)
     assert manifest["errors"] == {"missing": 1}
-    assert manifest["given"] == {"human Mask": 1, "human Region": 4}
+    assert manifest["given"] == {"human masks": 1, "human regions": 4}
     assert manifest["faults"] == {"mask_missing": 1}
