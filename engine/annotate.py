@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.config import Ingest
-from engine.decide import FilterFault, decide
+from engine.decide import Filter, FilterFault, decide
 from engine.errors import ImageError, RecordError
 from engine.images import decode
 from engine.near import perceptual_hash
-from engine.protocols import Filter, Image, Sample, Specialist
+from engine.protocols import Image, Sample, Specialist
 from engine.reading import read
 from engine.records import AnyAnnotation, Item, ItemError, Record, digest16
 

@@ -1,15 +1,21 @@
-"""Deciding: what every filter says of a record, one after the other, and what falls along with what fell."""
+"""What a filter is, and deciding: what each says of a record, one after the other, and what falls along with that."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from engine.records import HUMAN, Decision, Record, cascade
 
-if TYPE_CHECKING:
-    from engine.protocols import Filter
+
+class Filter(Protocol):
+    """Decides which annotations stand. A frozen dataclass of thresholds; `name` is what its decisions carry."""
+
+    name: str
+
+    def decide(self, record: Record) -> Iterable[Decision]:
+        """Decisions about `record.standing`: what an earlier filter turned down is settled."""
 
 
 class FilterFault(Exception):

@@ -1,4 +1,4 @@
-"""What a specialist and a filter are. Both are plain Python: callable in a notebook without Ray.
+"""What a specialist is; a filter is in `engine.decide`. Both are plain Python: callable in a notebook without Ray.
 
 A component is a dataclass whose fields are its parameters (annotated with Pydantic constraints, so that the YAML is
 checked against them); the pipeline builds it on the driver and pickles it to the workers. A field called
@@ -15,8 +15,8 @@ from typing import ClassVar, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from engine.decide import decide
-from engine.records import AnyAnnotation, Decision, Record
+from engine.decide import Filter, decide
+from engine.records import AnyAnnotation, Record
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 
@@ -53,12 +53,3 @@ class Specialist(Protocol):
 
     def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation]]:
         """The new annotations of each sample, in the batch's order. Ids come from `sample.record.ids(self.name)`."""
-
-
-class Filter(Protocol):
-    """Decides which annotations stand. A frozen dataclass of thresholds; `name` is what its decisions carry."""
-
-    name: str
-
-    def decide(self, record: Record) -> Iterable[Decision]:
-        """Decisions about `record.standing`: what an earlier filter turned down is settled."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 
 from engine.annotate import Tally, annotate, quarantined
 from engine.config import Ingest, Run
+from engine.decide import Filter
 from engine.given import canonical
-from engine.protocols import Filter, Specialist
+from engine.protocols import Specialist
 from engine.records import ItemError, Record
 from engine.schema import annotations_to_table, decisions_to_table
 from engine.storage import Output, ShardId, read_given, write_annotations, write_decisions

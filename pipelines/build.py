@@ -10,8 +10,9 @@ from typing import Any
 from engine import colours, geometry, images
 from engine.components import build, describe
 from engine.config import Config
+from engine.decide import Filter
 from engine.errors import ConfigError
-from engine.protocols import Filter, Specialist
+from engine.protocols import Specialist
 from engine.records import ALT, HUMAN
 from engine.storage import Output
 from engine.versions import digest_of, digest_of_json

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import records
 
-from engine.decide import decide
-from engine.protocols import Filter
+from engine.decide import Filter, decide
 from engine.records import HUMAN, Box, Decision, Item, Parse, Phrase, Record, Region, Scores, Text, Triplet
 from filters.phrase import MICROSOFT, Contained, Phrases, PhraseScore
 

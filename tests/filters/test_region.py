@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from strategies import records
 
-from engine.protocols import Filter
+from engine.decide import Filter
 from engine.records import Box, Decision, Item, Kind, Record, Region, Scores
 from engine.vocabulary import ClassEntry, Vocabulary
 from filters.region import Aspect, Labels, Outside, Score, Size, score_of

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import records
 
-from engine.protocols import Filter
+from engine.decide import Filter
 from engine.records import Detail, Item, Parse, Record, Text
 from filters.text import Characters, Complexity, Length, Objects, RepeatedText, Repetition, letters, repetition
 
