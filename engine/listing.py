@@ -97,7 +97,7 @@ def _entries(path: str, skipped: Counter[str], faults: Faults) -> Iterator[Entry
     if _extension(path) in (".csv", ".tsv"):
         return urls.entries(path, faults)
     if _extension(path) == ".parquet":
-        return urls.parquet_entries(path, faults) if urls.is_list(manifest.names(path)) else manifest.entries(path)
+        return urls.parquet_entries(path, faults) if urls.is_parquet_list(path) else manifest.entries(path)
     if _extension(path) == ".txt":
         return _list(path)
     return iter([Entry(uri_of(path))])

@@ -125,7 +125,9 @@ class Network(httpcore.NetworkBackend):
             if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
                 raise httpcore.ConnectError(f"{host} can't be looked up now: {error.strerror}") from error
             raise ImageError("unreachable", f"there is no host {host}: {error}") from error
-        allowed = [(family, to) for family, _, _, _, to in found if self.private or is_public(str(to[0]))]
+        allowed: list[tuple[int, Any]] = [
+            (family, to) for family, _, _, _, to in found if self.private or is_public(str(to[0]))
+        ]
         if found and not allowed:
             raise ImageError(
                 "forbidden_address",

@@ -65,6 +65,7 @@ def test_lists_without_a_header(written: Callable[..., Path]) -> None:
     expected = [(A, '"hello" says a cat', None, "line 1 of list.tsv"), (B, '"a dog', None, "line 2 of list.tsv")]
     assert listed(written(f'"hello" says a cat\t{A}\n"a dog\t{B}\n')) == (expected, [])
     assert listed(written(f'{A}\t"hello" says a cat\n{B}\t"a dog\n')) == (expected, [])
+    assert listed(written(f'"a dog\t{B}\n'))[0] == [(B, '"a dog', None, "line 1 of list.tsv")]
     assert listed(written(f"{A}\r\n{B}\r\n")) == ([(A, None, None, ""), (B, None, None, "")], [])
 
 
@@ -75,6 +76,12 @@ def test_csv_quotes_and_line_breaks(written: Callable[..., Path]) -> None:
         (f"{B},c", "x", None, "line 4 of list.csv"),
     ]
     assert faults == []
+
+
+def test_tabs_and_quotes(written: Callable[..., Path]) -> None:
+    """As pandas writes them."""
+    rows, _ = listed(written(f'"url"\t"text"\n{A}\t"a ""cat"",\n\ta dog"\n', "{0} {list}.tsv"))
+    assert rows == [(A, 'a "cat",\n\ta dog', None, "line 2 of {0} {list}.tsv")]
 
 
 def test_bytes_that_are_no_text(written: Callable[..., Path]) -> None:
@@ -176,6 +183,7 @@ def test_a_parquet_with_uris_is_a_manifest(tmp_path: Path) -> None:
     assert list(Listing([parquet(tmp_path, uri=[A, "b.jpg"], url=[B, C])])) == [Entry(A), Entry(f"{tmp_path}/b.jpg")]
     path = parquet(tmp_path, bytes=[b"0"], url=[A])
     assert list(Listing([path])) == [Entry(f"{path}#0")]
+    assert [entry.uri for entry in Listing([parquet(tmp_path, image=["a.jpg"], url=[A])])] == [A]
 
 
 def test_columns_that_are_no_strings(tmp_path: Path) -> None:
