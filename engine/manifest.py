@@ -189,7 +189,8 @@ def _check_columns(path: str, schema: pa.Schema) -> list[str]:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "none"
         raise ConfigError(
             f"{shown(path)} is no manifest: expected a column `uri` (string), `bytes` (binary) or `image` (struct of "
-            f"bytes and path), and optionally `dataset`, `licence` and `labels`, or `url`, and optionally `caption`; found {found}"
+            "bytes and path), and optionally `dataset`, `licence` and `labels`; or `url`, and optionally `caption`; "
+            f"found {found}"
         )
     wanted = ["uri", "dataset", "licence", "labels"] + ["image.path"] * (images == "image.bytes")
     columns = {name: type_ for name in wanted if (type_ := _type(schema, name)) is not None}

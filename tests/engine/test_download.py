@@ -223,7 +223,12 @@ def test_an_endless_page(web: Web, downloader: Callable[..., Downloader]) -> Non
 
 
 def test_content_length_lies(web: Web, downloader: Callable[..., Downloader], tmp_path: Path) -> None:
-    web.pages["/more"] = lambda to: (to.answer(PNG, Content_Length=len(PNG) + 5), to.reset())[0]
+
+    def break_off(to: Handler) -> None:
+        to.answer(PNG, Content_Length=len(PNG) + 5)
+        to.close_connection = True
+
+    web.pages["/more"] = break_off
     with refused("unreachable"):
         downloader().fetch(web.url("/more"))
     assert web.asked["/more"] == 3 and left(tmp_path) == []
@@ -257,8 +262,11 @@ def test_gzip_that_nobody_asked_for(web: Web, downloader: Callable[..., Download
 
 
 def test_connections_that_break(web: Web, downloader: Callable[..., Downloader]) -> None:
-    web.pages["/reset"] = Handler.reset
-    web.pages["/nonsense"] = lambda to: to.wfile.write(b"SSH-2.0-OpenSSH\r\n") and None  # type: ignore[func-returns-value]
+    def nonsense(to: Handler) -> None:
+        to.wfile.write(b"SSH-2.0-OpenSSH\r\n")
+        to.close_connection = True
+
+    web.pages |= {"/reset": Handler.reset, "/nonsense": nonsense}
     for path in ("/reset", "/nonsense"):
         with refused("unreachable", web.url(path)):
             downloader().fetch(web.url(path))

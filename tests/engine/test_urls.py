@@ -30,12 +30,11 @@ def listed(path: Path) -> tuple[list[tuple[str, str | None, str | None, str]], l
     listing = Listing([path])
     rows = []
     for entry in listing:
-        texts = list(entry.given())
-        assert all(isinstance(text, GivenText) and text.source == ALT for text in texts) and len(texts) <= 1
-        rows.append(
-            (entry.uri, *((texts[0].text, entry.licence, texts[0].where) if texts else (None, entry.licence, "")))
-        )
-    return rows, [(fault.where, fault.kind) for fault in listing.faults.first]  # type: ignore[return-value]
+        texts = [text for text in entry.given() if isinstance(text, GivenText)]
+        assert len(texts) == len(entry.given()) <= 1 and all(text.source == ALT for text in texts)
+        text, where = (texts[0].text, texts[0].where) if texts else (None, "")
+        rows.append((entry.uri, text, entry.licence, where))
+    return rows, [(fault.where, fault.kind) for fault in listing.faults.first]
 
 
 @pytest.fixture
