@@ -74,7 +74,8 @@ ImagesOption = Annotated[
         "--images",
         "-i",
         metavar="PATH",
-        help="Folder, image, .txt list or .parquet manifest. Can be repeated. Default: sample photos.",
+        help="Folder, image, URL, list, manifest or annotated set: see the README. Can be repeated. Default: sample "
+        "photos.",
     ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Output folder. A run continues what is there.")]
@@ -204,7 +205,7 @@ def _pipeline(
 ) -> Pipeline:
     overrides: dict[str, Any] = {}
     if images:
-        overrides["ingest.images"] = [os.path.abspath(path) for path in images]
+        overrides["ingest.images"] = [*images]
     if limit:
         overrides["ingest.limit"] = limit
     path = config or (output.config if os.path.exists(output.config) else EMBEDDED)

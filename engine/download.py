@@ -1,7 +1,7 @@
 """Images at http(s) URLs, fetched once, at ingest: nothing that comes after it needs the net.
 
 What begins as an image is kept in the output folder; all else is an ImageError, of a kind to group by: "http_404" and
-so on, "timeout", "unreachable", "too_large", "not_image", "forbidden_address", "bad_url".
+so on, "timeout", "unreachable", "too_large", "not_an_image", "forbidden_address", "bad_url".
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def _check_image(data: bytes, url: str) -> None:
         what = next((what for start, what in FOREIGN.items() if head.startswith(start)), "")
         looks = f" and looks like {what}" if what else ""
         begins = f"begins with {data[:24]!r}" if data else "came with 0 bytes"
-        raise ImageError("not_image", f"{url} {begins}{looks}; expected one of {', '.join(DECODERS)}")
+        raise ImageError("not_an_image", f"{url} {begins}{looks}; expected one of {', '.join(DECODERS)}")
 
 
 @contextmanager
@@ -224,4 +224,4 @@ def _faults(url: str) -> Iterator[None]:
     except (httpcore.NetworkError, httpcore.ProtocolError) as error:
         raise Passing("unreachable", f"{url} can't be reached: {error or type(error).__name__}") from error
     except zlib.error as error:
-        raise ImageError("not_image", f"{url} came as gzip that can't be unpacked: {error}") from error
+        raise ImageError("not_an_image", f"{url} came as gzip that can't be unpacked: {error}") from error

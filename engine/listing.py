@@ -126,7 +126,7 @@ def _entries(path: str, skipped: Counter[str], faults: Faults, class_folders: bo
     if _extension(path) in (".csv", ".tsv"):
         return urls.entries(path, faults)
     if _extension(path) == ".parquet":
-        return urls.parquet_entries(path, faults) if urls.is_list(manifest.names(path)) else manifest.entries(path)
+        return urls.parquet_entries(path, faults) if urls.is_parquet_list(path) else manifest.entries(path)
     if path.lower().endswith(TARS):
         return webdataset.entries(path, faults)
     if _extension(path) == ".txt":

@@ -51,8 +51,18 @@ def entries(path: str) -> Iterator[Entry]:
 
 def names(path: str) -> list[str]:
     """The names of the columns of a Parquet file."""
+    return list(_schema(path).names)
+
+
+def is_manifest(path: str) -> bool:
+    """Whether a Parquet file has a column that `entries` goes by."""
+    schema = _schema(path)
+    return "uri" in schema.names or _bytes_column(schema) is not None
+
+
+def _schema(path: str) -> pa.Schema:
     with reported(path, "Parquet manifest"), _as_value_error(), pa.OSFile(os.fsencode(path)) as source:
-        return list(pq.ParquetFile(source).schema_arrow.names)
+        return pq.ParquetFile(source).schema_arrow
 
 
 def text_rows(path: str, columns: Sequence[str]) -> Iterator[list[str | None]]:
@@ -211,7 +221,8 @@ def _check_columns(path: str, schema: pa.Schema) -> list[str]:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema) or "none"
         raise ConfigError(
             f"{shown(path)} is no manifest: expected a column `uri` (string), `bytes` (binary) or `image` (struct of "
-            f"bytes and path), and optionally `dataset`, `licence`, `labels` and `captions`; found {found}"
+            "bytes and path), and optionally `dataset`, `licence`, `labels` and `captions`; or `url`, and optionally "
+            f"`caption`; found {found}"
         )
     along = _along(schema)
     paths = [images.replace(".bytes", ".path")] if images and images != "bytes" else []

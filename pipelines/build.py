@@ -45,7 +45,8 @@ class Pipeline:
 
     @property
     def ingest_digest(self) -> str:
-        return digest_of_json(self.config.ingest.model_dump(mode="json"))
+        """Digest of which images are read and how; how the net is asked for them changes no image."""
+        return digest_of_json(self.config.ingest.model_dump(mode="json", exclude={"http"}))
 
     @property
     def annotate_settings(self) -> str:

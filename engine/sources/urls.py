@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from typing import IO
 
@@ -45,53 +45,65 @@ def entries(path: str, faults: Faults) -> Iterator[Entry]:
     """The rows of a .csv or .tsv list; what can't be used of them goes to `faults`."""
     with reported(path, "list of URLs"), open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
         tabs = path.lower().endswith(".tsv")
-        first = next(_rows(file, path, tabs, False, faults), (0, []))[1]
-        bare = next((n for n, value in enumerate(first) if is_url(value.strip())), None)
-        if bare is None:
-            columns = Columns.named(first)
-            if columns is None:
-                raise _no_urls(path, first)
-        else:  # CC3M has the caption first, CC12M the URL
-            other = next((n for n in range(len(first)) if n != bare), None)
-            columns = Columns(bare, other, None)
+        _, first = next(_rows(file, path, tabs, tabs, Faults()), (1, []))
+        columns = _without_header(first)
         file.seek(0)
-        rows = _rows(file, path, tabs, tabs and bare is not None, faults)
-        if bare is None:
-            next(rows, None)
+        rows = _rows(file, path, tabs, tabs and columns is not None, faults)
+        if columns is None:
+            _, header = next(rows, (1, first))
+            columns = _named(path, header)
+        where = f"line {{}} of {_name(path)}"
         for line, row in rows:
-            yield from _entry(row, columns, f"line {line}", os.path.basename(path), faults)
+            yield from _entry(row, columns, where, line, faults)
 
 
 def parquet_entries(path: str, faults: Faults) -> Iterator[Entry]:
-    """The rows of a Parquet file with a column of URLs."""
+    """The rows of a Parquet file for which `is_parquet_list`."""
     names = manifest.names(path)
+    wanted = [names[place] for place in astuple(_named(path, names)) if place is not None]
+    columns = _named(path, wanted)
+    where = f"row {{}} of {_name(path)}"
+    for number, row in enumerate(manifest.text_rows(path, wanted)):
+        yield from _entry(row, columns, where, number, faults)
+
+
+def is_parquet_list(path: str) -> bool:
+    """Whether a Parquet file has a column of URLs, and isn't a manifest."""
+    return not manifest.is_manifest(path) and Columns.named(manifest.names(path)) is not None
+
+
+def _named(path: str, names: Sequence[str]) -> Columns:
     columns = Columns.named(names)
     if columns is None:
         raise _no_urls(path, names)
-    places = [place for place in (columns.url, columns.text, columns.licence) if place is not None]
-    found = Columns.named([names[place] for place in places])
-    assert found is not None
-    for number, row in enumerate(manifest.text_rows(path, [names[place] for place in places])):
-        yield from _entry(row, found, f"row {number}", os.path.basename(path), faults)
+    return columns
 
 
-def is_list(names: Sequence[str]) -> bool:
-    """Whether a Parquet file with these columns is a list of URLs, and not a manifest."""
-    return not {"uri", "bytes", "image"} & set(names) and Columns.named(names) is not None
+def _without_header(first: Sequence[str]) -> Columns | None:
+    """The columns of a list that begins with a URL and a text, in any order: CC3M has the text first, CC12M last."""
+    url = next((place for place, value in enumerate(first) if is_url(value.strip())), None)
+    if url is None:
+        return None
+    return Columns(url, next((place for place in range(len(first)) if place != url), None), None)
 
 
-def _entry(row: Sequence[str | None], columns: Columns, place: str, name: str, faults: Faults) -> Iterator[Entry]:
+def _entry(row: Sequence[str | None], columns: Columns, where: str, number: int, faults: Faults) -> Iterator[Entry]:
     url, text, licence = (_value(row, at) for at in (columns.url, columns.text, columns.licence))
     if not url or not is_url(url):
         what = f"{url[:200]!r} is no http:// or https:// URL" if url else "no URL"
-        faults.add(f"{place} of {shown(name)}", "bad_url", f"{what}; the row was left out")
+        faults.add(where.format(number), "bad_url", f"{what}; the row was left out")
         return
-    given = partial(_given, text, place, name) if text else tuple
+    given = partial(_given, text, where, number) if text else tuple
     yield Entry(url, licence=licence or None, given=given)
 
 
-def _given(text: str, place: str, name: str) -> tuple[GivenText]:
-    return (GivenText(text, ALT, f"{place} of {shown(name)}"),)
+def _name(path: str) -> str:
+    """The name of a list, as a part of a format string."""
+    return shown(os.path.basename(path)).replace("{", "{{").replace("}", "}}")
+
+
+def _given(text: str, where: str, number: int) -> tuple[GivenText]:
+    return (GivenText(text, ALT, where.format(number)),)
 
 
 def _value(row: Sequence[str | None], at: int | None) -> str:
@@ -104,12 +116,11 @@ def _rows(file: IO[str], path: str, tabs: bool, plain: bool, faults: Faults) -> 
     In a `plain` list quotes are quotes, as in CC3M's captions; else they hold fields together.
     """
     csv.field_size_limit(LONGEST_FIELD)
-    delimiter = "\t" if tabs else ","
-    lines = _lines(file)
-    if plain:
-        reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
-    else:
-        reader = csv.reader(lines, delimiter=delimiter)
+    reader = csv.reader(
+        _lines(file),
+        delimiter="\t" if tabs else ",",
+        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
+    )
     while True:
         line = reader.line_num + 1
         try:

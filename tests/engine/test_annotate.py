@@ -10,16 +10,19 @@ import pytest
 from toys import Brightness, Dark
 
 from engine.annotate import annotate
-from engine.config import Ingest
+from engine.config import Http, Ingest
 from engine.decide import decide
+from engine.download import Downloader
 from engine.entry import Entry
 from engine.ingest import item_of
 from engine.records import Item, Record, Region
 
+NO_NET = Downloader(Path("nowhere"), Http(), max_bytes=0)
+
 
 @pytest.fixture
 def items(image_set: Callable[..., Path]) -> list[Item]:
-    return [item_of(Entry(str(path)), Ingest()) for path in sorted(image_set(4).iterdir())]
+    return [item_of(Entry(str(path)), Ingest(), NO_NET) for path in sorted(image_set(4).iterdir())]
 
 
 def run(items: list[Item], specialist: object, filters: tuple[object, ...] = ()) -> list[Record]:
@@ -49,7 +52,7 @@ def test_one_that_raises_is_quarantined_alone(items: list[Item]) -> None:
 
 
 def test_unreadable_items_and_duplicates_are_rows_without_annotations(items: list[Item], tmp_path: Path) -> None:
-    missing = item_of(Entry(str(tmp_path / "nowhere.png")), Ingest())
+    missing = item_of(Entry(str(tmp_path / "nowhere.png")), Ingest(), NO_NET)
     duplicate = replace(items[1], item_id=b"d" * 16, duplicate_of=items[0].item_id)
     records = run([missing, items[0], duplicate], ready())
     assert records[0].error is not None

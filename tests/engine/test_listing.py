@@ -278,17 +278,17 @@ def test_class_folders(tmp_path: Path) -> None:
     assert not any(entry.labels for entry in Listing([tmp_path / "set"]))
 
 
-def test_sets_come_where_the_first_of_their_files_is_named(tmp_path: Path) -> None:
+def test_annotated_sets_come_first_so_that_a_folder_listed_before_them_hides_nothing(tmp_path: Path) -> None:
     for name, image in (("1.json", "a.jpg"), ("2.json", "b.jpg")):
         (tmp_path / name).write_text(f'{{"images": [{{"id": 1, "file_name": "{image}"}}]}}')
     for name, image in (("1.csv", "c"), ("2.csv", "d")):
         (tmp_path / name).write_text(f"ImageID,Source,LabelName,Confidence\n{image},human,/m/cat,1\n")
-    touch(tmp_path, "set/z.jpg", "set/y.json", "folder.json/x.jpg")
-    order = ["1.json", "set", "1.csv", "2.json", "folder.json", "2.csv"]
-    expected = ["a.jpg", "b.jpg", "z.jpg", "c.jpg", "d.jpg", "x.jpg"]
+    touch(tmp_path, "a.jpg", "set/z.jpg", "set/y.json", "folder.json/x.jpg")
+    order = ["set", "a.jpg", "1.json", "1.csv", "2.json", "folder.json", "2.csv"]
+    expected = ["a.jpg", "b.jpg", "c.jpg", "d.jpg", "z.jpg", "x.jpg"]
     found = Listing([tmp_path / name for name in order])
     assert [os.path.basename(entry.uri) for entry in found] == expected
-    assert found.skipped == {".json": 1} and found.repeated == 0
+    assert found.skipped == {".json": 1} and found.repeated == 1
     assert found.faults.counts == {"unknown_category": 1}
 
 

@@ -30,12 +30,11 @@ def listed(path: Path) -> tuple[list[tuple[str, str | None, str | None, str]], l
     listing = Listing([path])
     rows = []
     for entry in listing:
-        texts = list(entry.given())
-        assert all(isinstance(text, GivenText) and text.source == ALT for text in texts) and len(texts) <= 1
-        rows.append(
-            (entry.uri, *((texts[0].text, entry.licence, texts[0].where) if texts else (None, entry.licence, "")))
-        )
-    return rows, [(fault.where, fault.kind) for fault in listing.faults.first]  # type: ignore[return-value]
+        texts = [text for text in entry.given() if isinstance(text, GivenText)]
+        assert len(texts) == len(entry.given()) <= 1 and all(text.source == ALT for text in texts)
+        text, where = (texts[0].text, texts[0].where) if texts else (None, "")
+        rows.append((entry.uri, text, entry.licence, where))
+    return rows, [(fault.where, fault.kind) for fault in listing.faults.first]
 
 
 @pytest.fixture
@@ -65,6 +64,7 @@ def test_lists_without_a_header(written: Callable[..., Path]) -> None:
     expected = [(A, '"hello" says a cat', None, "line 1 of list.tsv"), (B, '"a dog', None, "line 2 of list.tsv")]
     assert listed(written(f'"hello" says a cat\t{A}\n"a dog\t{B}\n')) == (expected, [])
     assert listed(written(f'{A}\t"hello" says a cat\n{B}\t"a dog\n')) == (expected, [])
+    assert listed(written(f'"a dog\t{B}\n'))[0] == [(B, '"a dog', None, "line 1 of list.tsv")]
     assert listed(written(f"{A}\r\n{B}\r\n")) == ([(A, None, None, ""), (B, None, None, "")], [])
 
 
@@ -75,6 +75,12 @@ def test_csv_quotes_and_line_breaks(written: Callable[..., Path]) -> None:
         (f"{B},c", "x", None, "line 4 of list.csv"),
     ]
     assert faults == []
+
+
+def test_tabs_and_quotes(written: Callable[..., Path]) -> None:
+    """As pandas writes them."""
+    rows, _ = listed(written(f'"url"\t"text"\n{A}\t"a ""cat"",\n\ta dog"\n', "{0} {list}.tsv"))
+    assert rows == [(A, 'a "cat",\n\ta dog', None, "line 2 of {0} {list}.tsv")]
 
 
 def test_bytes_that_are_no_text(written: Callable[..., Path]) -> None:
@@ -176,6 +182,7 @@ def test_a_parquet_with_uris_is_a_manifest(tmp_path: Path) -> None:
     assert list(Listing([parquet(tmp_path, uri=[A, "b.jpg"], url=[B, C])])) == [Entry(A), Entry(f"{tmp_path}/b.jpg")]
     path = parquet(tmp_path, bytes=[b"0"], url=[A])
     assert list(Listing([path])) == [Entry(f"{path}#0")]
+    assert [entry.uri for entry in Listing([parquet(tmp_path, image=["a.jpg"], url=[A])])] == [A]
 
 
 def test_columns_that_are_no_strings(tmp_path: Path) -> None:
@@ -234,7 +241,7 @@ def test_from_a_list_to_a_dataset_and_again_without_the_net(image_set: Callable[
         manifest = ingest(output, config, "digest", done.append)
         assert sum(done) == 25 and manifest["listed"] == digest
         assert web.asked == {f"/{name}": 2 if name in ("busy.png", "reset.png") else 1 for name in names}
-    assert manifest["errors"] == {"http_404": 1, "http_503": 1, "not_image": 1, "unreachable": 1}
+    assert manifest["errors"] == {"http_404": 1, "http_503": 1, "not_an_image": 1, "unreachable": 1}
     assert manifest["given"] == {"alt texts": 21} and manifest["duplicates"] == 1
     assert manifest["faults"] == {"bad_url": 1, "repeated_url": 1}
     records = [record for shard in output.shards() for record in read_given(output, shard)]

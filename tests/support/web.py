@@ -52,13 +52,14 @@ class Web(ThreadingHTTPServer):
 
     def __init__(self, address: str) -> None:
         super().__init__((address, 0), Handler)
+        self.address = address
         self.pages: dict[str, Page] = {}
         self.asked: Counter[str] = Counter()
         self.headers: list[dict[str, str]] = []
         self.gone = threading.Event()  # for pages that never end
 
     def url(self, path: str) -> str:
-        return f"http://{self.server_address[0]}:{self.server_port}{path}"
+        return f"http://{self.address}:{self.server_port}{path}"
 
     def handle_error(self, *arguments: object) -> None:
         pass
