@@ -30,10 +30,10 @@ from PIL import Image
 
 from engine.config import load_config
 from engine.images import decode
-from engine.protocols import Sample, Specialist
+from engine.protocols import Sample
 from engine.reading import read
 from engine.records import Item, Record
-from pipelines.build import EMBEDDED, build_pipeline
+from pipelines.build import EMBEDDED, Pipeline, build_pipeline
 from pipelines.samples import sample_photos
 
 
@@ -51,16 +51,17 @@ def make_photos(folder: Path, count: int) -> list[str]:
     return sorted(str(path) for path in folder.iterdir())
 
 
-def specialists() -> tuple[Specialist, ...]:
-    made = build_pipeline(load_config(EMBEDDED)).specialists
-    for specialist in made:
+def embedded() -> Pipeline:
+    """The embedded pipeline with its weights loaded."""
+    made = build_pipeline(load_config(EMBEDDED))
+    for specialist in made.specialists:
         specialist.setup()
     return made
 
 
 def bare(paths: list[str], threads: int, start: Any, results: Any) -> None:
     os.environ["OMP_NUM_THREADS"] = str(threads)
-    made = specialists()
+    made = embedded()
     _annotate(paths[0], made)  # models load lazily; that is start-up
     start.wait()
     begin = time.perf_counter()
@@ -69,11 +70,12 @@ def bare(paths: list[str], threads: int, start: Any, results: Any) -> None:
     results.put((begin, time.perf_counter()))
 
 
-def _annotate(path: str, made: tuple[Specialist, ...]) -> None:
+def _annotate(path: str, made: Pipeline) -> None:
+    """All specialists, one after the other; the filters only say what stands for those who ask."""
     image = decode(read(path, max_bytes=10**9), max_pixels=10**9)
     record = Record(Item(Item.id_of(path), path, width=image.shape[1], height=image.shape[0]))
-    for specialist in made:
-        (annotations,) = specialist.annotate([Sample(image, record)])
+    for specialist in made.specialists:
+        (annotations,) = specialist.annotate([Sample(image, record, made.filters)])
         record = record.append(annotations)
 
 
