@@ -15,8 +15,11 @@ from filters.region import Fraction
 
 @dataclass(frozen=True)
 class HumanFirst:
-    """Rejects specialists' regions that show what a person's region shows: of the same label, or wherever the boxes are
-    so much alike that the label is contested. A person's crowd contests nothing."""
+    """Rejects specialists' regions that show what a region of a person's shows.
+
+    Of the same label, or where the boxes are so much alike that the label is contested. A person's crowd contests
+    nothing.
+    """
 
     name: str = "human_first"
     kinds: Annotated[tuple[Kind, ...], Field(description="kinds of region that it looks at")] = ("object",)
