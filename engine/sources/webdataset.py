@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from typing import Any, BinaryIO
 
 from engine.entry import Entry, Faults, Given, GivenText
 from engine.errors import ConfigError, ImageError
@@ -28,6 +28,7 @@ TEXTS, LABELS = {"txt", "caption", "text"}, {"cls", "label"}
 TEXT_KEYS = ("caption", "alt", "alt_text", "text", "txt")  # in a .json, where there is no text beside it
 LICENCE_KEYS = ("licence", "license")
 BLOCK = 512  # bytes
+LONGEST_HEADER = 1 << 14  # bytes; names have at most 4096
 LONGEST = 1 << 20  # bytes of a text, label or .json that are read
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _lock = threading.Lock()
@@ -82,6 +83,10 @@ def entries(path: str, faults: Faults) -> Iterator[Entry]:
     for key, group in groupby(archive.members.values(), key=lambda member: member.key):
         sample = list(group)
         images = [member for member in sample if _is_image(member, archive)]
+        for member in sample:
+            if member.extension in TEXTS and member.size > LONGEST:
+                message = f"a text of {member.size:,} bytes, more than {LONGEST:,}; it was left out"
+                faults.add(f"{member.name} in {name}", "too_large", message)
         if not images:
             faults.add(f"{key} in {name}", "no_image", f"a sample without an image: {_names(sample)}")
         for image in images:
@@ -125,7 +130,8 @@ def _entry(image: Member, sample: list[Member], archive: Archive) -> Entry:
 def _given(sample: list[Member], archive: Archive) -> list[Given]:
     """The texts beside an image, or else those in its .json."""
     name = os.path.basename(archive.path)
-    texts = [(member.name, _text(member, archive)) for member in sample if member.extension in TEXTS]
+    members = [member for member in sample if member.extension in TEXTS and member.size <= LONGEST]
+    texts = [(member.name, _text(member, archive)) for member in members]
     if not texts:
         beside = _json(sample, archive)
         said = next((beside[key] for key in TEXT_KEYS if beside.get(key)), None)
@@ -186,30 +192,50 @@ def _check(path: str) -> None:
 def _archive(path: str, modified: int) -> Archive:
     """Where the members are: headers are read one after the other, contents are skipped."""
     archive = Archive(path, size=os.path.getsize(path))
-    try:
-        with tarfile.open(path, "r:", errors="surrogateescape", encoding="utf-8") as tar:
-            _index(tar, archive)
-    except tarfile.ReadError as error:
-        if not archive.members:
-            raise ConfigError(f"{shown(path)} can't be read as a tar: {error}") from None
-        archive.ends_early = str(error)
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        archive.ends_early = f"a broken header ({error})"
+    with open(path, "rb") as file:
+        try:
+            _index(file, archive)
+        except OSError:
+            raise
+        except Exception as error:  # of a broken header: ReadError, ValueError, IndexError, RecursionError, ...
+            archive.ends_early = f"a header is broken ({type(error).__name__}: {error})"
+    if archive.ends_early and not archive.members:
+        raise ConfigError(f"{shown(path)} can't be read as a tar: {archive.ends_early}")
     return archive
 
 
-def _index(tar: tarfile.TarFile, archive: Archive) -> None:
+def _index(file: BinaryIO, archive: Archive) -> None:
+    tar = tarfile.TarFile(fileobj=_Headers(file), encoding="utf-8", errors="surrogateescape")  # type: ignore[arg-type]
     while (info := tar.next()) is not None:
         tar.members.clear()  # type: ignore[attr-defined]  # tarfile keeps all that it has seen
-        if info.isreg() and not info.issparse():
-            # Bytes that aren't UTF-8 are escaped as in any URI.
-            name = re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", info.name)
+        if info.size < 0 or tar.offset <= info.offset:
+            archive.ends_early = f"the header at {info.offset:,} bytes is broken"
+            return
+        # Bytes that aren't UTF-8 are escaped as in any URI.
+        name = re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", info.name)
+        hidden = name.rpartition("/")[2].startswith(".")  # what macOS puts beside each file
+        if info.isreg() and not info.issparse() and not hidden:
             if name in archive.members:
                 archive.repeated.append(name)
             else:
                 archive.members[name] = Member(name, info.offset_data, info.size)
+        if tar.offset > archive.size:
+            archive.ends_early = f"it ends inside {name}"
+            return
     # tarfile takes whatever it can't read for the end; the end is a block of zeros.
-    with open(archive.path, "rb") as file:
-        file.seek(tar.offset)
-        if file.read(BLOCK) != bytes(BLOCK):
-            archive.ends_early = f"there is no header at {tar.offset:,} bytes, and no end of the archive"
+    file.seek(tar.offset)
+    if file.read(BLOCK) != bytes(BLOCK):
+        archive.ends_early = f"there is no header at {tar.offset:,} bytes, and no end of the archive"
+
+
+class _Headers:
+    """What tarfile may read of a file: it would take a header of whatever size it claims to have, and search it in
+    quadratic time."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.seek, self.tell, self._read = file.seek, file.tell, file.read
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._read(size)

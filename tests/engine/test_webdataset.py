@@ -123,6 +123,31 @@ def test_faults_of_samples(tmp_path: Path) -> None:
     assert texts[4] == [("alt", "\ufffd\ufffd\x00 bytes")]
 
 
+def test_hidden_files_and_endless_texts_are_left_out(tmp_path: Path) -> None:
+    members: Members = [("._1.png", b"resource fork"), ("1.png", picture(1)), ("1.txt", b"x" * (1 << 20) + b"x")]
+    items, texts, manifest = ingested(tar(tmp_path / "a.tar", members), tmp_path / "out")
+    assert [item.uri.rpartition("#")[2] for item in items] == ["1.png"]
+    assert texts == [[]]
+    assert manifest["faults"] == {"too_large": 1}
+
+
+@pytest.mark.parametrize("size", [10**9, -1])
+def test_a_header_that_lies_about_its_size(tmp_path: Path, size: int) -> None:
+    path = tar(tmp_path / "a.tar", SAMPLES[:1])
+    data = path.read_bytes().rstrip(b"\0")
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size = (tarfile.XHDTYPE, size) if size > 0 else (tarfile.REGTYPE, 0)
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    if size < 0:  # GNU's base 256, where the highest bits are a sign
+        header[124:136] = b"\xff" * 12
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+    start = -(-len(data) // 512) * 512
+    path.write_bytes(data.ljust(start, b"\0") + header + bytes(1024))
+    items, _, _ = ingested(path, tmp_path / "out")
+    assert [(item.uri.rpartition("#")[2], item.error is None) for item in items] == [("0001.png", True), ("", False)]
+
+
 def test_links_and_folders_are_no_members(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w") as archive:
