@@ -44,4 +44,5 @@ def _sparing(record: Record, decisions: Iterable[Decision]) -> Iterator[Decision
     for decision in decisions:
         annotation = record.by_id.get(decision.annotation_id)
         is_human = annotation is not None and annotation.source == HUMAN
-        yield replace(decision, action="keep") if is_human and decision.action == "reject" else decision
+        fells = decision.action in ("reject", "supersede")
+        yield replace(decision, action="keep") if is_human and fells else decision

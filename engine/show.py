@@ -16,8 +16,10 @@ from engine.entry import Fault
 from engine.errors import ConfigError
 from engine.records import AnyAnnotation, Decision, Item, Mask, Parse, Record, Region, RegionText, Scores, Text, Triplet
 from engine.storage import Output, ShardId, read_faults, read_items, read_records
+from engine.untrusted import printable
 from engine.uris import uri_of
 
+TURNING = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)  # the direction
 WIDEST = 100  # columns of a text that is read
 
 
@@ -52,14 +54,14 @@ def print_record(shown: Shown, console: Console) -> None:
     record = shown.record
     console.print(_head(record.item, record), soft_wrap=True)
     for fault in shown.faults:
-        console.print(Styled(f"came along: {fault.where}: {fault.kind}: {fault.message}"), soft_wrap=True)
+        console.print(_plain(f"came along: {fault.where}: {fault.kind}: {fault.message}"), soft_wrap=True)
     if not record.by_id:
         return
     fallen = {d.annotation_id: d for d in record.decisions if d.action in ("reject", "supersede")}
     for text in sorted(record.texts, key=lambda text: text.id in fallen):
         decision = fallen.get(text.id)
         console.print(Styled(f"{text.detail}, {text.id}: {_verdict(decision)}", style="dim" if decision else "bold"))
-        console.print(Styled(text.text, style="dim" if decision else ""), width=min(console.width, WIDEST))
+        console.print(_plain(text.text, "dim" if decision else ""), width=min(console.width, WIDEST))
     table = Table(box=None, header_style="bold", pad_edge=False)
     for name in ("id", "what", "says", "where", "score", ""):
         table.add_column(name, overflow="fold")
@@ -97,13 +99,18 @@ def _head(item: Item, record: Record) -> Styled:
         lines.append(f"quarantined in {error.stage}: {error.kind}: {error.message}")
     if record.by_id:
         lines.append(f"{len(record.standing.by_id)} of {len(record.by_id)} annotations stand")
-    return Styled("\n".join(lines))
+    return _plain("\n".join(lines))
 
 
 def _cells(annotation: AnyAnnotation, decision: Decision | None, record: Record) -> list[Styled]:
     """Styled texts, not strings: what an image says must not be read as markup."""
     what, says, where = _about(annotation, record)
-    return [Styled(cell) for cell in (annotation.id, what, says, where, _scores(annotation.scores), _verdict(decision))]
+    return [_plain(cell) for cell in (annotation.id, what, says, where, _scores(annotation.scores), _verdict(decision))]
+
+
+def _plain(text: str, style: str = "") -> Styled:
+    """What others wrote, without what terminals obey: control characters, and marks that turn the direction round."""
+    return Styled(printable(text).translate(TURNING), style=style)
 
 
 def _about(annotation: AnyAnnotation, record: Record) -> tuple[str, str, str]:

@@ -7,6 +7,18 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
+# Control characters, each as one that can be seen: HTML has no place for them, and terminals obey them.
+UNSEEN = (
+    {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
+    | {0x7F: 0x2421}
+    | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
+)
+
+
+def printable(text: str) -> str:
+    """A text with its control characters made visible, and what isn't Unicode replaced."""
+    return text.translate(UNSEEN)
+
 
 def shown(value: object) -> str:
     """A value that nobody vouches for, shortened, as it can be printed."""

@@ -39,15 +39,17 @@ MICROSOFT: Words = (
 # image is and how it was taken, its time and air, and words that only lead to another noun.
 ABSTRACT: Words = _words_in("""
     time love freedom
-    background foreground view scene photo photograph shot close-up setting atmosphere perspective angle
+    background foreground view scene shot close-up setting atmosphere perspective angle
     day daytime night nighttime morning afternoon evening season weather
-    way kind sort type variety number amount lot part example
+    way kind sort type variety amount part example
     action activity event fun happiness beauty idea
 """)
 # Words that name nothing by themselves: of a phrase of these alone nobody knows what it shows. Places are among them,
-# since "a red top" is clothing and "the top left" is not, and pictures, since "a framed picture" hangs on a wall.
+# since "a red top" is clothing and "the top left" is not, pictures, since "a framed photo" hangs on a wall, and what
+# a compound makes a thing: "a parking lot", "a phone number".
 STOP_WORDS: Words = _words_in("""
-    left right side top bottom middle center centre front back corner edge end distance picture
+    left right side top bottom middle center centre front back corner edge end distance
+    picture photo photograph number lot
     it i me mine my you your yours he him his she her hers they them their theirs we us our ours its one ones
     this that these those who whom whose which what there here all another any each few many much more most
     several some such other others same own both either neither every no none not only else various

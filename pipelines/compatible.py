@@ -47,6 +47,16 @@ def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
             _refuse_unless(output, pipeline, "decisions", str(digest), pipeline.filter_digest, keys, remedy)
 
 
+def check_decided_once(output: Output) -> None:
+    """Raises OutputError where one part of a round was decided on by other filters than another."""
+    digests = {shard_digest(output.round(0).decisions(shard)) for shard in output.shards()}
+    if len(digests) > 1:
+        raise OutputError(
+            f"{output.root} holds decisions of {len(digests)} sets of filters: a --stage filter was "
+            "stopped. Run it again."
+        )
+
+
 def is_annotated(output: Output) -> bool:
     """Whether ingest has ended and every shard has its annotations."""
     round_ = output.round(0)

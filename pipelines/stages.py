@@ -34,7 +34,7 @@ from engine.storage import (
 )
 from engine.summary import count_round, group_near_duplicates
 from pipelines.build import Pipeline
-from pipelines.compatible import check_compatible, config_there, is_annotated, is_decided
+from pipelines.compatible import check_compatible, check_decided_once, config_there, is_annotated, is_decided
 
 # In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
 STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "all")
@@ -169,13 +169,14 @@ class Stages:
         shards = list(self.output.shards())
         if not is_decided(self.output):
             self.annotate()
+        check_decided_once(self.output)
         config = self.pipeline.config
         with self.console.status("report"):
             page = write_report(Dataset(self.output), config.ingest, self.output.report, config.report.images)
         size = page.stat().st_size / 1e6
         self.console.print(Text(f"report: {page} ({size:.1f} MB), to be opened in a browser"), soft_wrap=True)
         summary = self.output.round(0).summary
-        return dict(read_json(summary)) if summary.exists() else self._summarise(shards, {})
+        return dict(read_json(summary)) if summary.exists() else count_round(self.output, 0, shards)
 
     def _keep_sources(self, round_: Round) -> None:
         if round_.sources.exists():

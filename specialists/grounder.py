@@ -9,23 +9,26 @@ a triplet for both, as GrIT has it (Kosmos-2, section 2.1). Scores are null: wor
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from engine.protocols import Sample
 from engine.records import Parse, Phrase, Record, Region, Text, Triplet
 from engine.versions import digest_of
 from engine.vocabulary import Vocabulary
-from specialists import appearance, distinct, singling
+from specialists import appearance, distinct, reference, singling
+from specialists.reference import is_definite, refers
 from specialists.singling import View, single_out
 
 if TYPE_CHECKING:
     import inflect
 
-CODE = (appearance.__file__, singling.__file__, distinct.__file__)
+CODE = (appearance.__file__, singling.__file__, distinct.__file__, reference.__file__)
+Link: TypeAlias = tuple[Phrase, Sequence[Region]]
 LEAST_QUOTED = 3  # words
 QUOTED = re.compile(r'"([^"\n]{1,200})"|“([^”\n]{1,200})”')
 
@@ -68,13 +71,14 @@ class Grounder:
         self, text: Text, parse: Parse | None, sample: Sample
     ) -> Iterator[tuple[tuple[int, int], Sequence[Region]]]:
         """Spans of the text and what they name: phrases, and the expressions that they grow to."""
-        view = View(sample.image, sample.standing)
+        view, found = View(sample.image, sample.standing), []
         for phrase in parse.phrases if parse else ():
-            candidates = self._candidates(text, phrase, sample.standing)
-            regions = single_out(candidates, phrase, text.text, view)
-            if regions:
-                yield (phrase.start, phrase.stop), regions
-                yield (phrase.expression_start, phrase.expression_stop), regions
+            if refers(phrase, text.text):
+                candidates = self._candidates(text, phrase, sample.standing)
+                found.append((phrase, single_out(candidates, phrase, text, view)))
+        for phrase, regions in _undisputed(found, text.text):
+            yield (phrase.start, phrase.stop), regions
+            yield (phrase.expression_start, phrase.expression_stop), regions
 
     def _candidates(self, text: Text, phrase: Phrase, record: Record) -> list[Region]:
         """The objects that the phrase's words may mean; of those that the text was made from, if it was."""
@@ -91,6 +95,15 @@ class Grounder:
         canonical = self.vocabulary.canonical(label)
         meant = {self.vocabulary.canonical(word) for word in (words, singular(words))}
         return not meant.isdisjoint((canonical, singular(canonical)))  # the label of a ski may be "skis"
+
+
+def _undisputed(found: Sequence[Link], text: str) -> Iterator[Link]:
+    """Without phrases that introduce, each, what is one thing: "a man and a woman" are not one person found."""
+    introduced = Counter(region.id for phrase, regions in found if not is_definite(phrase, text) for region in regions)
+    for phrase, regions in found:
+        disputed = not is_definite(phrase, text) and any(introduced[region.id] > 1 for region in regions)
+        if regions and not disputed:
+            yield phrase, regions
 
 
 def _names(phrase: Phrase, text: str) -> Iterator[str]:

@@ -30,7 +30,10 @@ TOGETHER = 256  # texts: spaCy is twice as fast then as one by one, and no faste
 
 MODIFIERS = {"amod", "nummod", "compound", "acomp"}
 UP_TO_TWELVE = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
-NUMBERS = {word: number for number, word in enumerate(UP_TO_TWELVE, 1)} | {"both": 2, "dozen": 12}
+TENS = {"twenty": 20, "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90}
+NUMBERS = {word: number for number, word in enumerate(UP_TO_TWELVE, 1)} | TENS | {"both": 2}
+NUMBERS |= {"a dozen": 12, "dozen": 12, "half a dozen": 6}
+NUMBERS |= {f"{ten} {UP_TO_TWELVE[unit]}": TENS[ten] + unit + 1 for ten in TENS for unit in range(9)}
 VAGUE = {"some", "many", "several", "few", "all", "these", "those", "most", "various", "more"}
 
 
@@ -99,7 +102,8 @@ def is_action(token: Token) -> bool:
 
 
 def _degree(token: Token) -> int:
-    return sum(not child.is_punct for child in token.children) + int(token.dep_ != "ROOT")
+    children = sum(not (child.is_punct or child.is_space) for child in token.children)
+    return children + int(token.dep_ != "ROOT")
 
 
 def _mean(degrees: Sequence[int]) -> float:
@@ -133,10 +137,15 @@ def _count(root: Token, parts: Sequence[Token]) -> int | None:
     """How many things a noun phrase speaks of, if it says so. `parts` are what hangs on its root."""
     for token in parts:
         if token.dep_ == "nummod" or token.lower_ == "both":
-            word = token.lower_
-            return int(word) if word.isascii() and word.isdigit() and len(word) < 4 else NUMBERS.get(word)
+            return 1 if root.tag_ == "NN" and parts[0].lower_ in ("a", "an") else _number(token)  # a two seat car
     vague = any(token.lower_ in VAGUE for token in parts)  # "many sheep" are singular to spaCy
     return 1 if "Number=Sing" in str(root.morph) and not vague else None
+
+
+def _number(token: Token) -> int | None:
+    """The number that a token and what hangs on it say exactly; "more than two" and "two or three" say none."""
+    words = " ".join(part.lower_ for part in token.subtree if not part.is_punct)
+    return int(words) if words.isascii() and words.isdigit() and len(words) < 4 else NUMBERS.get(words)
 
 
 def _expression(chunk: Span, root: Token) -> Span:

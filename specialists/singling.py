@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from engine.geometry import area
 from engine.protocols import Image
-from engine.records import Mask, Phrase, Record, Region
+from engine.records import Mask, Phrase, Record, Region, Text
 from specialists.appearance import COLOURS, colour_of
+from specialists.reference import count_of
 
 # What words say of a region's place and size, as a number that is low where they fit best. Boxes are (x0, y0, x1, y1)
 # in fractions of the image; what is near stands low in a photo, or is large.
@@ -35,6 +36,19 @@ WORDS = {
     **dict.fromkeys(("background", "farthest", "furthest", "distant", "distance"), "back"),
     **dict.fromkeys(("large", "larger", "largest", "big", "bigger", "biggest", "huge"), "large"),
     **dict.fromkeys(("small", "smaller", "smallest", "little", "tiny"), "small"),
+}
+# Colours that one thing may have in one light and another; measured, that is, or named by somebody else.
+ALIKE = {
+    frozenset((one, other))
+    for one, others in (
+        ("grey", ("black", "white", "blue", "brown")),
+        ("brown", ("black", "red", "orange", "yellow")),
+        ("orange", ("red", "yellow")),
+        ("pink", ("red", "purple")),
+        ("blue", ("black", "purple")),
+        ("yellow", ("white", "green")),
+    )
+    for other in others
 }
 WORD = re.compile(r"[^\W\d_]+(?:-[^\W\d_]+)*")
 CLEARLY = 0.05  # of the image: what is first by less is not first
@@ -63,20 +77,25 @@ class View:
         return next((mask for mask in self.record.masks if mask.region_id == region.id), None)
 
 
-def single_out(candidates: Sequence[Region], phrase: Phrase, text: str, view: View) -> Sequence[Region]:
+def single_out(candidates: Sequence[Region], phrase: Phrase, text: Text, view: View) -> Sequence[Region]:
     """The regions among `candidates` that `phrase` of `text` means; none if that can't be told.
 
-    A phrase of a number means exactly so many; a plural without number means all that fit it.
+    A phrase of a number means exactly so many; a plural without number means all that fit it. A place or size that it
+    names tells which are meant only with a number, unless the text was made from the candidates.
     """
     crowds = [region for region in candidates if region.crowd]
     singles = [region for region in candidates if not region.crowd]
-    words = _words(phrase, text)
+    words = _words(phrase, text.text)
+    count = count_of(phrase, text.text, (candidates[0].label or "") if candidates else "")
     fitting = _of_colour(singles, words, view)
-    if phrase.count is None:
+    if count is None:
+        known = {region.id for region in candidates} <= set(text.derived_from)
+        if not known and len(candidates) > 1 and any(word in WORDS for word in words):
+            return []
         return [*fitting, *(crowds if fitting == singles else ())]
-    if phrase.count > 1 and len(crowds) == 1 and not singles:
+    if count > 1 and len(crowds) == 1 and not singles:
         return crowds
-    return _first(fitting, phrase.count, words, view)
+    return _first(fitting, count, words, view)
 
 
 def _words(phrase: Phrase, text: str) -> list[str]:
@@ -95,12 +114,18 @@ def _words(phrase: Phrase, text: str) -> list[str]:
 
 
 def _of_colour(regions: Sequence[Region], words: Sequence[str], view: View) -> Sequence[Region]:
-    """Those of the colour that is named; all of them where none has it, as colours are a matter of light."""
-    named = {"gray": "grey"}
-    colours = {named.get(word, word) for word in words} & set(COLOURS)
-    if not colours or len(regions) < 2:
+    """Those of the colour that is named, or else those that may have it: colours are a matter of light, but not so much
+    that black is white. What colour of a person is meant, skin or clothes, nobody knows."""
+    colours = {"grey" if word == "gray" else word for word in words} & set(COLOURS)
+    if not colours:
         return regions
-    return [region for region in regions if view.colour(region) in colours] or regions
+    measured = {region.id: None if region.label == "person" else view.colour(region) for region in regions}
+    having = [region for region in regions if measured[region.id] in colours]
+    return having or [region for region in regions if not _contradicts(measured[region.id], colours)]
+
+
+def _contradicts(measured: str | None, named: set[str]) -> bool:
+    return measured is not None and not any(frozenset((measured, name)) in ALIKE for name in named)
 
 
 def _first(regions: Sequence[Region], count: int, words: Sequence[str], view: View) -> Sequence[Region]:

@@ -15,13 +15,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from engine.untrusted import printable
+
 HERE = Path(__file__).parent
-# Characters that HTML has no place for, each as one that can be seen. Bidirectional overrides end with their <bdi>.
-UNSEEN = (
-    {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
-    | {0x7F: 0x2421}
-    | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
-)
 
 
 def render(toggles: int, **data: Any) -> str:
@@ -36,7 +32,7 @@ def visible(value: Any) -> Any:
     """A value as the page shows it: characters that HTML has no place for are replaced, one by one."""
     if isinstance(value, Markup) or not isinstance(value, str | Path):
         return value
-    return str(value).translate(UNSEEN)
+    return printable(str(value))
 
 
 @cache

@@ -83,7 +83,7 @@ def test_microsofts_blacklist_falls_in_any_case(phrase: str) -> None:
         ("image frame", True),
         ("The sunny day", False),
         ("beautiful views", False),  # without a parse, plurals too
-        ("a black and white photo", False),
+        ("a black and white photo", True),
         ("a photo album", True),
         ("freedom", False),
         ("a love seat", True),

@@ -46,7 +46,8 @@ def test_python_and_sql_see_the_same_regions(here: Path, monkeypatch: pytest.Mon
 
 
 def test_show_draws(here: Path) -> None:
-    words = snippet("sh", "engine show").split()
+    line = next(line for line in snippet("sh", "engine show").splitlines() if line.startswith("engine show"))
+    words = line.split()
     assert words[:3] == ["engine", "show", "out"]
     result = run(ENGINE, "show", "out", "00 coffee.png", *words[4:], cwd=here)
     assert result.returncode == 0, result.stdout

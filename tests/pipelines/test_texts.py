@@ -11,6 +11,7 @@ from command import ENGINE, files, run
 
 from engine import open_dataset
 from engine.records import DETAILS, Record
+from engine.storage import Output, ShardId
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +92,19 @@ def test_near_duplicates_are_grouped(undisturbed: Path) -> None:
     groups = dataset.near_duplicates()
     assert summary["near_duplicates"] == {"groups": len(groups), "images": sum(map(len, groups))}
     assert all(len(group) > 1 for group in groups)
+
+
+def test_a_filter_that_was_stopped_is_no_dataset_to_report(undisturbed: Path, tmp_path: Path) -> None:
+    out, other = Output(tmp_path / "out"), Output(tmp_path / "other")
+    for output in (out, other):
+        shutil.copytree(undisturbed, output.root)
+    settings = ("--set", "filters.score.thresholds.detector.object=0.9")
+    done = run(ENGINE, "run", "--stage", "filter", "--out", str(other.root), *settings)
+    assert done.returncode == 0, done.stdout
+    shard = ShardId(0, 1)
+    shutil.copy(other.round(0).decisions(shard), out.round(0).decisions(shard))
+    out.round(0).summary.unlink()
+    done = run(ENGINE, "report", str(out.root))
+    assert done.returncode == 2
+    assert "decisions of 2 sets of filters: a --stage filter was stopped" in " ".join(done.stdout.split())
+    assert not out.round(0).summary.exists()

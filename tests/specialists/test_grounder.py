@@ -107,10 +107,38 @@ def grounded(parser: Parser, things: list[Thing], said: str, **text: Any) -> dic
         # A crowd is many in one box.
         (
             [("sheep", (0, 0, 90, 90), "grey")],
-            "Many sheep are grazing. Twelve sheep.",
-            {"Many sheep": [0], "Twelve sheep": [0]},
+            "Many sheep are grazing. The sheep are white.",
+            {"Many sheep": [0], "The sheep": [0]},
+        ),
+        (
+            [("sheep", (0, 0, 90, 90), "grey")],
+            "Twelve sheep on grass.",
+            {"Twelve sheep": [0], "Twelve sheep on grass": [0]},
         ),
         ([DOG_LEFT], "It is mine.", {}),
+        # What isn't there, and what words leave open.
+        ([DOG_LEFT], "There is no dog in the room.", {}),
+        ([DOG_LEFT], "A room without a dog.", {}),
+        ([DOG_LEFT], "This is not a dog.", {}),
+        ([DOG_LEFT, DOG_RIGHT], "None of the dogs sleeps.", {}),
+        ([DOG_LEFT, DOG_RIGHT], "One of the dogs sleeps.", {}),
+        ([DOG_LEFT, DOG_RIGHT, ("dog", (40, 0, 50, 20), "grey")], "A couple of dogs play.", {}),
+        ([DOG_LEFT, DOG_RIGHT], "A couple of dogs play.", {"dogs": [0, 1]}),
+        ([DOG_LEFT, DOG_RIGHT], "The second dog from the left.", {}),
+        ([DOG_LEFT, DOG_RIGHT], "The other dogs sleep.", {}),
+        ([DOG_LEFT, DOG_RIGHT], "The dogs on the left.", {}),
+        ([DOG_LEFT, DOG_RIGHT], "Twenty-two dogs run.", {}),
+        ([PERSON], "A man dressed as a person.", {"A man": [0], "A man dressed as a person": [0]}),
+        ([DOG_LEFT], "On the desk stands a statue of a dog.", {}),
+        ([DOG_LEFT], "A black-and-white photo of a dog.", {"a dog": [0]}),
+        # One thing is not two.
+        ([PERSON], "A man and a woman walk.", {}),
+        ([DOG_LEFT], "A dog chases another dog.", {"A dog": [0]}),
+        ([PERSON, ("person", (70, 20, 90, 95), "grey")], "Two men look at two women.", {}),
+        ([DOG_LEFT], "A dog sleeps. The dog is old.", {"A dog": [0], "The dog": [0]}),
+        # A colour that can't be.
+        ([RED_CUP], "A blue cup.", {}),
+        ([RED_CUP], "An orange cup.", {"An orange cup": [0]}),
         ([], "A dog.", {}),
     ],
 )
