@@ -29,6 +29,8 @@ class Intake:
 
     def take(self, given: Given) -> None:
         try:
+            if self.item.error is not None:
+                raise Unusable("unread_image", "its image can't be read")
             if isinstance(given, GivenText):
                 self.made.append(_text(given, self._id(given)))
             else:
@@ -73,9 +75,8 @@ def take(item: Item, given: Sequence[Given]) -> tuple[Record, tuple[Fault, ...]]
     Of an image that can't be read nothing is taken: neither its size nor what it shows is known.
     """
     intake = Intake(item)
-    if item.error is None:
-        for one in given:
-            intake.take(one)
+    for one in given:
+        intake.take(one)
     return Record(item).append(intake.made), tuple(intake.faults)
 
 

@@ -88,7 +88,7 @@ def ingest(output: Output, config: Ingest, digest: str, progress: Callable[[int]
     given, faults = _count_given(output, shards)
     summary = {
         "digest": digest,
-        "listed": listed.hexdigest()[:12],
+        "listed": _closed(listed, config),
         "items": sum(partition.items for partition in partitions),
         "duplicates": duplicates,
         "errors": dict(sorted(errors.items())),
@@ -108,10 +108,11 @@ def listing_of(config: Ingest) -> Listing:
 
 
 def listed_digest(config: Ingest) -> str:
-    """What `listed` in manifest.json would be for the image set as it is now: 12 hex digits over its URIs."""
+    """What `listed` in manifest.json would be for the image set as it is now: 12 hex digits over its URIs, and over the
+    sizes and times of the files that list them."""
     listed = hashlib.sha256()
     _update(listed, islice(listing_of(config), config.limit))
-    return listed.hexdigest()[:12]
+    return _closed(listed, config)
 
 
 @dataclass(frozen=True)
@@ -221,6 +222,15 @@ def chunks(values: Iterable[T], size: int) -> Iterator[list[T]]:
 def _update(listed: hashlib._Hash, entries: Iterable[Entry]) -> None:
     for entry in entries:
         listed.update(entry.uri.encode() + b"\n")
+
+
+def _closed(listed: hashlib._Hash, config: Ingest) -> str:
+    """What comes along may change where the URIs don't."""
+    for path in config.images:
+        if os.path.isfile(path):
+            status = os.stat(path)
+            listed.update(f"{status.st_size} {status.st_mtime_ns}\n".encode())
+    return listed.hexdigest()[:12]
 
 
 def _is_done(output: Output, shard: ShardId, entries: Sequence[Entry], digest: str, downloads: Downloader) -> bool:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
 from engine import manifest
-from engine.entry import Entry, Faults, GivenText
+from engine.entry import Entry, Faults, Given, GivenText
 from engine.errors import ConfigError
 from engine.images import HEAD_BYTES, format_of
 from engine.records import Item
@@ -67,15 +69,22 @@ class Listing:
     def __iter__(self) -> Iterator[Entry]:
         self.skipped, self.faults, self.repeated = Counter(), Faults(), 0
         seen: set[bytes] = set()
-        for source in self._sources():
-            for entry in source:
-                digest = Item.id_of(entry.uri)
-                if digest in seen:
-                    self.repeated += 1
-                    self._repeat(entry)
-                else:
-                    seen.add(digest)
-                    yield entry
+        held: Entry | None = None
+        for entry in chain.from_iterable(self._sources()):
+            digest = Item.id_of(entry.uri)
+            if digest not in seen:
+                seen.add(digest)
+                if held:
+                    yield held
+                held = entry
+                continue
+            self.repeated += 1
+            if held and held.uri == entry.uri:  # a row for each caption, say
+                held = _together(held, entry)
+            else:
+                self._lose(entry)
+        if held:
+            yield held
         if not seen:
             fault = f"; {self.faults.first[0].where}: {self.faults.first[0].message}" if self.faults.first else ""
             raise ConfigError(
@@ -100,12 +109,16 @@ class Listing:
             if path not in of_coco and path not in of_open_images:
                 yield _entries(path, self.skipped, self.faults, self.class_folders)
 
-    def _repeat(self, entry: Entry) -> None:
-        """The text of a URL that was listed before is lost, and says so."""
-        for given in entry.given() if is_url(entry.uri) else ():
-            if isinstance(given, GivenText):
-                message = f"{entry.uri[:200]} was listed before; this text of it was left out: {given.text[:500]}"
-                self.faults.add(given.where, "repeated_url", message)
+    def _lose(self, entry: Entry) -> None:
+        """What comes along with an image that was listed before, and not just before, is lost, and counted."""
+        kind = "repeated_url" if is_url(entry.uri) else "repeated_image"
+        for given in entry.given():
+            said = given.text if isinstance(given, GivenText) else given.label
+            message = f"{entry.uri[:200]} was listed before; what came along this time was left out: {str(said)[:500]}"
+            self.faults.add(given.where, kind, message)
+        for label in entry.labels:
+            message = f"was listed before; its label {label[:200]} of this time was left out"
+            self.faults.add(entry.uri[:200], kind, message)
 
     def describe_skipped(self) -> str:
         """What was skipped, in words: "skipped 12 files that are ... (.json 10, .txt 2)". Empty if nothing was."""
@@ -116,6 +129,24 @@ class Listing:
         kinds = ", ".join(f"{key} {count}" for key, count in files.items())
         skipped = f"skipped {sum(files.values())} files that are not images by name or content ({kinds})"
         return "; ".join([skipped, *folders])
+
+
+def _together(one: Entry, other: Entry) -> Entry:
+    """An image that is listed twice, with all that came along."""
+    given = one.given if isinstance(one.given, _Several) else _Several([one.given])
+    given.parts.append(other.given)
+    labels = tuple(dict.fromkeys((*one.labels, *other.labels)))
+    return replace(one, licence=one.licence or other.licence, labels=labels, given=given)
+
+
+@dataclass(frozen=True)
+class _Several:
+    """What came along with an image, each time that it was listed."""
+
+    parts: list[Callable[[], Sequence[Given]]]
+
+    def __call__(self) -> list[Given]:
+        return [given for part in self.parts for given in part()]
 
 
 def _entries(path: str, skipped: Counter[str], faults: Faults, class_folders: bool) -> Iterator[Entry]:

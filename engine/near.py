@@ -20,18 +20,23 @@ from engine.protocols import Image
 MAX_DISTANCE = 6
 BANDS = 8
 LONGEST_SIDE = 256  # px: an image is made smaller by whole factors to about this, which costs little, before pHash does
+FAINT = 1.0  # grey levels, standard deviation: below it there is nothing but noise
 MOST_TOGETHER = 2048  # a hash is compared with so many that share two bands with it; it has 15 in a million images
 
 Hashes = npt.NDArray[np.uint64]
 
 
-def perceptual_hash(image: Image) -> bytes:
-    """The pHash of an image [height, width, 3] RGB, as 8 bytes."""
+def perceptual_hash(image: Image) -> bytes | None:
+    """The pHash of an image [height, width, 3] RGB, as 8 bytes; None for one without anything to see: all blank images
+    would be one group, whatever their colour."""
     import imagehash
 
     picture = Pillow.fromarray(image)
     factor = max(min(picture.size) // LONGEST_SIDE, 1)
-    bits = imagehash.phash(picture.reduce(factor) if factor > 1 else picture).hash
+    small = picture.reduce(factor) if factor > 1 else picture
+    if np.asarray(small.convert("L").resize((32, 32))).std() < FAINT:
+        return None
+    bits = imagehash.phash(small).hash
     return np.packbits(bits.reshape(-1)).tobytes()
 
 

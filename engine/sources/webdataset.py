@@ -27,7 +27,7 @@ IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "im
 TEXTS, LABELS = {"txt", "caption", "text"}, {"cls", "label"}
 TEXT_KEYS = ("caption", "alt", "alt_text", "text", "txt")  # in a .json, where there is no text beside it
 LICENCE_KEYS = ("licence", "license")
-BLOCK = 512  # bytes
+BLOCK, RECORD = 512, 10_240  # bytes; what tar fills up its files to
 LONGEST_HEADER = 1 << 14  # bytes; names have at most 4096
 LONGEST = 1 << 20  # bytes of a text, label or .json that are read
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -54,12 +54,12 @@ class Member:
 
 @dataclass
 class Archive:
-    """The members of a tar, in order. `ends_early` says where it breaks off, if it does; `repeated` are names that came
-    before, of which the first counts."""
+    """The members of a tar, in order. `left_out` are names that don't count, each with a word and a sentence why;
+    `ends_early` says where the tar breaks off, if it does."""
 
     path: str
     members: dict[str, Member] = field(default_factory=dict)
-    repeated: list[str] = field(default_factory=list)
+    left_out: list[tuple[str, str, str]] = field(default_factory=list)
     size: int = 0
     ends_early: str | None = None
 
@@ -78,19 +78,19 @@ def entries(path: str, faults: Faults) -> Iterator[Entry]:
     _check(path)
     archive = _archive(path, os.stat(path).st_mtime_ns)
     name = os.path.basename(path)
-    for repeated in archive.repeated:
-        faults.add(f"{repeated} in {name}", "repeated_name", "a member of this name came before, which is the one read")
+    for other, kind, message in archive.left_out:
+        faults.add(f"{other} in {name}", kind, message)
     for key, group in groupby(archive.members.values(), key=lambda member: member.key):
         sample = list(group)
         images = [member for member in sample if _is_image(member, archive)]
-        for member in sample:
-            if member.extension in TEXTS and member.size > LONGEST:
-                message = f"a text of {member.size:,} bytes, more than {LONGEST:,}; it was left out"
-                faults.add(f"{member.name} in {name}", "too_large", message)
         if not images:
             faults.add(f"{key} in {name}", "no_image", f"a sample without an image: {_names(sample)}")
+            continue
+        beside = _Beside(archive, name)
+        for member in sample:
+            beside.add(member, faults)
         for image in images:
-            yield _entry(image, sample, archive)
+            yield _entry(image, beside, archive)
     if archive.ends_early:
         message = f"{name} breaks off: {archive.ends_early}; what came behind it is lost"
         yield Entry(f"{uri_of(path)}#", error=ItemError("ingest", "truncated", message))
@@ -110,44 +110,68 @@ def read_member(path: str, modified: int, name: str, max_bytes: int) -> bytes:
     return archive.bytes_of(member, max_bytes)
 
 
-def _entry(image: Member, sample: list[Member], archive: Archive) -> Entry:
-    beside = _json(sample, archive)
-    labels = [_text(member, archive).strip() for member in sample if member.extension in LABELS]
+@dataclass
+class _Beside:
+    """What is beside the images of a sample, and there as a whole; what isn't is a fault."""
+
+    archive: Archive
+    name: str
+    texts: list[Member] = field(default_factory=list)
+    labels: list[Member] = field(default_factory=list)
+    about: dict[str, Any] = field(default_factory=dict)  # the .json, its keys in lower case
+    said: list[str] = field(default_factory=list)  # the texts in it
+
+    def add(self, member: Member, faults: Faults) -> None:
+        kind = member.extension
+        if kind not in TEXTS | LABELS | {"json"}:
+            return
+        where = f"{member.name} in {self.name}"
+        if self.archive.is_cut(member):
+            faults.add(where, "truncated", "the archive ends in the middle of it; it was left out")
+        elif member.size > LONGEST:
+            faults.add(where, "too_large", f"has {member.size:,} bytes, more than {LONGEST:,}; it was left out")
+        elif kind != "json":
+            (self.texts if kind in TEXTS else self.labels).append(member)
+        elif (about := _object(self.archive.bytes_of(member, LONGEST))) is None:
+            faults.add(where, "bad_json", "is no JSON object; it was left out")
+        else:
+            self.about = about
+            value = next((about[key] for key in TEXT_KEYS if about.get(key)), None)
+            self.said = _strings(value)
+            if value and not self.said:
+                faults.add(where, "bad_text", f"its text is a {type(value).__name__}; it was left out")
+
+    def given(self) -> list[Given]:
+        """The texts, or else those in the .json."""
+        texts = [(member.name, _text(member, self.archive)) for member in self.texts]
+        return [GivenText(text, ALT, f"{where} in {self.name}") for where, text in texts] or [
+            GivenText(text, ALT, f"a .json in {self.name}") for text in self.said
+        ]
+
+
+def _entry(image: Member, beside: _Beside, archive: Archive) -> Entry:
+    labels = [_text(member, archive).strip() for member in beside.labels]
+    labels = labels or [_storable(label) for key in ("label", "labels") for label in _strings(beside.about.get(key))]
+    licence = next((beside.about[key] for key in LICENCE_KEYS if isinstance(beside.about.get(key), str)), None)
     error = None
     if archive.is_cut(image):
         error = ItemError("ingest", "truncated", f"{os.path.basename(archive.path)} ends in the middle of {image.name}")
-    licence = next((beside[key] for key in LICENCE_KEYS if isinstance(beside.get(key), str)), None)
     return Entry(
         uri=f"{uri_of(archive.path)}#{image.name}",
         dataset=os.path.basename(archive.path).rpartition(".")[0],
         licence=_storable(licence) if licence else None,
-        labels=tuple(filter(None, labels or map(_storable, _strings(beside.get("label", beside.get("labels")))))),
+        labels=tuple(filter(None, labels)),
         error=error,
-        given=lambda: _given(sample, archive),
+        given=beside.given,
     )
 
 
-def _given(sample: list[Member], archive: Archive) -> list[Given]:
-    """The texts beside an image, or else those in its .json."""
-    name = os.path.basename(archive.path)
-    members = [member for member in sample if member.extension in TEXTS and member.size <= LONGEST]
-    texts = [(member.name, _text(member, archive)) for member in members]
-    if not texts:
-        beside = _json(sample, archive)
-        said = next((beside[key] for key in TEXT_KEYS if beside.get(key)), None)
-        texts = [(f"{sample[0].key}.json", text) for text in _strings(said)]
-    return [GivenText(text, ALT, f"{where} in {name}") for where, text in texts]
-
-
-def _json(sample: list[Member], archive: Archive) -> dict[str, Any]:
-    member = next((member for member in sample if member.extension == "json"), None)
-    if member is None or member.size > LONGEST or archive.is_cut(member):
-        return {}
+def _object(data: bytes) -> dict[str, Any] | None:
     try:
-        value = json.loads(archive.bytes_of(member, LONGEST))
+        value = json.loads(data)
     except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    return {key.lower(): value for key, value in value.items()} if isinstance(value, dict) else None
 
 
 def _text(member: Member, archive: Archive) -> str:
@@ -211,21 +235,33 @@ def _index(file: BinaryIO, archive: Archive) -> None:
         if info.size < 0 or tar.offset <= info.offset:
             archive.ends_early = f"the header at {info.offset:,} bytes is broken"
             return
-        # Bytes that aren't UTF-8 are escaped as in any URI.
-        name = re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", info.name)
-        hidden = name.rpartition("/")[2].startswith(".")  # what macOS puts beside each file
-        if info.isreg() and not info.issparse() and not hidden:
-            if name in archive.members:
-                archive.repeated.append(name)
-            else:
-                archive.members[name] = Member(name, info.offset_data, info.size)
+        _add(info, archive)
         if tar.offset > archive.size:
-            archive.ends_early = f"it ends inside {name}"
+            archive.ends_early = f"it ends inside {info.name!r}"
             return
-    # tarfile takes whatever it can't read for the end; the end is a block of zeros.
+    # tarfile takes whatever it can't read for the end; the end is a block of zeros, and nothing but zeros behind it.
     file.seek(tar.offset)
     if file.read(BLOCK) != bytes(BLOCK):
         archive.ends_early = f"there is no header at {tar.offset:,} bytes, and no end of the archive"
+    elif file.read(RECORD).strip(b"\0"):
+        archive.ends_early = f"more follows behind its end at {tar.offset:,} bytes; join tars by tar --concatenate"
+
+
+def _add(info: tarfile.TarInfo, archive: Archive) -> None:
+    # Bytes that aren't UTF-8 are escaped as in any URI.
+    name = re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", info.name)
+    hidden = name.rpartition("/")[2].startswith(".")  # what macOS puts beside each file
+    original = archive.members.get(info.linkname) if info.islnk() else None  # a second name for a file
+    if hidden or info.isdir():
+        return
+    if name in archive.members:
+        archive.left_out.append((name, "repeated_name", "a member of this name came before, which is the one read"))
+    elif original is not None:
+        archive.members[name] = Member(name, original.start, original.size)
+    elif info.isreg() and not info.issparse():
+        archive.members[name] = Member(name, info.offset_data, info.size)
+    else:
+        archive.left_out.append((name, "not_a_file", "a link that leads elsewhere, a device or a sparse file"))
 
 
 class _Headers:

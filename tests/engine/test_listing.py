@@ -9,12 +9,15 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from engine import listing
+from engine.entry import GivenText
 from engine.errors import ConfigError, ImageError
 from engine.listing import Listing
 from engine.reading import read
@@ -55,13 +58,24 @@ def test_relative_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_listing_is_lazy_and_can_be_repeated(tmp_path: Path) -> None:
-    touch(tmp_path, "a/1.jpg", "b/2.jpg", "b/notes.txt")
+    touch(tmp_path, "a/1.jpg", "a/2.jpg", "b/3.jpg", "b/notes.txt")
     found = Listing([tmp_path])
     entries = iter(found)
     assert next(entries).uri == f"{tmp_path}/a/1.jpg"
-    touch(tmp_path, "b/3.jpg")  # b has not been looked into
-    assert [entry.uri for entry in entries] == [f"{tmp_path}/b/2.jpg", f"{tmp_path}/b/3.jpg"]
-    assert len(list(found)) == 3 and found.skipped == {".txt": 1}
+    touch(tmp_path, "b/4.jpg")  # b has not been looked into
+    assert [entry.uri for entry in entries] == [f"{tmp_path}/{name}.jpg" for name in ("a/2", "b/3", "b/4")]
+    assert len(list(found)) == 4 and found.skipped == {".txt": 1}
+
+
+def test_an_image_with_a_row_for_each_caption_has_them_all(tmp_path: Path) -> None:
+    rows = {"uri": ["0.jpg", "0.jpg", "0.jpg", "1.jpg", "0.jpg"], "caption": ["a", "b", "c", "d", "e"]}
+    pq.write_table(pa.table(rows | {"labels": ["x", "y", "x", "z", "w"]}), tmp_path / "set.parquet")
+    found = Listing([tmp_path / "set.parquet"])
+    first, second = found
+    assert [one.text for one in first.given() if isinstance(one, GivenText)] == ["a", "b", "c"]
+    assert first.labels == ("x", "y") and second.labels == ("z",)
+    assert found.repeated == 3
+    assert found.faults.counts == {"repeated_image": 2}  # the text and the label that came later
 
 
 def test_images_by_name_or_content(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from engine.near import MAX_DISTANCE, group, perceptual_hash
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "page.png", "rocket.jpg")
 
 
-def distance(one: bytes, other: bytes) -> int:
+def distance(one: bytes | None, other: bytes | None) -> int:
+    assert one is not None and other is not None
     return (int.from_bytes(one) ^ int.from_bytes(other)).bit_count()
 
 
@@ -43,9 +44,16 @@ def test_a_reworked_picture_is_near_and_another_is_not(photos: Path) -> None:
         assert all(distance(hashes[name], hashes[other]) > MAX_DISTANCE for other in NAMES if other != name)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 900), (2000, 3), (40, 40)])
+@pytest.mark.parametrize("shape", [(2, 2), (1, 900), (2000, 3), (40, 40)])
 def test_any_size_has_a_hash(shape: tuple[int, int]) -> None:
-    assert len(perceptual_hash(np.zeros((*shape, 3), np.uint8))) == 8
+    ramp = np.linspace(0, 255, shape[0] * shape[1]).reshape(*shape, 1).repeat(3, axis=2).astype(np.uint8)
+    assert len(perceptual_hash(ramp) or b"") == 8
+
+
+@pytest.mark.parametrize("colour", [0, 128, 255])
+def test_what_is_blank_has_none(colour: int) -> None:
+    for shape in [(1, 1), (40, 40), (3000, 2)]:
+        assert perceptual_hash(np.full((*shape, 3), colour, np.uint8)) is None
 
 
 def by_all_pairs(hashes: list[int]) -> list[int]:

@@ -118,7 +118,7 @@ def test_faults_of_samples(tmp_path: Path) -> None:
     assert [item.uri.rpartition("#")[2] for item in items] == ["2.png", "2.jpg", "3.bin", "4.png", "5.png"]
     assert [item.width for item in items] == [9, 10, 11, None, 12]
     assert items[3].error is not None
-    assert manifest["faults"] == {"no_image": 1, "repeated_name": 1}
+    assert manifest["faults"] == {"bad_json": 1, "bad_text": 1, "no_image": 1, "repeated_name": 1}
     assert manifest["first_faults"][0]["where"] == "2.png in a.tar"  # type: ignore[index]
     assert texts[4] == [("alt", "\ufffd\ufffd\x00 bytes")]
 
@@ -148,23 +148,48 @@ def test_a_header_that_lies_about_its_size(tmp_path: Path, size: int) -> None:
     assert [(item.uri.rpartition("#")[2], item.error is None) for item in items] == [("0001.png", True), ("", False)]
 
 
-def test_links_and_folders_are_no_members(tmp_path: Path) -> None:
+def test_links_and_folders(tmp_path: Path) -> None:
+    """A hard link is a second name of a file in the tar; what leads elsewhere is none."""
     path = tmp_path / "a.tar"
+    kinds = [
+        ("0.png", tarfile.SYMTYPE),
+        ("1.png", tarfile.LNKTYPE),
+        ("2.png", tarfile.DIRTYPE),
+        ("3.png", tarfile.FIFOTYPE),
+    ]
     with tarfile.open(path, "w") as archive:
-        for name, kind in [
-            ("0.png", tarfile.SYMTYPE),
-            ("1.png", tarfile.LNKTYPE),
-            ("2.png", tarfile.DIRTYPE),
-            ("3.png", tarfile.FIFOTYPE),
-        ]:
+        for name, kind in kinds:
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
         info = tarfile.TarInfo("4.png")
         info.size = len(picture(1))
         archive.addfile(info, io.BytesIO(picture(1)))
-    items, _, _ = ingested(path, tmp_path / "out")
-    assert [item.uri.rpartition("#")[2] for item in items] == ["4.png"]
+        info = tarfile.TarInfo("5.png")
+        info.type, info.linkname = tarfile.LNKTYPE, "4.png"
+        archive.addfile(info)
+    items, _, manifest = ingested(path, tmp_path / "out")
+    assert [item.uri.rpartition("#")[2] for item in items] == ["4.png", "5.png"]
+    assert items[0].content_id == items[1].content_id
+    assert manifest["faults"] == {"not_a_file": 3}
+
+
+def test_joined_tars_say_that_more_follows(tmp_path: Path) -> None:
+    one, other = tar(tmp_path / "a.tar", SAMPLES[:1]), tar(tmp_path / "b.tar", SAMPLES[3:4])
+    one.write_bytes(one.read_bytes() + other.read_bytes())
+    items, _, _ = ingested(one, tmp_path / "out")
+    assert [item.uri.rpartition("#")[2] for item in items] == ["0001.png", ""]
+    assert items[1].error is not None and "more follows behind its end" in items[1].error.message
+
+
+@pytest.mark.parametrize("name", ["0001.txt", "0001.cls", "0001.json"])
+def test_half_of_a_text_is_no_text(tmp_path: Path, name: str) -> None:
+    path = tar(tmp_path / "a.tar", [("0001.png", picture(1)), (name, b'{"caption": "' + b"1" * 700 + b'"}')])
+    path.write_bytes(path.read_bytes()[: end_of(path, name)[0] + 600])
+    items, texts, manifest = ingested(path, tmp_path / "out")
+    assert [item.uri.rpartition("#")[2] for item in items] == ["0001.png", ""]
+    assert texts == [[], []] and items[0].labels == ()
+    assert manifest["faults"] == {"truncated": 1}
 
 
 def end_of(path: Path, name: str) -> tuple[int, int]:

@@ -144,4 +144,4 @@ def test_the_report_lists_what_could_not_be_taken(records: dict[str, Record]) ->
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
     manifest = json.loads((out / "images" / "manifest.json").read_text())
     assert manifest["given"] == {"alt texts": 3, "human regions": 2, "human texts": 2}
-    assert manifest["faults"] == {"box_clipped": 1, "box_outside": 1}
+    assert manifest["faults"] == {"box_clipped": 1, "box_outside": 1, "unread_image": 2}  # two texts
