@@ -86,7 +86,7 @@ class _Until:
         for _ in range(LONGEST_BARE):  # or one of them might be cut in two
             data += self._raw(1) if IN_BARE.fullmatch(data[-1:]) else b""
         inside, parts, taken = self.strings.inside(data), [], 0
-        for bare in BARE.finditer(data):
+        for bare in BARE.finditer(data) if b"NaN" in data or b"Infinity" in data else ():  # the search is slow
             if not inside[bare.start()]:
                 parts += [data[taken : bare.start()], b"null"]
                 taken = bare.end()
