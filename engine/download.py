@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,7 @@ class Downloader:
     def _image(self, response: httpcore.Response, url: str) -> Iterator[bytes]:
         """The pieces of the image, as soon as the first ones show that it is one, and as long as it isn't too large."""
         held, size, begun = b"", 0, False
-        for piece in _decoded(response):
+        for piece in _decoded(response, url):
             size += len(piece)
             if size > self._max_bytes:
                 raise self._too_large("has more bytes")
@@ -161,9 +161,10 @@ def parsed(url: str, base: httpx.URL | None = None) -> httpx.URL:
     """An http(s) URL, also as a redirect names it. Raises ImageError of kind "bad_url"."""
     try:
         there = base.join(url) if base else httpx.URL(url)
+        host = there.host  # decoded only now: not every name that begins with xn-- is one
     except (httpx.InvalidURL, ValueError) as error:
         raise ImageError("bad_url", f"{url!r} is no URL: {error}") from error
-    if there.scheme not in ("http", "https") or not there.host:
+    if there.scheme not in ("http", "https") or not host:
         redirect = f", to which {base} redirects," if base else ""
         raise ImageError("bad_url", f"{url!r}{redirect} isn't at an http:// or https:// host")
     return there
@@ -192,18 +193,22 @@ def _retry_after(value: str) -> float:
         return 0
 
 
-def _decoded(response: httpcore.Response) -> Iterator[bytes]:
-    """The body, in pieces; unpacked, if it comes as gzip though nobody asked for that."""
-    packed = zlib.decompressobj(31) if "gzip" in _header(response, b"content-encoding").lower() else None
-    for number, data in enumerate(response.iter_stream()):
-        if packed and not number and not data.startswith(GZIP):
-            packed = None  # it only says so
-        if packed is None:
-            yield data
-            continue
+def _decoded(response: httpcore.Response, url: str) -> Iterator[bytes]:
+    """The body, in pieces; unpacked, if it comes as gzip though nobody asked for that. Raises Passing if that is cut
+    off."""
+    pieces = response.iter_stream()
+    first = next(pieces, b"")
+    if "gzip" not in _header(response, b"content-encoding").lower() or not first.startswith(GZIP):  # it only says so
+        yield first
+        yield from pieces
+        return
+    packed = zlib.decompressobj(31)
+    for data in chain([first], pieces):
         while data and not packed.eof:
             yield packed.decompress(data, PIECE_BYTES)
             data = packed.unconsumed_tail
+    if not packed.eof:
+        raise Passing("unreachable", f"{url} came as gzip that ends early")
 
 
 def _check_image(data: bytes, url: str) -> None:

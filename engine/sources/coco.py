@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import Any, TypeAlias, TypeGuard
+from typing import Any, TypeAlias
 
 from engine.entry import Entry, Faults, Given, GivenRegion, GivenText
 from engine.records import ItemError
@@ -19,10 +19,11 @@ from engine.sources.index import Id, Index, filling
 from engine.sources.places import SAMPLE, Place, find, inner
 from engine.sources.sections import Section, sections
 from engine.untrusted import numbers, shown
-from engine.uris import reported, uri_of
+from engine.uris import is_url, reported, uri_of
 from engine.uris import shown as shown_path
 
 WHAT = "COCO file"
+EXACT = 2**53  # from here on a float may stand for several whole numbers
 Stamp: TypeAlias = tuple[str, int, int]  # path, bytes, time of change: what is read of a file holds as long as they do
 
 
@@ -52,7 +53,7 @@ def _parts(stamp: Stamp) -> dict[str, Section]:
 def _place(stamp: Stamp, image_root: str | None) -> Place:
     with reported(stamp[0], WHAT):
         first = islice(_parts(stamp)["images"].items(), SAMPLE)
-        names = [inner(image.get("file_name")) for image in first if isinstance(image, dict)]
+        names = [inner(image.get("file_name")) for image in first if isinstance(image, dict) and not _url(image)]
         return find(stamp[0], [name for name in names if name], image_root)
 
 
@@ -87,8 +88,8 @@ class _File:
         items = self.parts[key].items() if key in self.parts else iter(())
         names = {}
         for number, item in enumerate(items):
-            id_, name = (item.get("id"), item.get("name")) if isinstance(item, dict) else (None, None)
-            if _is_id(id_) and isinstance(name, str):
+            id_, name = (_id(item.get("id")), item.get("name")) if isinstance(item, dict) else (None, None)
+            if id_ is not None and isinstance(name, str):
                 names[id_] = name
             else:
                 self._fault(f"{key}[{number}]", f"bad_{key}", f"expected an object with id and name, not {shown(item)}")
@@ -102,38 +103,46 @@ class _File:
     def _read_images(self) -> None:
         dataset, any_good = self._dataset(), False
         for number, image in enumerate(self.parts["images"].items()):
-            id_ = image.get("id") if isinstance(image, dict) else None
-            if not _is_id(id_):
+            id_ = _id(image.get("id")) if isinstance(image, dict) else None
+            if id_ is None:
                 self._fault(f"images[{number}]", "bad_image", f"expected id and file_name, not {shown(image)}")
                 continue
             any_good = True
-            licence, name = image.get("license"), inner(image.get("file_name"))
+            uri, error = self._uri(image, id_)
             self.index.image(
                 self.scope,
                 id_,
-                f"{uri_of(self.path)}#image={id_}" if name is None else uri_of(self.place.path(name)),
+                uri,
                 f"image {id_} of {self.name}",
-                name=name or "",
+                name=_url(image) or inner(image.get("file_name")) or "",
                 size=_size(image),
                 dataset=dataset,
-                licence=self.licences.get(licence) if _is_id(licence) else None,
-                error=None if name else _outside(image.get("file_name")),
+                licence=_named(self.licences, image.get("license")),
+                error=error,
             )
         if not any_good:
             raise ValueError("expected images, objects with id and file_name; there is none")
 
+    def _uri(self, image: dict[str, Any], id_: Id) -> tuple[str, ItemError | None]:
+        name = image.get("file_name")
+        if url := _url(image):
+            return url, None
+        if inside := inner(name):
+            return uri_of(self.place.path(inside)), None
+        return f"{uri_of(self.path)}#image={id_}", _outside(name)
+
     def _annotations(self) -> Iterator[tuple[int, Id, Id | None, Given]]:
         for number, annotation in enumerate(self.parts["annotations"].items()):
-            image = annotation.get("image_id") if isinstance(annotation, dict) else None
-            if not _is_id(image):
+            image = _id(annotation.get("image_id")) if isinstance(annotation, dict) else None
+            if image is None:
                 where = f"annotations[{number}]"
                 self._fault(where, "bad_annotation", f"expected an object with image_id, not {shown(annotation)}")
                 continue
-            id_ = annotation.get("id")
-            where = f"annotation {id_} of {self.name}" if _is_id(id_) else f"annotations[{number}] of {self.name}"
+            id_ = _id(annotation.get("id"))
+            where = f"annotations[{number}] of {self.name}" if id_ is None else f"annotation {id_} of {self.name}"
             given = self._given(annotation, where)
             if given is not None:
-                yield self.scope, image, id_ if _is_id(id_) else None, given
+                yield self.scope, image, id_, given
 
     def _given(self, annotation: dict[str, Any], where: str) -> Given | None:
         box, caption = annotation.get("bbox"), annotation.get("caption")
@@ -156,7 +165,7 @@ class _File:
         )
 
     def _label(self, category: object, where: str) -> str | None:
-        label = self.categories.get(category) if _is_id(category) else None
+        label = _named(self.categories, category)
         if label is None and category is not None:
             message = f"category {shown(category)} isn't among its categories; its region stays, without a label"
             self.index.faults.add(where, "unknown_category", message)
@@ -166,8 +175,23 @@ class _File:
         self.index.faults.add(f"{where} of {self.name}", kind, f"{message}; it was left out")
 
 
-def _is_id(value: object) -> TypeGuard[Id]:
-    return isinstance(value, int | str) and not isinstance(value, bool)
+def _id(value: object) -> Id | None:
+    """An id of images, annotations or categories; 7.0, as pandas writes it, is 7. None for what is none."""
+    if isinstance(value, float):
+        return int(value) if value.is_integer() and abs(value) < EXACT else None
+    return value if isinstance(value, int | str) and not isinstance(value, bool) else None
+
+
+def _named(names: dict[Id, str], value: object) -> str | None:
+    id_ = _id(value)
+    return None if id_ is None else names.get(id_)
+
+
+def _url(image: dict[str, Any]) -> str | None:
+    """Where on the web an image is of which no file is named: COCO's own URL first, as in LVIS, or Flickr's."""
+    name = image.get("file_name")
+    urls = [image.get("coco_url"), image.get("flickr_url")] if name in (None, "") else [name]
+    return next((url.strip() for url in urls if isinstance(url, str) and is_url(url.strip())), None)
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int] | None:

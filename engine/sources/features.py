@@ -11,21 +11,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.entry import Given, GivenRegion, GivenText
-from engine.untrusted import numbers
+from engine.entry import Faults, Given, GivenRegion, GivenText
+from engine.untrusted import numbers, shown
 
 LABELS = ("label", "labels")
 CAPTIONS = ("caption", "captions")
 TEXTS = (*CAPTIONS, "text", "texts", "sentences")
 OBJECTS = "objects"
 CATEGORIES = ("category", "categories", "label", "labels")
+NO_CLASS = -1
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Columns:
     """Columns that came along with images. `classes` are the names that numbers in `labels` stand for, `categories`
-    those in the objects' `category`; empty where they are words already."""
+    those in the objects' `category`; empty where they are words already. What is wrong in a row goes to `faults`, if
+    there are any; a box that is none is told with its image."""
 
     image: str | None = None
     labels: str | None = None
@@ -40,25 +42,27 @@ class Columns:
         """The columns that `given_in` reads."""
         return (*self.texts, *([self.objects] if self.objects else []))
 
-    def labels_in(self, row: Row) -> tuple[str, ...]:
+    def labels_in(self, row: Row, where: str = "", faults: Faults | None = None) -> tuple[str, ...]:
         """What is to be seen in the image; -1, the number of an image without a label, is none."""
         values = row.get(self.labels) if self.labels else None
-        return tuple(word for value in _listed(values) if (word := _word(value, self.classes)))
+        words = [_word(value, self.classes, where, faults) for value in _listed(values)]
+        return tuple(word for word in words if word)
 
-    def given_in(self, row: Row, where: str) -> list[Given]:
+    def given_in(self, row: Row, where: str, faults: Faults | None = None) -> list[Given]:
         texts = [text for name in self.texts for text in _listed(row.get(name))]
         given: list[Given] = [GivenText(text, where=where) for text in texts if text is not None]
         objects = row.get(self.objects) if self.objects else None
-        return given + [self._region(one, where) for one in _one_by_one(objects)]
+        return given + [self._region(one, where, faults) for one in _one_by_one(objects, where, faults)]
 
-    def _region(self, one: Row, where: str) -> GivenRegion:
+    def _region(self, one: Row, where: str, faults: Faults | None) -> GivenRegion:
         box, category = one.get("bbox"), one.get(self.category) if self.category else None
         values = numbers(box) if isinstance(box, list) else None
         if values is None or len(values) != 4:
             as_it_is: Any = tuple(box) if isinstance(box, list) else ()  # which is turned down with its image
             return GivenRegion(None, as_it_is, where=where)
         x, y, width, height = values
-        return GivenRegion(_word(category, self.categories), (x, y, x + width, y + height), where=where)
+        label = _word(category, self.categories, where, faults)
+        return GivenRegion(label, (x, y, x + width, y + height), where=where)
 
 
 def columns_of(features: Mapping[str, Any]) -> Columns:
@@ -116,21 +120,29 @@ def _names(feature: Any) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def _word(value: Any, names: Sequence[str]) -> str | None:
-    if isinstance(value, int):
-        return names[value] if 0 <= value < len(names) else None
-    return value if isinstance(value, str) else None
+def _word(value: Any, names: Sequence[str], where: str, faults: Faults | None) -> str | None:
+    if not isinstance(value, int):
+        return value if isinstance(value, str) else None
+    if 0 <= value < len(names):
+        return names[value]
+    if value != NO_CLASS and faults:
+        message = f"class {shown(value)} isn't among the {len(names)} that have names; it is left without a label"
+        faults.add(where, "unknown_category", message)
+    return None
 
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _one_by_one(objects: Any) -> Iterator[Row]:
-    """Objects are a list of dictionaries, or a dictionary of lists."""
+def _one_by_one(objects: Any, where: str, faults: Faults | None) -> Iterator[Row]:
+    """Objects are a list of dictionaries, or a dictionary of lists, of which the longest one counts."""
     if isinstance(objects, list):
         yield from (one for one in objects if isinstance(one, dict))
     elif isinstance(objects, dict):
         lists = {name: values for name, values in objects.items() if isinstance(values, list)}
-        for number in range(len(lists.get("bbox", ()))):
+        lengths = {name: len(values) for name, values in lists.items()}
+        if len(set(lengths.values())) > 1 and faults:
+            faults.add(where, "bad_objects", f"its objects' lists differ in length: {shown(lengths)}")
+        for number in range(max(lengths.values()) if "bbox" in lists else 0):
             yield {name: values[number] for name, values in lists.items() if number < len(values)}

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as types
 
-from engine.entry import Entry, Given
+from engine.entry import Entry, Faults, Given
 from engine.errors import ConfigError, ImageError
 from engine.sources.features import Columns, columns_of
 from engine.uris import reported, resolved, shown, uri_of
@@ -33,8 +33,12 @@ def is_dataset(folder: str) -> bool:
     return has_data or os.path.isfile(os.path.join(folder, SPLITS))
 
 
-def entries(folder: str) -> Iterator[Entry]:
-    """The rows of a dataset, or of all its splits. Raises ConfigError for one without images, or with files missing."""
+def entries(folder: str, faults: Faults | None = None) -> Iterator[Entry]:
+    """The rows of a dataset, or of all its splits. Raises ConfigError for one without images, or with files missing.
+
+    `faults` gets what is wrong with labels as they are listed, and with objects once they are asked for.
+    """
+    faults = Faults() if faults is None else faults
     if os.path.isfile(os.path.join(folder, SPLITS)):
         splits = _json(folder, SPLITS).get("splits")
         folders = [os.path.join(folder, _inside(folder, split)) for split in splits or ()]
@@ -44,7 +48,7 @@ def entries(folder: str) -> Iterator[Entry]:
         info, files = _json(part, INFO), _files(part)
         name, licence = info.get("dataset_name"), info.get("license")
         for file in files:
-            yield from _entries(file, name or shown(os.path.basename(folder)), licence or None)
+            yield from _entries(file, name or shown(os.path.basename(folder)), licence or None, faults)
 
 
 def read_row(path: str, modified: int, row: int, place: str) -> bytes:
@@ -77,7 +81,8 @@ class _Table:
     rows: Sequence[int]
 
 
-def _entries(path: str, dataset: str, licence: str | None) -> Iterator[Entry]:
+def _entries(path: str, dataset: str, licence: str | None, faults: Faults) -> Iterator[Entry]:
+    told: set[int] = set()
     with reported(path, WHAT), _as_value_error():
         modified = os.stat(path).st_mtime_ns
         with _lock:
@@ -94,8 +99,8 @@ def _entries(path: str, dataset: str, licence: str | None) -> Iterator[Entry]:
                     resolved(reference, os.path.dirname(path)) if reference else f"{uri_of(path)}#{row}",
                     dataset,
                     licence,
-                    table.columns.labels_in(labels[offset]),
-                    given=partial(_given, path, modified, row) if table.columns.given else tuple,
+                    table.columns.labels_in(labels[offset], _where(path, row), faults),
+                    given=partial(_given, path, modified, row, faults, told) if table.columns.given else tuple,
                 )
 
 
@@ -107,12 +112,19 @@ def _references(batch: pa.RecordBatch, columns: Columns) -> list[str | None]:
     return [None if is_inside else path for is_inside, path in zip(inside, paths, strict=True)]
 
 
-def _given(path: str, modified: int, row: int) -> list[Given]:
-    """What came along in a row."""
+def _given(path: str, modified: int, row: int, faults: Faults, told: set[int]) -> list[Given]:
+    """What came along in a row. Its faults are told once: `told` are the rows that had some."""
     with reported(path, WHAT), _as_value_error(), _lock:
         columns = _table(path, modified).columns
-        where = f"row {row} of {shown(os.path.basename(path))}"
-        return columns.given_in(_row(path, modified, row, columns.given), where)
+        values, before = _row(path, modified, row, columns.given), faults.counts.total()
+        given = columns.given_in(values, _where(path, row), None if row in told else faults)
+        if faults.counts.total() > before:
+            told.add(row)
+        return given
+
+
+def _where(path: str, row: int) -> str:
+    return f"row {row} of {shown(os.path.basename(path))}"
 
 
 def _row(path: str, modified: int, row: int, names: Sequence[str]) -> dict[str, Any]:

@@ -13,11 +13,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TypeAlias
 
 from engine.entry import Entry, Faults, Given, GivenRegion, GivenText
 from engine.records import Box
+from engine.sources import tables
 from engine.sources.index import Index, filling
 from engine.sources.masks import with_masks
 from engine.untrusted import shown
@@ -75,7 +77,7 @@ def _index(files: Sequence[Stamp], folders: Sequence[Stamp], extensions: frozens
         images = _Images(index, [folder for folder, _, _ in folders], extensions)
         kinds = [(path, _kind(path)) for path, _, _ in files]
         # What other files' rows are told by comes first; the rest in the order in which it was named.
-        classes = _Classes(index, dict(_classes([path for path, kind in kinds if kind == "classes"])))
+        classes = _Classes(index, dict(_classes([path for path, kind in kinds if kind == "classes"], index.faults)))
         for path, kind in sorted(kinds, key=lambda file: file[1] != "images"):
             if kind != "classes":
                 with reported(path, "list of Open Images"):
@@ -96,22 +98,22 @@ def _kind(path: str) -> str | None:
     return kind or ("classes" if CLASS.match(first) else None)
 
 
-def _rows(path: str) -> Iterator[tuple[int, Row]]:
-    """Numbers of lines and their rows. Raises ValueError where it is no CSV."""
-    with open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        begins_with_class = CLASS.match(file.readline(10_000))
-        file.seek(0)
-        reader = csv.DictReader(file, COLUMNS["classes"] if begins_with_class else None, restval="")
-        try:
-            yield from ((reader.line_num, row) for row in reader)
-        except csv.Error as error:
-            raise ValueError(f"behind line {reader.line_num}: {error}") from None
+def _rows(path: str, faults: Faults) -> Iterator[tuple[int, Row]]:
+    """Numbers of lines and their rows; what can't be read as one goes to `faults`."""
+    with tables.opened(path) as file:
+        rows = tables.rows(file, False, shown_path(os.path.basename(path)), faults)
+        first = next(rows, (1, []))
+        names: Sequence[str] = first[1]
+        if CLASS.match(",".join(names)):
+            names, rows = COLUMNS["classes"], chain([first], rows)
+        for number, row in rows:
+            yield number, dict(zip_longest(names, row[: len(names)], fillvalue=""))
 
 
-def _classes(paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _classes(paths: Sequence[str], faults: Faults) -> Iterator[tuple[str, str]]:
     for path in paths:
         with reported(path, "list of Open Images' classes"):
-            yield from ((row["LabelName"], row["DisplayName"]) for _, row in _rows(path))
+            yield from ((row["LabelName"], row["DisplayName"]) for _, row in _rows(path, faults))
 
 
 @dataclass
@@ -184,7 +186,7 @@ class _File:
         elif kind == "labels":
             self.index.label((0, row["ImageID"], self.classes[row["LabelName"]]) for row in self._labels())
         elif kind == "images":
-            for number, row in _rows(self.path):
+            for number, row in _rows(self.path, self.index.faults):
                 self.images.add(row["ImageID"], self._where(number), row["License"])
         else:
             region = self._mask if kind == "masks" else self._box
@@ -195,12 +197,12 @@ class _File:
 
     def _labels(self) -> Iterator[Row]:
         """The rows of what people saw; those of confidence 0 say what is not in the image."""
-        for number, row in _rows(self.path):
+        for number, row in _rows(self.path, self.index.faults):
             if self.images.add(row["ImageID"], self._where(number)) and _number(row["Confidence"]) == 1:
                 yield row
 
     def _regions(self, region: Callable[[Row, str], GivenRegion]) -> Iterator[tuple[str, Given]]:
-        for number, row in _rows(self.path):
+        for number, row in _rows(self.path, self.index.faults):
             where = self._where(number)
             if self.images.add(row["ImageID"], where):
                 try:
@@ -218,19 +220,36 @@ class _File:
         return GivenRegion(label, _floats(row, "Box"), relative=True, segmentation=mask, where=where)
 
     def _narratives(self) -> Iterator[tuple[str, Given]]:
+        """Raises ValueError if no line has one."""
+        first_fault = ""
+        any_good = False
         with open(self.path, "rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
-                    raise ValueError(f"line {number} is no JSON: {error}") from None
-                image, caption = (row.get("image_id"), row.get("caption")) if isinstance(row, dict) else (None, None)
-                if not isinstance(image, str) or not isinstance(caption, str):
-                    raise ValueError(f"line {number}: expected an object with image_id and caption, not {shown(row)}")
+                    image, caption = _narrative(line)
+                except ValueError as error:
+                    first_fault = first_fault or f"line {number} {error}"
+                    self.index.faults.add(self._where(number), "bad_narrative", f"it {error}; it was left out")
+                    continue
+                any_good = True
                 if self.images.add(image, self._where(number)):
                     yield image, GivenText(caption, where=self._where(number))
+        if first_fault and not any_good:
+            raise ValueError(first_fault)
+
+
+def _narrative(line: bytes) -> tuple[str, str]:
+    """Image id and caption. Raises ValueError for a line that is something else."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is no JSON: {error}") from None
+    image, caption = (row.get("image_id"), row.get("caption")) if isinstance(row, dict) else (None, None)
+    if not isinstance(image, str) or not isinstance(caption, str):
+        raise ValueError(f"isn't an object with image_id and caption, which was expected: {shown(row)}")
+    return image, caption
 
 
 def _floats(row: Row, prefix: str) -> Box:

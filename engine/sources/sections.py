@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 import ijson
@@ -17,6 +17,9 @@ import numpy as np
 CHUNK = 1 << 20
 DEEPEST = 64  # COCO has 5: object, annotations, annotation, segmentation, polygon
 ESCAPED = re.compile(rb"\\.", re.DOTALL)
+BARE = re.compile(rb"NaN|-?Infinity")
+IN_BARE = re.compile(rb"[-A-Za-z]")
+LONGEST_BARE = len("-Infinity")
 KEY = re.compile(rb'"([^"\\]{1,200})"\s*:\s*\Z')
 
 
@@ -50,13 +53,46 @@ class Section:
 
 
 @dataclass
+class _Strings:
+    """Where strings are, chunk by chunk."""
+
+    _in_string: bool = False
+    _escaped: bool = False
+
+    def inside(self, chunk: bytes) -> Any:
+        """For each byte of the next chunk, which isn't empty, whether it is in a string; its first quote is, too."""
+        text = b" " + chunk[1:] if self._escaped else chunk
+        if b"\\" in text:
+            text = ESCAPED.sub(b"  ", text)
+        self._escaped = text.endswith(b"\\")
+        quotes = np.frombuffer(text, np.uint8) == ord('"')
+        inside = np.logical_xor.accumulate(quotes) ^ self._in_string
+        self._in_string = bool(inside[-1])
+        return inside
+
+
+@dataclass
 class _Until:
-    """A file that ends earlier."""
+    """A file that ends earlier, with null for what is no JSON but comes out of Python's json: NaN and Infinity."""
 
     file: BinaryIO
     stop: int
+    strings: _Strings = field(default_factory=_Strings)
 
     def read(self, size: int) -> bytes:
+        data = self._raw(size)
+        if not data:
+            return data
+        for _ in range(LONGEST_BARE):  # or one of them might be cut in two
+            data += self._raw(1) if IN_BARE.fullmatch(data[-1:]) else b""
+        inside, parts, taken = self.strings.inside(data), [], 0
+        for bare in BARE.finditer(data) if b"NaN" in data or b"Infinity" in data else ():  # the search is slow
+            if not inside[bare.start()]:
+                parts += [data[taken : bare.start()], b"null"]
+                taken = bare.end()
+        return b"".join([*parts, data[taken:]])
+
+    def _raw(self, size: int) -> bytes:
         return self.file.read(min(size, self.stop - self.file.tell()))
 
 
@@ -103,16 +139,10 @@ def _bounds(file: BinaryIO) -> Iterator[int]:
 
 def _brackets(file: BinaryIO) -> Iterator[tuple[Any, Any]]:
     """The brackets outside of strings, chunk by chunk: where they are, and +1 where one opens, -1 where one closes."""
-    start, in_string, escaped = 0, False, False
+    start, strings = 0, _Strings()
     while chunk := file.read(CHUNK):
-        text = b" " + chunk[1:] if escaped else chunk
-        if b"\\" in text:
-            text = ESCAPED.sub(b"  ", text)
-        escaped = text.endswith(b"\\")
-        characters = np.frombuffer(text, np.uint8)
-        inside = np.logical_xor.accumulate(characters == ord('"')) ^ in_string
-        folded = characters | 0x20  # [ and { become {, ] and } become }
+        folded = np.frombuffer(chunk, np.uint8) | 0x20  # [ and { become {, ] and } become }
         steps = (folded == ord("{")).astype(np.int8) - (folded == ord("}"))
-        places = np.flatnonzero((steps != 0) & ~inside)
+        places = np.flatnonzero((steps != 0) & ~strings.inside(chunk))
         yield start + places, steps[places]
-        start, in_string = start + len(chunk), bool(inside[-1])
+        start += len(chunk)

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
-from typing import IO
+from itertools import chain
 
 from engine import manifest
 from engine.entry import Entry, Faults, GivenText
 from engine.errors import ConfigError
 from engine.records import ALT
+from engine.sources import tables
 from engine.uris import is_url, reported, shown
 
 # Names of columns, in lower case; of several the first one here is taken.
 URLS = ("url", "image_url", "uri")
 TEXTS = ("caption", "alt", "alt_text", "text")
 LICENCES = ("licence", "license")
-LONGEST_FIELD = 1 << 17  # characters; more is a quote that never ends, or no text at all
-LONGEST_LINE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +41,14 @@ class Columns:
 
 def entries(path: str, faults: Faults) -> Iterator[Entry]:
     """The rows of a .csv or .tsv list; what can't be used of them goes to `faults`."""
-    with reported(path, "list of URLs"), open(path, encoding="utf-8-sig", errors="replace", newline="") as file:
-        tabs = path.lower().endswith(".tsv")
-        _, first = next(_rows(file, path, tabs, tabs, Faults()), (1, []))
-        columns = _without_header(first)
-        file.seek(0)
-        rows = _rows(file, path, tabs, tabs and columns is not None, faults)
+    with reported(path, "list of URLs"), tables.opened(path) as file:
+        rows = tables.rows(file, path.lower().endswith(".tsv"), shown(os.path.basename(path)), faults)
+        first = next(rows, (1, []))
+        columns = _without_header(first[1])
         if columns is None:
-            _, header = next(rows, (1, first))
-            columns = _named(path, header)
+            columns = _named(path, first[1])
+        else:
+            rows = chain([first], rows)
         where = f"line {{}} of {_name(path)}"
         for line, row in rows:
             yield from _entry(row, columns, where, line, faults)
@@ -80,11 +77,13 @@ def _named(path: str, names: Sequence[str]) -> Columns:
 
 
 def _without_header(first: Sequence[str]) -> Columns | None:
-    """The columns of a list that begins with a URL and a text, in any order: CC3M has the text first, CC12M last."""
+    """The columns of a list that begins with a URL, in any of them: CC3M has the text first, CC12M last. The text is
+    the one with the most letters in it, of several: others are numbers and ids."""
     url = next((place for place, value in enumerate(first) if is_url(value.strip())), None)
     if url is None:
         return None
-    return Columns(url, next((place for place in range(len(first)) if place != url), None), None)
+    others = [place for place, value in enumerate(first) if not is_url(value.strip())]
+    return Columns(url, max(others, key=lambda place: sum(map(str.isalpha, first[place])), default=None), None)
 
 
 def _entry(row: Sequence[str | None], columns: Columns, where: str, number: int, faults: Faults) -> Iterator[Entry]:
@@ -108,36 +107,6 @@ def _given(text: str, where: str, number: int) -> tuple[GivenText]:
 
 def _value(row: Sequence[str | None], at: int | None) -> str:
     return (row[at] or "").strip() if at is not None and at < len(row) else ""
-
-
-def _rows(file: IO[str], path: str, tabs: bool, plain: bool, faults: Faults) -> Iterator[tuple[int, list[str]]]:
-    """The rows that aren't empty, each with the number of the line it begins in.
-
-    In a `plain` list quotes are quotes, as in CC3M's captions; else they hold fields together.
-    """
-    csv.field_size_limit(LONGEST_FIELD)
-    reader = csv.reader(
-        _lines(file),
-        delimiter="\t" if tabs else ",",
-        quoting=csv.QUOTE_NONE if plain else csv.QUOTE_MINIMAL,
-    )
-    while True:
-        line = reader.line_num + 1
-        try:
-            row = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            where = f"lines {line} to {reader.line_num} of {shown(os.path.basename(path))}"
-            faults.add(where, "bad_row", f"{error}; a quote that doesn't end? They were left out")
-            continue
-        if any(value.strip() for value in row):
-            yield line, row
-
-
-def _lines(file: IO[str]) -> Iterable[str]:
-    """The lines, the endless ones in pieces."""
-    return iter(lambda: file.readline(LONGEST_LINE), "")
 
 
 def _no_urls(path: str, names: Sequence[str]) -> ConfigError:

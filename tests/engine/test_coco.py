@@ -255,6 +255,64 @@ def test_two_names_for_one_file_are_told(write: Write, tmp_path: Path) -> None:
     assert kinds(listing) == {"no_image": 1, "repeated_image": 1}
 
 
+def test_numbers_that_are_none_cost_their_annotation_alone(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python's json writes them; in strings they are words, wherever chunks end."""
+    nan, inf = float("nan"), float("inf")
+    text = 'NaN, [NaN], "Infinity": -Infinity \\'
+    annotations = [
+        {**BOX, "id": 1, "area": nan, "score": [-inf, inf, nan], "caption": text},
+        {**BOX, "id": 2, "bbox": [-inf, 3, nan, inf]},
+        {**BOX, "id": 3, "caption": text},
+    ]
+    path = write(images=IMAGES, categories=CATEGORIES, annotations=annotations)
+    for chunk in range(1, 30):
+        monkeypatch.setattr("engine.sources.sections.CHUNK", chunk)
+        os.utime(path, (chunk, chunk))  # or it would be known
+        (a, _), listing = listed(path)
+        assert [one.description for one in a.given() if isinstance(one, GivenRegion)] == [text, text]
+        assert kinds(listing) == {"bad_box": 1}
+
+
+def test_ids_of_pandas(write: Write) -> None:
+    path = write(
+        images=[{"id": 7.0, "file_name": "a.png", "license": 3.0}, {"id": 1.5, "file_name": "b.png"}],
+        annotations=[{**BOX, "id": 17.0, "image_id": 7, "category_id": 90.0}, {**BOX, "id": 1e300, "image_id": 7.0}],
+        categories=[{"id": 90.0, "name": "cup"}],
+        licenses=[{"id": 3, "name": "CC0"}],
+    )
+    (entry,), listing = listed(path)
+    assert [(one.label, one.where) for one in entry.given() if isinstance(one, GivenRegion)] == [
+        ("cup", "annotation 17 of instances.json"),
+        ("cup", "annotations[1] of instances.json"),
+    ]
+    assert entry.licence == "CC0" and kinds(listing) == {"bad_image": 1}
+
+
+def test_images_on_the_web(write: Write, tmp_path: Path) -> None:
+    """LVIS names no files."""
+    url = "http://images.cocodataset.org/train2017/1.jpg"
+    images = [
+        {"id": 1, "coco_url": url, "flickr_url": "http://farm/1.jpg"},
+        {"id": 2, "file_name": "https://example.org/a/../2.jpg"},
+        {"id": 3, "file_name": "", "coco_url": "", "flickr_url": "http://farm/3.jpg"},
+        {"id": 4, "file_name": "4.jpg", "coco_url": url},
+        {"id": 5, "coco_url": "ftp://example.org/5.jpg"},
+        {"id": 6, "file_name": "../6.jpg", "coco_url": url},
+    ]
+    entries, listing = listed(write(images=images, annotations=[{"image_id": 2, "caption": "x"}]))
+    local = f"{tmp_path}/instances.json#image="
+    assert [entry.uri for entry in entries] == [
+        url,
+        "https://example.org/a/../2.jpg",
+        "http://farm/3.jpg",
+        f"{tmp_path}/4.jpg",
+        f"{local}5",
+        f"{local}6",
+    ]
+    assert [entry.error is not None for entry in entries] == [False] * 4 + [True] * 2
+    assert len(entries[1].given()) == 1 and not listing.faults.counts
+
+
 def test_the_first_hundred_faults_are_kept(write: Write) -> None:
     path = write(images=IMAGES, annotations=[{"id": n, "image_id": 99, "bbox": [0, 0, 1, 1]} for n in range(1000)])
     _, listing = listed(path)
@@ -286,7 +344,8 @@ LABELME = {"version": "5.0", "flags": {}, "shapes": [], "imagePath": "a.jpg", "i
         (GOOD[:-2] + "}}", "no valid JSON"),
         (GOOD[:-2] + "]]}", "a bracket too many"),
         (GOOD + "}", "a bracket too many"),
-        (GOOD.replace("[2, 3,", "[NaN, 3,"), "no valid JSON: .*invalid"),
+        (GOOD.replace("[2, 3,", "[NaN3,"), "no valid JSON"),
+        (GOOD.replace("[2, 3,", "[nan, 3,"), "no valid JSON: .*invalid"),
         (GOOD.replace("[2, 3,", "[1e999, 3,"), "no valid JSON: .*overflow"),
         (GOOD.replace("[2, 3,", f"[{10**30}, 3,"), "no valid JSON: .*overflow"),
         (GOOD.replace("[2, 3,", "[2 3,"), "no valid JSON"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -261,6 +262,20 @@ def test_gzip_that_nobody_asked_for(web: Web, downloader: Callable[..., Download
         downloader().fetch(web.url("/broken"))
 
 
+@pytest.mark.parametrize("missing", [1, 8, 40])
+def test_gzip_that_is_cut_off(web: Web, downloader: Callable[..., Downloader], tmp_path: Path, missing: int) -> None:
+    """The head of the image is there, and the Content-Length fits."""
+    packed = gzip.compress(image_bytes("BMP") + os.urandom(5000))
+    web.pages["/always"] = page(packed[:-missing], Content_Encoding="gzip")
+    with refused("unreachable", web.url("/always"), "ends early"):
+        downloader(attempts=2).fetch(web.url("/always"))
+    assert web.asked["/always"] == 2 and left(tmp_path) == []
+    whole = page(packed, Content_Encoding="gzip")
+    web.pages["/once"] = lambda to: whole(to) if web.asked["/once"] > 1 else web.pages["/always"](to)
+    downloader().fetch(web.url("/once"))
+    assert read(web.url("/once"), max_bytes=MAX, downloads=tmp_path) == gzip.decompress(packed)
+
+
 def test_connections_that_break(web: Web, downloader: Callable[..., Downloader]) -> None:
     def nonsense(to: Handler) -> None:
         to.wfile.write(b"SSH-2.0-OpenSSH\r\n")
@@ -308,6 +323,15 @@ def test_redirects_that_lead_nowhere(web: Web, downloader: Callable[..., Downloa
     assert web.asked["/loop"] == 6
     with refused("http_302", "302"):
         downloader().fetch(web.url("/nameless"))
+
+
+@pytest.mark.parametrize("url", ["http://xn--a/1.jpg", "http://xn--\u00e9.example/"])
+def test_names_that_idna_does_not_know(web: Web, downloader: Callable[..., Downloader], url: str) -> None:
+    with refused("bad_url"):
+        downloader().fetch(url)
+    web.pages["/a"] = to_(url.encode().decode("latin-1"))
+    with refused("bad_url"):
+        downloader().fetch(web.url("/a"))
 
 
 @pytest.mark.parametrize("location", ["file:///etc/passwd", "ftp://a/b", "data:image/png;base64,AA"])

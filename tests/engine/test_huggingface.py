@@ -17,11 +17,12 @@ from PIL import Image
 from refusals import refused
 
 from engine.config import Ingest
-from engine.entry import Entry, GivenRegion, GivenText
+from engine.entry import Entry, Faults, GivenRegion, GivenText
 from engine.errors import ConfigError
 from engine.ingest import ingest
 from engine.listing import Listing
 from engine.reading import read
+from engine.sources import huggingface
 from engine.sources.features import columns_of
 from engine.storage import Output, read_given
 
@@ -124,6 +125,40 @@ def test_objects_may_be_a_list_and_words_may_be_words(write: Write) -> None:
         ("cup", (1, 1, 3, 3)),
         (None, (1, 1)),  # told with its image
     ]
+
+
+def test_classes_without_a_name_and_lists_that_differ_are_told(write: Write) -> None:
+    images = [{"bytes": b"%d" % n, "path": None} for n in range(4)]
+    objects = [
+        {"bbox": [[0, 0, 5, 5]] * 3, "category": [1, 2, -1]},
+        {"bbox": [[0, 0, 5, 5]] * 2, "category": [1]},
+        {"bbox": [[0, 0, 5, 5]], "category": [1, 0]},
+        {"bbox": [], "category": []},
+    ]
+    features = {name: FEATURES[name] for name in ("photo", "label", "objects")}
+    folder = write(features=features, photo=images, label=[0, 2, -1, -7], objects=objects)
+    faults = Faults()
+    entries = list(huggingface.entries(str(folder), faults))
+    assert [entry.labels for entry in entries] == [("cat",), (), (), ()]
+    assert [(fault.where[:5], fault.kind) for fault in faults.first] == [
+        ("row 1", "unknown_category"),
+        ("row 3", "unknown_category"),
+    ]
+    for _ in range(2):
+        regions = [[one for one in entry.given() if isinstance(one, GivenRegion)] for entry in entries]
+        assert [[(one.label, len(one.box)) for one in some] for some in regions] == [
+            [("dog", 4), (None, 4), (None, 4)],
+            [("dog", 4), (None, 4)],
+            [("dog", 4), (None, 0)],  # the second one is told with its image
+            [],
+        ]
+    assert [(fault.where[:5], fault.kind) for fault in faults.first[2:]] == [
+        ("row 0", "unknown_category"),
+        ("row 1", "bad_objects"),
+        ("row 2", "bad_objects"),
+    ]
+    assert "class 2 isn't among the 2" in faults.first[2].message
+    assert "{'bbox': 2, 'category': 1}" in faults.first[3].message
 
 
 def test_odd_features_hold_nothing() -> None:

@@ -165,6 +165,28 @@ def test_single_faults_are_told_and_the_rest_is_taken(write: Write) -> None:
     assert len(found["000f.jpg"].given()) == 1  # told with its image
 
 
+def test_rows_that_can_not_be_read_cost_themselves_alone(write: Write) -> None:
+    rows = [f"000e,x,/m/cat,{'1' * 200_000}", '000f,"x,/m/cat,1,0,1,0,1,0,0,0,0,0', BOXES[1], BOXES[3]]
+    boxes, classes = write("boxes.csv", BOXES[0], *rows), write("classes.csv", *CLASSES, '/m/cup,"Cup', "/m/tea,Tea")
+    found, listing = listed(boxes, classes)
+    assert [len(entry.given()) for entry in found.values()] == [1, 1] and list(found) == ["000a.jpg", "000b.jpg"]
+    assert [(fault.where, fault.kind) for fault in listing.faults.first] == [
+        ("line 3 of classes.csv", "bad_row"),
+        ("line 2 of boxes.csv", "bad_row"),
+        ("line 3 of boxes.csv", "bad_row"),
+    ]
+
+
+def test_narratives_that_are_none_cost_themselves_alone(write: Write) -> None:
+    good = [json.dumps({"image_id": id_, "caption": "A dog."}) for id_ in "ab"]
+    bad = ['{"image_id": 3, "caption": "x"}', '{"image_id": "c"}', "[1]", '{"image_id": "c", "cap', "[" * 100_000]
+    path = write("x.jsonl", bad[0], good[0], *bad[1:], good[1])
+    path.write_bytes(path.read_bytes() + b'{"image_id": "c", "caption": "caf\xe9"}')
+    found, listing = listed(path)
+    assert list(found) == ["a.jpg", "b.jpg"] and listing.faults.counts == {"bad_narrative": 6}
+    assert [fault.where for fault in listing.faults.first] == [f"line {n} of x.jsonl" for n in (1, 3, 4, 5, 6, 8)]
+
+
 def test_a_mask_is_looked_for_by_its_name_alone(write: Write, tmp_path: Path) -> None:
     (tmp_path / "secret.png").touch()
     path = write(
@@ -181,12 +203,16 @@ def test_a_mask_is_looked_for_by_its_name_alone(write: Write, tmp_path: Path) ->
         ("x.jsonl", "no JSON", r"x\.jsonl.*line 1 is no JSON"),
         (
             "x.jsonl",
-            '{"image_id": "a", "caption": "b"}\n{"image_id": 3}',
-            r"x\.jsonl.*line 2: expected .*image_id and caption",
+            '{"image_id": "a"}\n{"image_id": 3}',
+            r"x\.jsonl.*line 1 isn't an object with image_id and caption",
         ),
         ("x.jsonl", "[" * 100_000, "line 1 is no JSON"),
         ("x.csv", "LabelName,DisplayName\n/m/cat,Cat\n", r"no images in .*x\.csv"),
-        ("x.csv", BOXES[0] + "\n000a,x,/m/cat," + "1" * 200_000 + "\n", r"x\.csv.*behind line 1: field larger"),
+        (
+            "x.csv",
+            BOXES[0] + "\n000a,x,/m/cat," + "1" * 200_000 + "\n",
+            r"no images in .*line 2 of x\.csv: field larger",
+        ),
     ],
 )
 def test_files_that_can_not_be_read(tmp_path: Path, name: str, text: str, says: str) -> None:

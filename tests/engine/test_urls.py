@@ -19,7 +19,7 @@ from engine.errors import ConfigError
 from engine.ingest import ingest, listed_digest
 from engine.listing import Listing
 from engine.records import ALT
-from engine.sources import urls
+from engine.sources import tables
 from engine.storage import Output, ShardId, read_given, read_items
 
 A, B, C = (f"https://example.org/{name}.jpg" for name in "abc")
@@ -78,18 +78,32 @@ def test_csv_quotes_and_line_breaks(written: Callable[..., Path]) -> None:
 
 
 def test_tabs_and_quotes(written: Callable[..., Path]) -> None:
-    """As pandas writes them."""
-    rows, _ = listed(written(f'"url"\t"text"\n{A}\t"a ""cat"",\n\ta dog"\n', "{0} {list}.tsv"))
-    assert rows == [(A, 'a "cat",\n\ta dog', None, "line 2 of {0} {list}.tsv")]
+    """Quotes around a whole field are pandas'; all others are the texts' own, with a header as without one."""
+    texts = {'"a ""cat"""': 'a "cat"', '"a dog': '"a dog', '"a" and "b"': '"a" and "b"', 'a "b': 'a "b', '"': '"'}
+    lines = [f"https://example.org/{n}.jpg\t{text}" for n, text in enumerate(texts)]
+    for header in ("", '"url"\t"text"\n'):
+        rows, faults = listed(written(header + "\n".join(lines), "{0} {list}.tsv"))
+        assert [text for _, text, *_ in rows] == list(texts.values())
+        assert not faults and rows[0][3] == f"line {1 + bool(header)} of {{0}} {{list}}.tsv"
 
 
-def test_bytes_that_are_no_text(written: Callable[..., Path]) -> None:
-    data = b"\xef\xbb\xbfurl,text\n" + f"{A},caf".encode() + b"\xe9\n" + f"{B},a\0b\n{C}".encode() + b"\xff,x\n"
-    assert listed(written(data, "list.csv"))[0] == [
-        (A, "caf�", None, "line 2 of list.csv"),
-        (B, "a\0b", None, "line 3 of list.csv"),
-        (f"{C}�", "x", None, "line 4 of list.csv"),
-    ]
+def test_lists_without_a_header_and_with_more_columns(written: Callable[..., Path]) -> None:
+    for first in (f"000001,{A},a cat,x9", f"{B.replace('b.jpg', '')},a cat,12,{A}", f"1,a cat,,{A}"):
+        (row,), faults = listed(written(first, "list.csv"))
+        assert row[1] == "a cat" and not faults
+
+
+def test_bytes_that_are_no_utf_8(written: Callable[..., Path]) -> None:
+    """Of Windows, which has no 0x81; a line that is UTF-8 is taken as such."""
+    data = b"\xef\xbb\xbfurl,text\n" + f"{A},caf".encode() + b"\xe9 \x81\n" + f"{B},a\0b \u00e9\n{C}".encode()
+    assert listed(written(data + b"\xdf,x\n", "list.csv")) == (
+        [
+            (A, "caf\u00e9 \ufffd", None, "line 2 of list.csv"),
+            (B, "a\0b \u00e9", None, "line 3 of list.csv"),
+            (f"{C}\u00df", "x", None, "line 4 of list.csv"),
+        ],
+        [("line 2 of list.csv", "not_utf8")],
+    )
 
 
 @pytest.mark.parametrize(
@@ -105,16 +119,34 @@ def test_rows_without_a_url(written: Callable[..., Path], row: str) -> None:
         list(listing)
 
 
-def test_a_quote_that_never_ends(written: Callable[..., Path]) -> None:
-    data = f'url,text\n{A},"a cat\n' + f"{B},{'x' * 1000}\n" * 200 + f"{C},a dog\n"
-    rows, faults = listed(written(data, "list.csv"))
-    assert rows[-1][:2] == (C, "a dog")
-    assert [kind for _, kind in faults if kind != "repeated_url"] == ["bad_row"]
-    assert faults[0] == ("lines 2 to 130 of list.csv", "bad_row")
+@pytest.mark.parametrize("after", [[], [f'{C},"a ""dog"", and', 'more"']])
+@pytest.mark.parametrize("count", [1, 300])
+def test_a_quote_that_never_ends(written: Callable[..., Path], after: list[str], count: int) -> None:
+    """Neither at the end of the file, nor within the longest field, nor in the next quoted field: it costs its row."""
+    middle = [f"https://example.org/{n}.jpg,{'x' * 1000}" for n in range(count)]
+    rows, faults = listed(written("\n".join(["url,text", f'{A},"a cat', f"{B},b", *middle, *after]), "list.csv"))
+    assert [uri for uri, *_ in rows] == [B, *(line.partition(",")[0] for line in middle), *([C] if after else [])]
+    assert rows[0] == (B, "b", None, "line 3 of list.csv")
+    assert faults == [("line 2 of list.csv", "bad_row")]
+    if after:
+        assert rows[-1] == (C, 'a "dog", and\nmore', None, f"line {count + 4} of list.csv")
+
+
+def test_quotes_that_do_not_hold_a_field_together(written: Callable[..., Path]) -> None:
+    rows, faults = listed(written(f'url,text\n{A},"a" cat\n{B},5" dog\n{C}, "x"\n', "list.csv"))
+    assert [text for _, text, *_ in rows] == ["a cat", '5" dog', '"x"'] and not faults
+
+
+@pytest.mark.parametrize("name", ["list.csv", "list.tsv"])
+def test_a_bad_first_row_is_counted_once(written: Callable[..., Path], name: str) -> None:
+    between = "," if name == "list.csv" else "\t"
+    for data in (f"{'x' * 200_000}\nurl{between}text\n{A}{between}a\n", f"{'x' * 200_000}\n{A}{between}a\n"):
+        rows, faults = listed(written(data, name))
+        assert [row[:2] for row in rows] == [(A, "a")] and faults == [(f"line 1 of {name}", "bad_row")]
 
 
 def test_lines_that_never_end(written: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(urls, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(tables, "LONGEST_LINE", 1000)
     rows, faults = listed(written(f"url\ttext\n{A}\t{'x' * 5000}\n{B}\ty\n"))
     assert [uri for uri, *_ in rows] == [A, B] and {kind for _, kind in faults} == {"bad_url"}
 
