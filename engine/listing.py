@@ -153,7 +153,9 @@ def _entries(path: str, skipped: Counter[str], faults: Faults, class_folders: bo
     if is_url(path):
         return iter([Entry(path)])
     if os.path.isdir(path):
-        return huggingface.entries(path) if huggingface.is_dataset(path) else _folder(path, skipped, class_folders)
+        return (
+            huggingface.entries(path, faults) if huggingface.is_dataset(path) else _folder(path, skipped, class_folders)
+        )
     if _extension(path) in (".csv", ".tsv"):
         return urls.entries(path, faults)
     if _extension(path) == ".parquet":
