@@ -141,12 +141,16 @@ def _together(one: Entry, other: Entry) -> Entry:
 
 @dataclass(frozen=True)
 class _Several:
-    """What came along with an image, each time that it was listed."""
+    """What came along with an image, each time that it was listed; what is the same comes once."""
 
     parts: list[Callable[[], Sequence[Given]]]
 
     def __call__(self) -> list[Given]:
-        return [given for part in self.parts for given in part()]
+        found: list[Given] = []
+        for given in chain.from_iterable(part() for part in self.parts):
+            if not any(replace(given, where="") == replace(other, where="") for other in found):
+                found.append(given)
+        return found
 
 
 def _entries(path: str, skipped: Counter[str], faults: Faults, class_folders: bool) -> Iterator[Entry]:

@@ -479,7 +479,8 @@ def test_a_set_is_ingested_with_what_comes_along(tmp_path: Path) -> None:
     assert [region.box for region in outside.regions] == [(35, 25, 40, 30)]
     assert len(odd.regions) == 1 and not odd.masks and [text.text for text in odd.texts] == ["Something green."]
     assert manifest["given"] == {"human masks": 3, "human regions": 5, "human texts": 1}
-    assert manifest["faults"] == {"box_clipped": 1, "box_outside": 1, "mask_size": 1, "repeated_id": 1}
+    expected = {"box_clipped": 1, "box_outside": 1, "mask_size": 1, "repeated_id": 1, "unread_image": 1}
+    assert manifest["faults"] == expected
     assert [fault["where"] for fault in manifest["first_faults"]] == ["annotation 3 of instances.json"]
     output = Output(tmp_path / "out")
     faults = [(id_, fault.where, fault.kind) for shard in output.shards() for id_, fault in read_faults(output, shard)]
@@ -517,7 +518,7 @@ def test_an_ingest_again_keeps_what_is_the_same(tmp_path: Path) -> None:
 
     _, manifest = ingested(out, path)
     before = files()
-    assert sum(name.startswith("given/") for name in before) == 3
+    assert sum(name.startswith("given/") for name in before) == 4  # a file where something was wrong, too
     Output(out).manifest.unlink()
     assert ingested(out, path)[1] == manifest
     assert files() == before, "the same files, not written again"

@@ -158,7 +158,8 @@ def test_urls_that_are_listed_twice(written: Callable[..., Path], tmp_path: Path
     faults = [(fault.where, fault.kind, "a tabby" in fault.message) for fault in listing.faults.first]
     repeated = "repeated_url"
     assert faults[0] == ("line 4 of list.tsv", repeated, True)
-    assert [fault[0] for fault in faults[1:]] == [f"line {n} of list.tsv" for n in (2, 3, 4)]
+    # What is listed right behind itself comes together, and the same text once.
+    assert [fault[0] for fault in faults[1:]] == [f"line {n} of list.tsv" for n in (2, 4)]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +276,7 @@ def test_from_a_list_to_a_dataset_and_again_without_the_net(image_set: Callable[
         assert web.asked == {f"/{name}": 2 if name in ("busy.png", "reset.png") else 1 for name in names}
     assert manifest["errors"] == {"http_404": 1, "http_503": 1, "not_an_image": 1, "unreachable": 1}
     assert manifest["given"] == {"alt texts": 21} and manifest["duplicates"] == 1
-    assert manifest["faults"] == {"bad_url": 1, "repeated_url": 1}
+    assert manifest["faults"] == {"bad_url": 1, "repeated_url": 1, "unread_image": 4}
     records = [record for shard in output.shards() for record in read_given(output, shard)]
     assert [record.item.uri.rpartition("/")[2] for record in records] == names
     for n, record in enumerate(records[:20]):
