@@ -146,20 +146,16 @@ class _Several:
     parts: list[Callable[[], Sequence[Given]]]
 
     def __call__(self) -> list[Given]:
-        found: list[Given] = []
-        for given in chain.from_iterable(part() for part in self.parts):
-            if not any(replace(given, where="") == replace(other, where="") for other in found):
-                found.append(given)
-        return found
+        everything = chain.from_iterable(part() for part in self.parts)
+        return list({repr(replace(given, where="")): given for given in everything}.values())
 
 
 def _entries(path: str, skipped: Counter[str], faults: Faults, class_folders: bool) -> Iterator[Entry]:
     if is_url(path):
         return iter([Entry(path)])
     if os.path.isdir(path):
-        return (
-            huggingface.entries(path, faults) if huggingface.is_dataset(path) else _folder(path, skipped, class_folders)
-        )
+        is_dataset = huggingface.is_dataset(path)
+        return huggingface.entries(path, faults) if is_dataset else _folder(path, skipped, class_folders)
     if _extension(path) in (".csv", ".tsv"):
         return urls.entries(path, faults)
     if _extension(path) == ".parquet":
