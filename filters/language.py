@@ -52,7 +52,7 @@ SCRIPTS = {
     "THAI": "th",
     "TIBETAN": "dz",
 }
-LONGEST = 300  # characters that the model looks at: it is as sure of them as of ten thousand
+LONGEST = 160  # characters that the model looks at: it is as sure of them as of ten thousand
 TWO_SCRIPTS = {"kk", "ku", "sr", "tt", "uz"}
 
 
@@ -116,7 +116,7 @@ _NOT_LATIN = frozenset(" ".join(SCRIPTS.values()).split())
 
 
 def _letters(text: str) -> str:
-    return "".join(filter(str.isalpha, unicodedata.normalize("NFKC", text)))
+    return "".join(filter(str.isalpha, text if text.isascii() else unicodedata.normalize("NFKC", text)))
 
 
 @cache
