@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
+import numpy as np
 from pydantic import Field
 
 from engine.errors import ConfigError
@@ -77,17 +78,25 @@ class Parser:
 
 
 def _parse(text: Text, doc: Doc, id_: str, source: str) -> Parse:
-    objects = [_degree(token) for token in doc if token.pos_ in ("NOUN", "PROPN")]
-    actions = [_degree(token) for token in doc if is_action(token)]
+    degrees = _degrees(doc)
+    objects, actions, attributes, proper_nouns = [], [], 0, 0
+    for token, degree in zip(doc, degrees, strict=True):
+        kind = token.pos_
+        if kind in ("NOUN", "PROPN"):
+            objects.append(degree)
+            proper_nouns += kind == "PROPN"
+        elif kind == "VERB" and is_action(token):
+            actions.append(degree)
+        attributes += kind == "ADJ" or token.dep_ in MODIFIERS
     return Parse(
         id=id_,
         source=source,
         derived_from=(text.id,),
         text_id=text.id,
         objects=len(objects),
-        attributes=sum(token.pos_ == "ADJ" or token.dep_ in MODIFIERS for token in doc),
+        attributes=attributes,
         actions=len(actions),
-        proper_nouns=sum(token.pos_ == "PROPN" for token in doc),
+        proper_nouns=proper_nouns,
         object_complexity=_mean(objects),
         action_complexity=_mean(actions),
         max_object_complexity=max(objects, default=0),
@@ -101,9 +110,14 @@ def is_action(token: Token) -> bool:
     return token.pos_ == "VERB" and token.dep_ not in ("aux", "auxpass") and token.lemma_ != "be"
 
 
-def _degree(token: Token) -> int:
-    children = sum(not (child.is_punct or child.is_space) for child in token.children)
-    return children + int(token.dep_ != "ROOT")
+def _degrees(doc: Doc) -> list[int]:
+    """Of each token: its children that are words, and 1 more if it is not a root."""
+    heads = (np.arange(len(doc)) + doc.to_array("HEAD").astype(np.int64)).tolist()  # given relative to the token
+    degrees = [int(head != at) for at, head in enumerate(heads)]
+    for at, (token, head) in enumerate(zip(doc, heads, strict=True)):
+        if head != at and not (token.is_punct or token.is_space):
+            degrees[head] += 1
+    return degrees
 
 
 def _mean(degrees: Sequence[int]) -> float:
@@ -115,7 +129,7 @@ def _phrases(doc: Doc) -> Iterator[Phrase]:
         start, stop = _span(chunk)
         if start < stop:
             root = chunk.root
-            parts = [token for token in chunk if token.head.i == root.i]
+            parts = [child for child in root.children if chunk.start <= child.i < chunk.end]
             expression = _expression(chunk, root)
             wide_start, wide_stop = (start, stop) if expression is chunk else _span(expression)
             yield Phrase(
