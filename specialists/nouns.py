@@ -100,6 +100,7 @@ def counted(number: int | None) -> str:
 def speakable(label: str | None) -> str | None:
     """The label as it can stand in a sentence; None for one that can't: empty, without letters, very long."""
     words = " ".join(re.sub('["_]', " ", visible(label or "")).split()).strip(" .,;:!?")
+    words = re.sub(r"(?i)^(?:(?:a|an|the)(?:\s+|$))+", "", words)  # sentences have articles of their own
     return words if len(words) <= LONGEST and any(c.isalpha() for c in words) else None
 
 

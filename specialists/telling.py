@@ -109,7 +109,8 @@ def _brief_of_one(group: Group, voice: Voice) -> Sentence:
 
 def _shown(names: str, behind: str, groups: Sequence[Group], voice: Voice) -> Sentence:
     whole = f"{names}{behind}"
-    inside = (whole if whole.endswith(f"most{OF}") else whole.removesuffix(OF)).replace("the image", "it")
+    needed = whole.endswith((f"most{OF}", f"parts{OF}"))
+    inside = (whole if needed else whole.removesuffix(OF)).replace("the image", "it")
     words = voice.pick(
         whole,
         f"there {verb(groups[0], 'is', 'are')} {whole}",

@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from PIL import Image
 
 from pipelines.samples import sample_photos
 
+# The same examples every time, so that a run says something of the code alone; HYPOTHESIS_PROFILE=explore for new ones.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("explore")
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 SUPPORT = str(Path(__file__).parent / "support")  # Ray's workers import the toys, too
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SUPPORT, os.environ.get("PYTHONPATH")]))
 

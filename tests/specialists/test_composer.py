@@ -309,13 +309,13 @@ def test_what_is_read_twice_is_counted_twice_and_quoted_once(composer: Composer)
     assert made["detailed"].text.lower().count('"stop"') == 1
 
 
-@pytest.mark.parametrize("label", [None, "", " \n", "42", "x" * 300, "\u202e\x00"])
+@pytest.mark.parametrize("label", [None, "", " \n", "42", "a", "The", "x" * 300, "\u202e\x00"])
 def test_regions_that_have_no_name_are_left_out(composer: Composer, label: str | None) -> None:
     made, of_regions = composed(composer, drawn((label, (50, 50, 300, 300)), ("cup", (400, 200, 460, 280))))
     assert {id_ for text in (*made.values(), *of_regions) for id_ in text.derived_from} == {"0.detector.1"}
 
 
-@pytest.mark.parametrize("label", ["<script>alert(1)</script>", "traffic\n light", "猫", "{0}%s", "a", "ÉTÉ"])
+@pytest.mark.parametrize("label", ["<script>alert(1)</script>", "traffic\n light", "猫", "{0}%s", "b", "ÉTÉ"])
 def test_labels_are_words_whatever_they_say(composer: Composer, label: str) -> None:
     made, (one,) = composed(composer, drawn((label, (50, 50, 200, 300)), uri=label))
     assert all(" ".join(label.split()) in text.text for text in (*made.values(), one))
@@ -395,6 +395,7 @@ def check(sample: Sample, made: Sequence[Text | RegionText]) -> None:
         assert text.text.endswith(".")
         outside = re.sub('"[^"]*"', '"', text.text)
         assert not re.search(r"\b(a|an|the) (a|an|the)\b|, ,|,,|\band and\b|\band[,.]", outside)
+        assert not re.search(r"\b(most|different parts)(?! of)\b", outside), "of what?"
 
 
 @given(samples(), samples())
@@ -428,7 +429,8 @@ def blank(size: tuple[int, int]) -> Image:
 def test_the_filters_for_texts_have_nothing_against_them(composer: Composer, sample: Sample) -> None:
     (made,) = composer.annotate([sample])
     record = decide(sample.record.append(made), TEXT_FILTERS)
-    assert record.decisions == ()
+    # But for two texts of a scene with little to tell, which may come out alike: that is for the filter to find.
+    assert {decision.reason for decision in record.decisions} <= {"repeats_text"}
 
 
 def test_the_parser_finds_the_labels_again(composer: Composer) -> None:
