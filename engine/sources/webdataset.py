@@ -11,9 +11,9 @@ import os
 import re
 import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from typing import Any, BinaryIO
 
@@ -63,11 +63,6 @@ class Archive:
     size: int = 0
     ends_early: str | None = None
 
-    def bytes_of(self, member: Member, most: int) -> bytes:
-        with open(self.path, "rb") as file:
-            file.seek(member.start)
-            return file.read(min(member.size, most))
-
     def is_cut(self, member: Member) -> bool:
         return member.start + member.size > self.size
 
@@ -107,7 +102,7 @@ def read_member(path: str, modified: int, name: str, max_bytes: int) -> bytes:
         raise ImageError("too_large", f"has {member.size:,} bytes, more than ingest.max_bytes = {max_bytes:,}")
     if archive.is_cut(member):
         raise ImageError("truncated", f"{path} ends in the middle of {name}")
-    return archive.bytes_of(member, max_bytes)
+    return _bytes(path, member, max_bytes)
 
 
 @dataclass
@@ -132,7 +127,7 @@ class _Beside:
             faults.add(where, "too_large", f"has {member.size:,} bytes, more than {LONGEST:,}; it was left out")
         elif kind != "json":
             (self.texts if kind in TEXTS else self.labels).append(member)
-        elif (about := _object(self.archive.bytes_of(member, LONGEST))) is None:
+        elif (about := _object(_bytes(self.archive.path, member))) is None:
             faults.add(where, "bad_json", "is no JSON object; it was left out")
         else:
             self.about = about
@@ -141,16 +136,19 @@ class _Beside:
             if value and not self.said:
                 faults.add(where, "bad_text", f"its text is a {type(value).__name__}; it was left out")
 
-    def given(self) -> list[Given]:
-        """The texts, or else those in the .json."""
-        texts = [(member.name, _text(member, self.archive)) for member in self.texts]
-        return [GivenText(text, ALT, f"{where} in {self.name}") for where, text in texts] or [
-            GivenText(text, ALT, f"a .json in {self.name}") for text in self.said
-        ]
+    def given(self) -> Callable[[], list[Given]]:
+        """Fetches the texts, or else those in the .json. A million of these are in memory: it holds on to no more."""
+        return partial(_given, self.archive.path, tuple(self.texts), () if self.texts else tuple(self.said))
+
+
+def _given(path: str, texts: Sequence[Member], said: Sequence[str]) -> list[Given]:
+    name = os.path.basename(path)
+    told = [GivenText(_text(path, member), ALT, f"{member.name} in {name}") for member in texts]
+    return [*told, *(GivenText(text, ALT, f"a .json in {name}") for text in said)]
 
 
 def _entry(image: Member, beside: _Beside, archive: Archive) -> Entry:
-    labels = [_text(member, archive).strip() for member in beside.labels]
+    labels = [_text(archive.path, member).strip() for member in beside.labels]
     labels = labels or [_storable(label) for key in ("label", "labels") for label in _strings(beside.about.get(key))]
     licence = next((beside.about[key] for key in LICENCE_KEYS if isinstance(beside.about.get(key), str)), None)
     error = None
@@ -162,7 +160,7 @@ def _entry(image: Member, beside: _Beside, archive: Archive) -> Entry:
         licence=_storable(licence) if licence else None,
         labels=tuple(filter(None, labels)),
         error=error,
-        given=beside.given,
+        given=beside.given(),
     )
 
 
@@ -174,8 +172,14 @@ def _object(data: bytes) -> dict[str, Any] | None:
     return {key.lower(): value for key, value in value.items()} if isinstance(value, dict) else None
 
 
-def _text(member: Member, archive: Archive) -> str:
-    return archive.bytes_of(member, LONGEST).decode("utf-8", errors="replace")
+def _bytes(path: str, member: Member, most: int = LONGEST) -> bytes:
+    with open(path, "rb") as file:
+        file.seek(member.start)
+        return file.read(min(member.size, most))
+
+
+def _text(path: str, member: Member) -> str:
+    return _bytes(path, member).decode("utf-8", errors="replace")
 
 
 def _strings(value: Any) -> list[str]:
@@ -193,7 +197,7 @@ def _is_image(member: Member, archive: Archive) -> bool:
         return True
     if member.extension in TEXTS | LABELS | {"json"}:
         return False
-    return format_of(archive.bytes_of(member, HEAD_BYTES)) is not None
+    return format_of(_bytes(archive.path, member, HEAD_BYTES)) is not None
 
 
 def _names(sample: list[Member]) -> str:

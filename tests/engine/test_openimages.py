@@ -146,7 +146,10 @@ def test_images_are_found_where_the_configuration_says(write: Write, tmp_path: P
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
     found, _ = listed(boxes, image_root=f"{tmp_path}/photos")
-    assert [entry.uri for entry in found.values()] == [f"{tmp_path}/photos/test/000a.jpg", f"{tmp_path}/photos/000b.jpg"]
+    assert [entry.uri for entry in found.values()] == [
+        f"{tmp_path}/photos/test/000a.jpg",
+        f"{tmp_path}/photos/000b.jpg",
+    ]
 
 
 def test_single_faults_are_told_and_the_rest_is_taken(write: Write) -> None:
