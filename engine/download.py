@@ -6,11 +6,9 @@ so on, "timeout", "unreachable", "too_large", "not_an_image", "forbidden_address
 
 from __future__ import annotations
 
-import os
 import re
 import ssl
 import time
-import uuid
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator
@@ -29,6 +27,7 @@ from engine.config import Http
 from engine.errors import ImageError
 from engine.images import DECODERS, FOREIGN, HEAD_BYTES, format_of
 from engine.network import Lines, Network
+from engine.storage import aside
 from engine.uris import download_of
 
 REDIRECTS = 5
@@ -112,18 +111,9 @@ class Downloader:
     def _store(self, response: httpcore.Response, url: str) -> None:
         """Writes the image aside, piece by piece, and gives it its name once it is whole."""
         self._check_head(response, url)
-        path = download_of(self.folder, url)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_name(f".{path.name}.aside-{uuid.uuid4().hex}")
-        try:
-            with open(aside, "xb") as file:
-                for piece in self._image(response, url):
-                    file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())  # or the name might outlive a power cut, and the content not
-            os.replace(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
+        with aside(download_of(self.folder, url)) as file:
+            for piece in self._image(response, url):
+                file.write(piece)
 
     def _check_head(self, response: httpcore.Response, url: str) -> None:
         if not 200 <= response.status < 300:

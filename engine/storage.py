@@ -254,7 +254,7 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 def write_table(path: Path, table: pa.Table, digest: str = "") -> None:
     """Writes `table` as Parquet, with the schema's version and the digest of the configuration that made it."""
     metadata = {"engine.schema": str(VERSION), "engine.digest": digest}
-    with _aside(path) as file:
+    with aside(path) as file:
         pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
 
 
@@ -283,20 +283,23 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    with _aside(path) as file:
+    with aside(path) as file:
         file.write(text.encode())
 
 
 @contextmanager
-def _aside(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which becomes `path` when it is whole and on the disk."""
+def aside(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which becomes `path` when it is whole and on the disk, and is gone if that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.aside-{uuid.uuid4().hex}")
-    with open(aside, "wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())  # or the name might outlive a power cut, and the content not
-    os.replace(aside, path)
+    unfinished = path.with_name(f".{path.name}.aside-{uuid.uuid4().hex}")
+    try:
+        with open(unfinished, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())  # or the name might outlive a power cut, and the content not
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
