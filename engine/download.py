@@ -25,7 +25,7 @@ import httpx
 
 from engine.config import Http
 from engine.errors import ImageError
-from engine.images import DECODERS, FOREIGN, HEAD_BYTES, format_of
+from engine.images import HEAD_BYTES, foreign, format_of
 from engine.network import Lines, Network
 from engine.storage import aside
 from engine.uris import download_of
@@ -203,11 +203,7 @@ def _decoded(response: httpcore.Response, url: str) -> Iterator[bytes]:
 
 def _check_image(data: bytes, url: str) -> None:
     if format_of(data[:HEAD_BYTES]) is None:
-        head = data[:HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-        what = next((what for start, what in FOREIGN.items() if head.startswith(start)), "")
-        looks = f" and looks like {what}" if what else ""
-        begins = f"begins with {data[:24]!r}" if data else "came with 0 bytes"
-        raise ImageError("not_an_image", f"{url} {begins}{looks}; expected one of {', '.join(DECODERS)}")
+        raise ImageError("not_an_image", f"{url} {foreign(data) if data else 'came with 0 bytes'}")
 
 
 @contextmanager

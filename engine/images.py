@@ -149,7 +149,7 @@ def _open(data: bytes, max_pixels: int) -> ImageFile:
         raise ImageError("empty", "the file has 0 bytes")
     format_ = format_of(data[:HEAD_BYTES])
     if format_ is None:
-        raise ImageError("not_an_image", _foreign(data))
+        raise ImageError("not_an_image", foreign(data))
     # Pillow's own guard, which knows one limit for the process, must not be lower than ours. It is not switched off:
     # GIF and WebP take memory for their canvas as they are opened, and it comes before that, at twice the limit.
     Pillow.MAX_IMAGE_PIXELS = max_pixels
@@ -166,7 +166,8 @@ def _too_large(what: str, max_pixels: int) -> ImageError:
     )
 
 
-def _foreign(data: bytes) -> str:
+def foreign(data: bytes) -> str:
+    """What is there instead of an image, for an error's message."""
     head = data[:HEAD_BYTES].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"ftyphei" in head or b"ftypmif1" in head:
         what = "HEIC; convert it to JPEG"
