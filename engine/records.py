@@ -132,6 +132,11 @@ class Region(Annotation):
         if self.quad is not None:
             object.__setattr__(self, "quad", _float32(self.quad, 8, "quad", self.id))
 
+    @property
+    def score(self) -> float | None:
+        """What tells regions of one kind and source apart: a proposal has no label to be sure of, only a box."""
+        return self.scores.box if self.kind == "proposal" else self.scores.label
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionText(Annotation):

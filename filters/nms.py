@@ -9,7 +9,7 @@ from typing import Annotated, TypeAlias
 from pydantic import Field
 
 from engine.records import Box, Decision, Kind, Record, Region
-from filters.region import Fraction, score_of
+from filters.region import Fraction
 
 # Boxes of a group up to which plain Python is faster than torch, which takes 0.3 ms for its calls, whatever the boxes.
 PLAIN = 100
@@ -34,7 +34,7 @@ class Nms:
     def decide(self, record: Record) -> Iterator[Decision]:
         groups: dict[tuple[str, Kind, str | None], list[tuple[float, Region]]] = {}
         for region in record.standing.regions:
-            score = score_of(region)
+            score = region.score
             if region.kind in self.kinds and score is not None:
                 key = (region.source, region.kind, region.label if self.per_label else None)
                 groups.setdefault(key, []).append((score, region))

@@ -18,11 +18,6 @@ from engine.vocabulary import Vocabulary
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 
-def score_of(region: Region) -> float | None:
-    """The score that tells regions of one kind and source apart: a proposal has no label to be sure of, only a box."""
-    return region.scores.box if region.kind == "proposal" else region.scores.label
-
-
 @dataclass(frozen=True)
 class Score:
     """Rejects regions that their source is less sure of than its threshold for their kind."""
@@ -35,7 +30,7 @@ class Score:
 
     def decide(self, record: Record) -> Iterator[Decision]:
         for region in record.standing.regions:
-            score, threshold = score_of(region), self.thresholds.get(region.source, {}).get(region.kind)
+            score, threshold = region.score, self.thresholds.get(region.source, {}).get(region.kind)
             if score is not None and threshold is not None and score < threshold:
                 yield record.reject(region, self.name, "low_score", score, threshold)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from engine.dataset import Dataset
 from engine.records import DETAILS, Decision, Detail, ItemError, Parse, Record, Text
-from engine.report.pictures import certainty, is_composed
+from engine.report.pictures import is_composed
 from engine.schema import ANNOTATION_COLUMNS
 from engine.storage import ShardId, read_records
 
@@ -102,7 +102,7 @@ class Measures:
     def _add_regions(self, record: Record) -> None:
         falls = {d.annotation_id: d for d in reversed(record.decisions) if d.annotation_id in record.fallen}
         for region in record.regions:
-            if (score := certainty(region)) is not None:
+            if (score := region.score) is not None:
                 self.scores[region.source, region.kind].add(score, falls.get(region.id))
         standing = [region for region in record.standing.regions if region.kind != "proposal"]
         self.regions[len(standing)] += 1

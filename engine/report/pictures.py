@@ -141,11 +141,6 @@ def picture_of(record: Record, ingest: Ingest, downloads: Path) -> Picture:
     )
 
 
-def certainty(region: Region) -> float | None:
-    """The score that tells regions of one kind and source apart: a proposal has no label to be sure of, only a box."""
-    return region.scores.box if region.kind == "proposal" else region.scores.label
-
-
 def is_composed(text: Text, record: Record) -> bool:
     """Whether a text was put together from regions, rather than written by somebody who saw the image."""
     return text.source == COMPOSER or any(isinstance(record.by_id.get(id_), Region) for id_ in text.derived_from)
@@ -185,7 +180,7 @@ def _regions(record: Record, frame: Frame | None) -> dict[str, ShownRegion]:
             source=region.source,
             hue=hues[_word(region)] if region.kind == "object" else None,
             word=_word(region),
-            score=certainty(region),
+            score=region.score,
             fallen=region.id in record.fallen,
             area=area(region.box),
             path=outline(region, frame) if frame else "",

@@ -16,7 +16,6 @@ from torchvision.ops import nms
 from engine.geometry import iou
 from engine.records import Box, Decision, Item, Record, Region, Scores
 from filters.nms import PLAIN, TOGETHER, Nms, _kernel, _plain
-from filters.region import score_of
 
 EMPTY = Record(item=Item(item_id=Item.id_of("a.jpg"), uri="a.jpg", width=200, height=100))
 BOX, SHIFTED, FAR = (0, 0, 100, 100), (10, 0, 110, 100), (150, 0, 199, 100)  # IoU of the first two: 90 / 110
@@ -155,10 +154,10 @@ def test_decisions_agree_with_what_they_measured(crowd: list[Region], threshold:
         loser, winner = (record.by_id[id or ""] for id in (decision.annotation_id, decision.against))
         assert isinstance(loser, Region) and isinstance(winner, Region) and winner.id not in after.fallen
         assert decision.value == iou(loser.box, winner.box) > threshold
-        assert (score_of(winner) or 0) >= (score_of(loser) or 0)
+        assert (winner.score or 0) >= (loser.score or 0)
     for one, other in combinations(after.standing.regions, 2):
         same = one.source == other.source and (one.label == other.label or not per_label)
-        if same and score_of(one) is not None and score_of(other) is not None:
+        if same and one.score is not None and other.score is not None:
             assert iou(one.box, other.box) <= threshold
     assert list(nms.decide(after)) == []
 

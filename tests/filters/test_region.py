@@ -10,7 +10,7 @@ from strategies import records
 from engine.decide import Filter
 from engine.records import Box, Decision, Item, Kind, Record, Region, Scores
 from engine.vocabulary import ClassEntry, Vocabulary
-from filters.region import Aspect, Labels, Outside, Score, Size, score_of
+from filters.region import Aspect, Labels, Outside, Score, Size
 
 ITEM = Item(item_id=Item.id_of("a.jpg"), uri="a.jpg", width=200, height=100)
 UNSIZED = dataclasses.replace(ITEM, width=None, height=None)
@@ -155,4 +155,4 @@ def test_decisions_are_about_what_stands_once_and_measured(strict: Filter, recor
     for decision in decisions:
         if decision.reason == "low_score":
             judged = record.by_id[decision.annotation_id]
-            assert isinstance(judged, Region) and score_of(judged) == decision.value
+            assert isinstance(judged, Region) and judged.score == decision.value
