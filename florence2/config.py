@@ -1,0 +1,183 @@
+"""The sizes of a Florence-2. Every size in the code comes from here; every field is named as in transformers' config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, Literal
+
+from florence2.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """DaViT: four stages, each of them coarser and wider than the one before."""
+
+    in_channels: int = 3
+    depths: tuple[int, ...] = (1, 1, 9, 1)
+    patch_size: tuple[int, ...] = (7, 3, 3, 3)
+    patch_stride: tuple[int, ...] = (4, 2, 2, 2)
+    patch_padding: tuple[int, ...] = (3, 1, 1, 1)
+    patch_prenorm: tuple[bool, ...] = (False, True, True, True)
+    embed_dim: tuple[int, ...] = (128, 256, 512, 1024)
+    num_heads: tuple[int, ...] = (4, 8, 16, 32)
+    num_groups: tuple[int, ...] = (4, 8, 16, 32)
+    window_size: int = 12
+    drop_path_rate: float = 0.1
+    mlp_ratio: float = 4.0
+    qkv_bias: bool = True
+    activation_function: str = "gelu"
+    projection_dim: int = 768
+    max_temporal_embeddings: int = 100
+    max_position_embeddings: int = 50
+
+    def __post_init__(self) -> None:
+        stages = {name: len(value) for name, value in vars(self).items() if isinstance(value, tuple)}
+        if len(set(stages.values())) != 1:
+            raise ConfigError(f"vision: expected one value a stage everywhere, got {stages}")
+        for width, heads, groups in zip(self.embed_dim, self.num_heads, self.num_groups, strict=True):
+            if width % heads or width % groups:
+                raise ConfigError(f"vision: width {width} is no multiple of {heads} heads and {groups} groups")
+        if self.activation_function != "gelu":
+            raise ConfigError(f"vision: expected activation gelu, got {self.activation_function}")
+
+    @property
+    def stride(self) -> int:
+        """Pixels per token side after the last stage (32 in the released models)."""
+        total = 1
+        for stride in self.patch_stride:
+            total *= stride
+        return total
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """BART: encoder and decoder, post-norm, learned positions."""
+
+    vocab_size: int = 51289
+    d_model: int = 768
+    encoder_layers: int = 6
+    decoder_layers: int = 6
+    encoder_attention_heads: int = 12
+    decoder_attention_heads: int = 12
+    encoder_ffn_dim: int = 3072
+    decoder_ffn_dim: int = 3072
+    max_position_embeddings: int = 1024
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation_dropout: float = 0.1
+    activation_function: str = "gelu"
+    scale_embedding: bool = False
+    init_std: float = 0.02
+    bos_token_id: int = 0
+    pad_token_id: int = 1
+    eos_token_id: int = 2
+    decoder_start_token_id: int = 2
+
+    def __post_init__(self) -> None:
+        for heads in (self.encoder_attention_heads, self.decoder_attention_heads):
+            if self.d_model % heads:
+                raise ConfigError(f"text: d_model {self.d_model} is no multiple of {heads} heads")
+        if self.activation_function != "gelu":
+            raise ConfigError(f"text: expected activation gelu, got {self.activation_function}")
+
+
+@dataclass(frozen=True)
+class Florence2Config:
+    vision: VisionConfig = field(default_factory=VisionConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    image_token_id: int | None = 51289  # transformers' <image>; the model itself needs none
+
+    def __post_init__(self) -> None:
+        if self.vision.projection_dim != self.text.d_model:
+            raise ConfigError(
+                f"expected vision.projection_dim == text.d_model, got {self.vision.projection_dim} and {self.text.d_model}"
+            )
+
+    @classmethod
+    def preset(cls, name: Literal["base", "large", "nano"], **text: Any) -> Florence2Config:
+        """The released sizes, or `nano`, which trains from scratch on a CPU. `text` replaces fields of the text part:
+        `preset("nano", vocab_size=3000)`."""
+        if name not in PRESETS:
+            raise ConfigError(f"expected a preset, one of {', '.join(PRESETS)}; got {name!r}")
+        config = PRESETS[name]
+        return replace(config, text=replace(config.text, **text)) if text else config
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Florence2Config:
+        """From a config.json, transformers' or Microsoft's. Fields that are not sizes are passed over."""
+        if data.get("model_type") != "florence2":
+            raise ConfigError(f"expected model_type florence2, got {data.get('model_type')!r}")
+        vision, text = dict(data.get("vision_config") or {}), dict(data.get("text_config") or {})
+        if "dim_embed" in vision:  # Microsoft's
+            vision["embed_dim"] = vision["dim_embed"]
+            vision["max_position_embeddings"] = vision["image_pos_embed"]["max_pos_embeddings"]
+            vision["max_temporal_embeddings"] = vision["visual_temporal_embedding"]["max_temporal_embeddings"]
+        try:
+            return cls(chosen(VisionConfig, vision), chosen(TextConfig, text), data.get("image_token_id"))
+        except (TypeError, KeyError) as error:
+            raise ConfigError(f"a config.json that can't be read: {error!r}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """transformers' config.json."""
+        return {
+            "architectures": ["Florence2ForConditionalGeneration"],
+            "model_type": "florence2",
+            "is_encoder_decoder": True,
+            "tie_word_embeddings": True,
+            "image_token_id": self.image_token_id,
+            "bos_token_id": self.text.bos_token_id,
+            "pad_token_id": self.text.pad_token_id,
+            "eos_token_id": self.text.eos_token_id,
+            "vision_config": {"model_type": "florence_vision"} | asdict(self.vision),
+            "text_config": {"model_type": "bart", "is_encoder_decoder": True, "tie_word_embeddings": True}
+            | asdict(self.text),
+        }
+
+
+def chosen(kind: type[Any], data: Mapping[str, Any]) -> Any:
+    """The fields of `kind` that `data` has, lists as tuples."""
+    known = {entry.name for entry in fields(kind)}
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
+
+
+LARGE = Florence2Config(
+    VisionConfig(
+        embed_dim=(256, 512, 1024, 2048), num_heads=(8, 16, 32, 64), num_groups=(8, 16, 32, 64), projection_dim=1024
+    ),
+    TextConfig(
+        d_model=1024,
+        encoder_layers=12,
+        decoder_layers=12,
+        encoder_attention_heads=16,
+        decoder_attention_heads=16,
+        encoder_ffn_dim=4096,
+        decoder_ffn_dim=4096,
+        max_position_embeddings=4096,
+    ),
+)
+# Five million parameters with a vocabulary of 3,000, for images of about 96 px.
+NANO = Florence2Config(
+    VisionConfig(
+        depths=(1, 1, 3, 1),
+        embed_dim=(32, 64, 128, 192),
+        num_heads=(1, 2, 4, 6),
+        num_groups=(1, 2, 4, 6),
+        patch_stride=(4, 2, 2, 1),
+        window_size=6,
+        projection_dim=192,
+    ),
+    TextConfig(
+        d_model=192,
+        encoder_layers=2,
+        decoder_layers=3,
+        encoder_attention_heads=6,
+        decoder_attention_heads=6,
+        encoder_ffn_dim=768,
+        decoder_ffn_dim=768,
+        vocab_size=3072,
+        max_position_embeddings=1024,
+    ),
+    image_token_id=None,
+)
+PRESETS: dict[str, Florence2Config] = {"base": Florence2Config(), "large": LARGE, "nano": NANO}

@@ -1,0 +1,22 @@
+"""Location bins: how the model writes coordinates. A coordinate is one of 1000 bins of its axis, the token <loc_k>."""
+
+from collections.abc import Iterable, Sequence
+
+BINS = 1000
+
+Size = tuple[float, float]  # width, height in pixels of the image that the coordinates are in
+
+
+def quantize(coordinates: Sequence[float], size: Size) -> list[int]:
+    """Bins of x, y, x, y, ... in pixels: floor(v * 1000 / side), clamped to 0..999. NaN is the error of the caller."""
+    return [min(BINS - 1, max(0, int(v * BINS // size[i % 2]))) for i, v in enumerate(coordinates)]
+
+
+def dequantize(bins: Sequence[int], size: Size) -> tuple[float, ...]:
+    """The middles of the bins, x, y, x, y, ... in pixels: (q + 0.5) * side / 1000. At most half a bin from the source."""
+    return tuple((q + 0.5) * size[i % 2] / BINS for i, q in enumerate(bins))
+
+
+def written(bins: Iterable[int]) -> str:
+    """The tokens as text: <loc_3><loc_14>."""
+    return "".join(f"<loc_{q}>" for q in bins)

@@ -1,0 +1,149 @@
+"""The fifteen tasks: the sentence that asks for each, what it takes and the form of its answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+
+from florence2.errors import PromptError
+from florence2.locations import Size, quantize, written
+
+
+class Form(Enum):
+    """How an answer is written."""
+
+    TEXT = "text"
+    BOXES = "boxes"  # 4 locs, 4 locs, ...
+    LABELLED_BOXES = "labelled boxes"  # label, 4 locs or more; label, ...
+    LABELLED_QUADS = "labelled quads"  # text, 8 locs; text, ...
+    POLYGONS = "polygons"  # x, y, x, y ... <sep> between rings, <poly> ... </poly> around an instance
+    BOXES_OR_POLYGONS = "boxes or polygons"  # labelled; polygons where <poly> occurs
+
+
+class Task(StrEnum):
+    CAPTION = "CAPTION"
+    DETAILED_CAPTION = "DETAILED_CAPTION"
+    MORE_DETAILED_CAPTION = "MORE_DETAILED_CAPTION"
+    OCR = "OCR"
+    OCR_WITH_REGION = "OCR_WITH_REGION"
+    OD = "OD"
+    DENSE_REGION_CAPTION = "DENSE_REGION_CAPTION"
+    REGION_PROPOSAL = "REGION_PROPOSAL"
+    CAPTION_TO_PHRASE_GROUNDING = "CAPTION_TO_PHRASE_GROUNDING"
+    REFERRING_EXPRESSION_SEGMENTATION = "REFERRING_EXPRESSION_SEGMENTATION"
+    REGION_TO_SEGMENTATION = "REGION_TO_SEGMENTATION"
+    OPEN_VOCABULARY_DETECTION = "OPEN_VOCABULARY_DETECTION"
+    REGION_TO_CATEGORY = "REGION_TO_CATEGORY"
+    REGION_TO_DESCRIPTION = "REGION_TO_DESCRIPTION"
+    REGION_TO_OCR = "REGION_TO_OCR"
+
+    @classmethod
+    def of(cls, name: str) -> Task:
+        """The task of a name, as here ("OD") or as Microsoft writes it ("<OD>"). PromptError if there is none."""
+        bare = name[1:-1] if name.startswith("<") and name.endswith(">") else name
+        try:
+            return cls(bare.upper())
+        except ValueError:
+            raise PromptError(f"expected a task, one of {', '.join(cls)}; got {name!r}") from None
+
+    @property
+    def sentence(self) -> str:
+        """What the model is asked, with {input} where the input goes."""
+        return TASKS[self][0]
+
+    @property
+    def form(self) -> Form:
+        return TASKS[self][1]
+
+    @property
+    def takes_input(self) -> bool:
+        return "{input}" in self.sentence
+
+    @property
+    def takes_region(self) -> bool:
+        """Whether the input is a box."""
+        return self.startswith("REGION_TO_")
+
+
+TASKS: dict[Task, tuple[str, Form]] = {
+    Task.CAPTION: ("What does the image describe?", Form.TEXT),
+    Task.DETAILED_CAPTION: ("Describe in detail what is shown in the image.", Form.TEXT),
+    Task.MORE_DETAILED_CAPTION: ("Describe with a paragraph what is shown in the image.", Form.TEXT),
+    Task.OCR: ("What is the text in the image?", Form.TEXT),
+    Task.OCR_WITH_REGION: ("What is the text in the image, with regions?", Form.LABELLED_QUADS),
+    Task.OD: ("Locate the objects with category name in the image.", Form.LABELLED_BOXES),
+    Task.DENSE_REGION_CAPTION: ("Locate the objects in the image, with their descriptions.", Form.LABELLED_BOXES),
+    Task.REGION_PROPOSAL: ("Locate the region proposals in the image.", Form.BOXES),
+    Task.CAPTION_TO_PHRASE_GROUNDING: ("Locate the phrases in the caption: {input}", Form.LABELLED_BOXES),
+    Task.REFERRING_EXPRESSION_SEGMENTATION: ("Locate {input} in the image with mask", Form.POLYGONS),
+    Task.REGION_TO_SEGMENTATION: ("What is the polygon mask of region {input}", Form.POLYGONS),
+    Task.OPEN_VOCABULARY_DETECTION: ("Locate {input} in the image.", Form.BOXES_OR_POLYGONS),
+    Task.REGION_TO_CATEGORY: ("What is the region {input}?", Form.TEXT),
+    Task.REGION_TO_DESCRIPTION: ("What does the region {input} describe?", Form.TEXT),
+    Task.REGION_TO_OCR: ("What text is in the region {input}?", Form.TEXT),
+}
+REGION = re.compile(r"(?:<loc_\d{1,3}>){4}")
+
+Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
+Input = str | Sequence[str] | Sequence[float]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What an image is asked: the sentence that the model reads, and how the answer is to be understood.
+
+    Made by `ask` for a task; made by hand for the prompts of a fine-tuned checkpoint (no task then).
+    `labels` are the queries of an open-vocabulary detection, for constrained decoding.
+    """
+
+    text: str
+    form: Form = Form.TEXT
+    task: Task | None = None
+    labels: tuple[str, ...] = ()
+
+
+def ask(task: Task | str, input: Input | None = None, size: Size | None = None) -> Prompt:
+    """The prompt of a task for an image.
+
+    `input` is a text; for open-vocabulary detection one or several texts (joined by <and>); for the REGION_TO_ tasks a
+    box (x0, y0, x1, y1) in pixels of the image of `size` (width, height), or its four loc tokens as text.
+    PromptError if the task is unknown, or its input is missing, of another kind, or given where none belongs.
+    """
+    task = Task.of(task)
+    if not task.takes_input:
+        if input is not None:
+            raise PromptError(f"{task} takes no input; got {input!r}")
+        return Prompt(task.sentence, task.form, task)
+    if input is None:
+        raise PromptError(f"{task} needs {'a region' if task.takes_region else 'a text'} as input: ({task}, input)")
+    if task.takes_region:
+        return Prompt(task.sentence.replace("{input}", region(task, input, size)), task.form, task)
+    labels = texts(task, input)
+    return Prompt(task.sentence.replace("{input}", "<and>".join(labels)), task.form, task, labels)
+
+
+def texts(task: Task, input: Input) -> tuple[str, ...]:
+    given = [input] if isinstance(input, str) else list(input)
+    if not given or not all(isinstance(text, str) and text.strip() for text in given):
+        raise PromptError(f"{task} needs a text that is not empty; got {input!r}")
+    if len(given) > 1 and task is not Task.OPEN_VOCABULARY_DETECTION:
+        raise PromptError(f"{task} takes one text; got {len(given)}: ask once for each")
+    return tuple(str(text).strip() for text in given)
+
+
+def region(task: Task, input: Input, size: Size | None) -> str:
+    if isinstance(input, str):
+        if not REGION.fullmatch(input):
+            raise PromptError(f"{task} needs a box, or its four tokens as in <loc_1><loc_2><loc_3><loc_4>; got {input!r}")
+        return input
+    try:
+        box = [float(v) for v in input]
+        if len(box) != 4 or not all(abs(v) < float("inf") for v in box):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise PromptError(f"{task} needs a box x0, y0, x1, y1 in pixels; got {input!r}") from None
+    if size is None:
+        raise PromptError(f"{task} needs the image's size (width, height) to turn a box in pixels into tokens")
+    return written(quantize(box, size))
