@@ -54,7 +54,7 @@ class VisionConfig:
 class TextConfig:
     """BART: encoder and decoder, post-norm, learned positions."""
 
-    vocab_size: int = 51289
+    vocab_size: int = 51328  # 51289 tokens and <image>, up to a multiple of 64
     d_model: int = 768
     encoder_layers: int = 6
     decoder_layers: int = 6
@@ -95,13 +95,16 @@ class Florence2Config:
             )
 
     @classmethod
-    def preset(cls, name: Literal["base", "large", "nano"], **text: Any) -> Florence2Config:
-        """The released sizes, or `nano`, which trains from scratch on a CPU. `text` replaces fields of the text part:
-        `preset("nano", vocab_size=3000)`."""
+    def preset(cls, name: Literal["base", "large", "nano"], vocabulary: int | None = None) -> Florence2Config:
+        """The released sizes, or `nano`, which trains from scratch on a CPU. `vocabulary`: another number of tokens."""
         if name not in PRESETS:
             raise ConfigError(f"expected a preset, one of {', '.join(PRESETS)}; got {name!r}")
         config = PRESETS[name]
-        return replace(config, text=replace(config.text, **text)) if text else config
+        return config if vocabulary is None else config.with_vocabulary(vocabulary)
+
+    def with_vocabulary(self, tokens: int) -> Florence2Config:
+        """Laid out as transformers has it: <image> after the tokens, rows up to a multiple of 64."""
+        return replace(self, text=replace(self.text, vocab_size=tokens // 64 * 64 + 64), image_token_id=tokens)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Florence2Config:
@@ -175,9 +178,7 @@ NANO = Florence2Config(
         decoder_attention_heads=6,
         encoder_ffn_dim=768,
         decoder_ffn_dim=768,
-        vocab_size=3072,
         max_position_embeddings=1024,
     ),
-    image_token_id=None,
-)
+).with_vocabulary(3000)
 PRESETS: dict[str, Florence2Config] = {"base": Florence2Config(), "large": LARGE, "nano": NANO}

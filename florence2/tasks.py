@@ -136,7 +136,9 @@ def texts(task: Task, input: Input) -> tuple[str, ...]:
 def region(task: Task, input: Input, size: Size | None) -> str:
     if isinstance(input, str):
         if not REGION.fullmatch(input):
-            raise PromptError(f"{task} needs a box, or its four tokens as in <loc_1><loc_2><loc_3><loc_4>; got {input!r}")
+            raise PromptError(
+                f"{task} needs a box, or its four tokens as in <loc_1><loc_2><loc_3><loc_4>; got {input!r}"
+            )
         return input
     try:
         box = [float(v) for v in input]
