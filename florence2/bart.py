@@ -1,7 +1,7 @@
 """BART, the language model: an encoder that reads image tokens and prompt, a decoder that writes the answer.
 
-What is unusual: norms come AFTER the residual sums (post-norm); positions are learned, with two rows at the start of their
-table that are never used; embeddings are normed; one matrix is the embedding of both sides and the head.
+What is unusual: norms come AFTER the residual sums (post-norm); positions are learned, with two rows at the start of
+their table that are never used; embeddings are normed; one matrix is the embedding of both sides and the head.
 
 Source: Lewis et al., BART (arXiv 1910.13461).
 """
@@ -29,7 +29,7 @@ class Bart(nn.Module):
 
     def embed(self, token_ids: Tensor) -> Tensor:
         """[B, L] -> [B, L, d]."""
-        return self.shared(token_ids) * self.scale  # type: ignore[no-any-return]
+        return self.shared(token_ids) * self.scale
 
 
 class Stack(nn.Module):
@@ -52,8 +52,8 @@ class Stack(nn.Module):
 
     def run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
         if self.checkpointing and self.training:
-            return checkpoint(layer, *inputs, use_reentrant=False)  # type: ignore[no-any-return]
-        return layer(*inputs)  # type: ignore[no-any-return]
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
 
 
 class Encoder(Stack):
@@ -95,7 +95,7 @@ class Layer(nn.Module):
 
     def feed(self, x: Tensor) -> Tensor:
         hidden = F.dropout(F.gelu(self.fc1(x)), self.activation_dropout, self.training)
-        return self.final_layer_norm(self.add(x, self.fc2(hidden)))  # type: ignore[no-any-return]
+        return self.final_layer_norm(self.add(x, self.fc2(hidden)))
 
 
 class EncoderLayer(Layer):
@@ -146,7 +146,7 @@ class Attention(nn.Module):
         q, k, v = self.split(self.q_proj(x)), self.split(self.k_proj(memory)), self.split(self.v_proj(memory))
         dropout = self.dropout if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
-        return self.out_proj(x.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out_proj(x.transpose(1, 2).flatten(2))
 
 
 def attendable(mask: Tensor | None) -> Tensor | None:

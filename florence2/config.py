@@ -1,4 +1,4 @@
-"""The sizes of a Florence-2. Every size in the code comes from here; every field is named as in transformers' config."""
+"""The sizes of a Florence-2: every size in the code comes from here. Fields are named as in transformers' config."""
 
 from __future__ import annotations
 
@@ -90,9 +90,8 @@ class Florence2Config:
 
     def __post_init__(self) -> None:
         if self.vision.projection_dim != self.text.d_model:
-            raise ConfigError(
-                f"expected vision.projection_dim == text.d_model, got {self.vision.projection_dim} and {self.text.d_model}"
-            )
+            widths = f"{self.vision.projection_dim} and {self.text.d_model}"
+            raise ConfigError(f"expected vision.projection_dim == text.d_model, got {widths}")
 
     @classmethod
     def preset(cls, name: Literal["base", "large", "nano"], vocabulary: int | None = None) -> Florence2Config:

@@ -1,9 +1,9 @@
 """DaViT, the vision tower: four stages of blocks that attend within windows, then between channels.
 
-What is unusual: no class token, no final norm; the channel attention is a softmax over a channels x channels matrix, scaled
-by the number of TOKENS (so it depends on the resolution); windows are padded with zeros that are attended to.
-Activations stay [B, H, W, C] throughout: linear layers and norms then work on contiguous channels, and the convolutions
-see the same memory as channels-last.
+What is unusual: no class token, no final norm; the channel attention is a softmax over a channels x channels matrix,
+scaled by the number of TOKENS (so it depends on the resolution); windows are padded with zeros that are attended to.
+Activations stay [B, H, W, C] throughout: linear layers and norms then work on contiguous channels, and the
+convolutions see the same memory as channels-last.
 
 Source: Ding et al., DaViT (arXiv 2204.03645), as used in Florence-2 (arXiv 2311.06242, section 5).
 """
@@ -56,7 +56,7 @@ class PatchEmbedding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.prenorm:
             return convolve(self.conv, self.norm(x))
-        return self.norm(convolve(self.conv, x))  # type: ignore[no-any-return]
+        return self.norm(convolve(self.conv, x))
 
 
 class Block(nn.Module):
@@ -66,12 +66,14 @@ class Block(nn.Module):
         self.channel_block = Half(config, stage, channel_drop, channel_attn=ChannelAttention(config, stage))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.channel_block(self.spatial_block(x))  # type: ignore[no-any-return]
+        return self.channel_block(self.spatial_block(x))
 
 
 class Half(nn.Module):
-    """Depth-wise 3x3, attention, depth-wise 3x3, MLP, each with its residual. The attention is named by its keyword, since
-    checkpoints know it by that name."""
+    """Depth-wise 3x3, attention, depth-wise 3x3, MLP, each with its residual.
+
+    The attention is named by its keyword, since checkpoints know it by that name.
+    """
 
     def __init__(self, config: VisionConfig, stage: int, drop: float, **attention: nn.Module) -> None:
         super().__init__()
@@ -134,7 +136,7 @@ class ChannelAttention(nn.Module):
         q = q * tokens**-0.5  # before the sum over the tokens, which fp16 could not hold
         weights = (q.transpose(2, 3) @ k).float().softmax(dim=-1).to(v.dtype)
         x = (v @ weights.transpose(2, 3)).transpose(1, 2).reshape(batch, height, width, channels)
-        return self.proj(x)  # type: ignore[no-any-return]
+        return self.proj(x)
 
 
 class Mlp(nn.Module):
@@ -144,7 +146,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))  # type: ignore[no-any-return]
+        return self.fc2(F.gelu(self.fc1(x)))
 
 
 class DropPath(nn.Module):
@@ -164,4 +166,4 @@ class DropPath(nn.Module):
 
 def convolve(conv: nn.Conv2d, x: Tensor) -> Tensor:
     """A convolution of [B, H, W, C]."""
-    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+    return conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)

@@ -13,7 +13,7 @@ def quantize(coordinates: Sequence[float], size: Size) -> list[int]:
 
 
 def dequantize(bins: Sequence[int], size: Size) -> tuple[float, ...]:
-    """The middles of the bins, x, y, x, y, ... in pixels: (q + 0.5) * side / 1000. At most half a bin from the source."""
+    """The middles of the bins, x, y, x, y, ... in pixels: (q + 0.5) * side / 1000, at most half a bin off."""
     return tuple((q + 0.5) * size[i % 2] / BINS for i, q in enumerate(bins))
 
 

@@ -20,7 +20,7 @@ IGNORED = -100  # the label of a position that makes no loss
 class Florence2(nn.Module):
     """Parameters bear transformers' names, without its leading `model.`; the embedding is the head, too.
 
-    A new model has random weights (normal, `text.init_std`; norms at one, biases at zero), in eval mode as a loaded one.
+    A new model has random weights (normal, `text.init_std`; norms at one, biases at zero). In eval mode.
     """
 
     def __init__(self, config: Florence2Config) -> None:
@@ -43,7 +43,7 @@ class Florence2(nn.Module):
 
     @classmethod
     def from_pretrained(cls, path_or_hub_id: str | Path, dtype: torch.dtype = torch.float32) -> Florence2:
-        """From a folder or a hub's id, in Microsoft's two forms or transformers'. CheckpointError says what is wrong."""
+        """From a folder or a hub's id, in Microsoft's two forms or transformers'. CheckpointError if it is neither."""
         from florence2.checkpoint import load
 
         return load(cls, path_or_hub_id, dtype)
@@ -79,7 +79,7 @@ class Florence2(nn.Module):
         maps = self.vision_tower(pixel_values.to(self.dtype))
         if pyramid:
             return [x.permute(0, 3, 1, 2) for x in maps]
-        return self.multi_modal_projector(maps[-1])  # type: ignore[no-any-return]
+        return self.multi_modal_projector(maps[-1])
 
     def encode(self, features: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Memory:
         """Image features [B, N, d] and prompts [B, L] read together. Memory has N + L tokens a row."""
@@ -91,9 +91,7 @@ class Florence2(nn.Module):
 
     def decode(self, memory: Memory, decoder_input_ids: Tensor) -> Tensor:
         """All positions of an answer at once: [B, T] -> hidden states [B, T, d]."""
-        return self.language_model.decoder(  # type: ignore[no-any-return]
-            self.language_model.embed(decoder_input_ids), memory.states, memory.mask
-        )
+        return self.language_model.decoder(self.language_model.embed(decoder_input_ids), memory.states, memory.mask)
 
     def head(self, hidden: Tensor) -> Tensor:
         """[..., d] -> logits [..., vocabulary]."""
@@ -106,15 +104,17 @@ class Florence2(nn.Module):
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
     ) -> Tensor:
-        """Logits [B, T, vocabulary]. `input_ids` [B, L] hold the prompt alone: the image comes in front of it by itself."""
+        """Logits [B, T, vocabulary]. `input_ids` [B, L] hold the prompt alone: the image is put in front of it here."""
         if decoder_input_ids is None:
             decoder_input_ids = input_ids.new_full((len(input_ids), 1), self.config.text.decoder_start_token_id)
         memory = self.encode(self.encode_image(pixel_values), input_ids, attention_mask)
         return self.head(self.decode(memory, decoder_input_ids))
 
     def loss(self, features: Tensor, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor) -> Tensor:
-        """Mean cross-entropy over the labels [B, T] that are not -100. `features` [B, N, d] from `encode_image`, a row for
-        each row of labels: rows of one image share it as `features[image_of_row]`."""
+        """Mean cross-entropy over the labels [B, T] that are not -100.
+
+        `features` [B, N, d] has a row for each row of labels: rows of one image share it as `features[image_of_row]`.
+        """
         hidden = self.decode(self.encode(features, input_ids, attention_mask), self.shifted(labels))
         counted = labels != IGNORED
         return F.cross_entropy(self.head(hidden[counted]).float(), labels[counted])

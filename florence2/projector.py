@@ -14,8 +14,8 @@ from florence2.errors import ImageError
 class Projector(nn.Module):
     """[B, H, W, C] -> [B, 1 + H*W, d]: the mean over all tokens comes FIRST, the tokens follow row by row.
 
-    Learned positions (column half, row half), then row 0 of a sinusoid table over time (0, 1, 0, 1, ...: an image is a video
-    of one frame, and this is not zero), the mean, a linear layer without bias, LayerNorm.
+    Learned positions (column half, row half), then row 0 of a sinusoid table over time (an image is a video of one
+    frame; that row is 0, 1, 0, 1, ..., not zero), the mean, a linear layer without bias, LayerNorm.
     """
 
     def __init__(self, config: VisionConfig) -> None:
@@ -30,7 +30,7 @@ class Projector(nn.Module):
         x = x + self.image_position_embed(*x.shape[1:3]) + self.visual_temporal_embed.pos_idx_to_embed[0]
         x = x.flatten(1, 2)
         x = torch.cat([x.mean(dim=1, keepdim=True), x], dim=1)
-        return self.image_proj_norm(self.image_projection(x))  # type: ignore[no-any-return]
+        return self.image_proj_norm(self.image_projection(x))
 
 
 class Positions2d(nn.Module):

@@ -1,0 +1,120 @@
+"""The decoder one token at a time, for all beams of all items: what training computes at once, computed only once.
+
+Nothing is copied when beams change places. The beams of an item share their keys and values, and a table of ancestors
+says which of them each beam may see: the token at time t of beam b was written by beam `ancestors[b, t]`.
+Cross-attention keys and values are computed once an item. The beams are the queries of one attention: each key is read
+once for all of them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from florence2.bart import Attention, Decoder, DecoderLayer
+from florence2.model import Florence2, Memory
+
+BLOCK = 32  # time steps by which the cache grows
+HEAD_ROWS = 4096  # of the vocabulary at once: with few rows, MKL is a third faster on pieces of this size
+
+
+class Cache:
+    """Keys and values of `items` x `beams`. Heads and width come from the model, lengths from the memory."""
+
+    def __init__(self, model: Florence2, memory: Memory, beams: int) -> None:
+        self.model, self.beams, self.time = model, beams, 0
+        self.layers = [LayerCache(layer, memory, beams) for layer in decoder(model).layers]
+        mask = memory.mask
+        self.mask = None if mask is None else bias(mask[:, None, None, :], memory.states.dtype)
+        self.ancestors = torch.empty(len(memory.states), beams, 0, dtype=torch.long, device=memory.states.device)
+
+    def step(self, token_ids: Tensor) -> Tensor:
+        """Reads the newest token of every beam [items, beams]; hidden states [items, beams, d] for the next one."""
+        items, beams = token_ids.shape
+        own = torch.arange(beams, device=token_ids.device).expand(items, -1)
+        self.ancestors = torch.cat([self.ancestors, own[..., None]], dim=-1)
+        seen = F.one_hot(self.ancestors, beams).flatten(2)[:, None]  # [items, 1, beams, time * beams]
+        visible = bias(seen.bool(), self.model.dtype)
+        x = decoder(self.model).place(
+            self.model.language_model.embed(token_ids).view(-1, 1, width(self.model)), self.time
+        )
+        x = x.view(items, beams, -1)
+        for layer in self.layers:
+            x = layer.step(x, self.time, visible, self.mask)
+        self.time += 1
+        return x
+
+    def follow(self, parents: Tensor) -> None:
+        """Beam b goes on from beam `parents[item, b]`: all that changes is whom it descends from."""
+        self.ancestors = self.ancestors.gather(1, parents[..., None].expand(-1, -1, self.time))
+
+    def keep(self, items: Tensor) -> None:
+        """Only these items stay in the batch."""
+        self.ancestors = self.ancestors[items]
+        self.mask = None if self.mask is None else self.mask[items]
+        for layer in self.layers:
+            layer.keep(items)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[rows, d] -> [rows, vocabulary] in fp32."""
+        weight = self.model.language_model.shared.weight
+        if hidden.is_cuda:
+            return F.linear(hidden, weight).float()
+        out = hidden.new_empty(len(hidden), len(weight))
+        for start in range(0, len(weight), HEAD_ROWS):
+            rows = weight[start : start + HEAD_ROWS]
+            torch.mm(hidden, rows.t(), out=out[:, start : start + len(rows)])
+        return out.float()
+
+
+class LayerCache:
+    """One decoder layer's keys and values. Slot t * beams + b of the own ones belongs to time t, beam b."""
+
+    def __init__(self, layer: DecoderLayer, memory: Memory, beams: int) -> None:
+        self.layer, self.beams = layer, beams
+        cross = layer.encoder_attn
+        self.memory_keys = cross.split(cross.k_proj(memory.states)).contiguous()  # [items, heads, S, d / heads]
+        self.memory_values = cross.split(cross.v_proj(memory.states)).contiguous()
+        items, heads, _, size = self.memory_keys.shape
+        self.keys = self.memory_keys.new_zeros(items, heads, BLOCK * beams, size)
+        self.values = torch.zeros_like(self.keys)
+
+    def step(self, x: Tensor, time: int, visible: Tensor, mask: Tensor | None) -> Tensor:
+        layer, attention, cross = self.layer, self.layer.self_attn, self.layer.encoder_attn
+        start, end = time * self.beams, (time + 1) * self.beams
+        self.grow(end)
+        self.keys[:, :, start:end] = attention.split(attention.k_proj(x))
+        self.values[:, :, start:end] = attention.split(attention.v_proj(x))
+        own = attend(attention, x, self.keys[:, :, :end], self.values[:, :, :end], visible)
+        x = layer.self_attn_layer_norm(x + own)
+        x = layer.encoder_attn_layer_norm(x + attend(cross, x, self.memory_keys, self.memory_values, mask))
+        return layer.feed(x)
+
+    def grow(self, end: int) -> None:
+        if end > self.keys.shape[2]:
+            self.keys, self.values = (F.pad(x, (0, 0, 0, BLOCK * self.beams)) for x in (self.keys, self.values))
+
+    def keep(self, items: Tensor) -> None:
+        self.keys, self.values = self.keys[items], self.values[items]
+        self.memory_keys, self.memory_values = self.memory_keys[items], self.memory_values[items]
+
+
+def attend(attention: Attention, x: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of few queries [items, beams, d] to many keys [items, heads, S, d / heads]."""
+    q = attention.split(attention.q_proj(x))
+    x = F.scaled_dot_product_attention(q, keys, values, attn_mask=mask)
+    return attention.out_proj(x.transpose(1, 2).flatten(2))
+
+
+def bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where the mask is true, -inf elsewhere."""
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+
+
+def decoder(model: Florence2) -> Decoder:
+    return model.language_model.decoder
+
+
+def width(model: Florence2) -> int:
+    return model.config.text.d_model
