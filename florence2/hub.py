@@ -42,7 +42,7 @@ def resolve(source: str | Path, filenames: Sequence[str]) -> Path:
 
 def is_id(source: str) -> bool:
     """An owner and a name; no path, and so nothing that a hub should hear of by a slip of the pen."""
-    owner, slash, name = source.partition("/")
+    owner, _, name = source.partition("/")
     return bool(owner and name) and "/" not in name and owner[0] not in ".~"
 
 
@@ -61,9 +61,9 @@ def fetched(id: str, filenames: Sequence[str]) -> Path:
             f"{wanted}; the hub knows no such id, or it is private: check the spelling, or give a token (HF_TOKEN)"
         ) from error
     except LocalEntryNotFoundError as error:
-        why = "HF_HUB_OFFLINE is set" if isinstance(error.__cause__, OfflineModeIsEnabled) else "the hub is out of reach"
+        why = "HF_HUB_OFFLINE is set" if isinstance(error.__cause__, OfflineModeIsEnabled) else "the hub is not reached"
         raise CheckpointError(
-            f"{wanted}; {why}, and the cache has no whole copy: fetch it once while online, or give the path of a folder "
+            f"{wanted}; {why}, and the cache has no whole copy: fetch it once while online, or give a folder's path "
             f"({error.__cause__ or error})"
         ) from error
     except Exception as error:  # whatever the client's HTTP library has: a proxy, a broken download, a full disk

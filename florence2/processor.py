@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -36,18 +37,19 @@ FILES = (
     "config.json",
 )
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's, as in the released models
+STRIDE = 32  # pixels a token's side, in the released models
 LARGEST = 8192  # pixels a side; a larger size in a file is a mistake, and would take all memory
 
 Source = Image.Image | str | Path | bytes
 
 # What transformers' processor leaves out of a grounding's answer (Microsoft's list).
-BANNED = [
-    *"it I me mine you your yours he him his she her hers they them their theirs one oneself we us our ours its".split(),
-    *"myself yourself himself herself itself ourselves yourselves themselves this that these those who whom".split(),
-    *"whose which what all another any anybody anyone anything each everybody everyone everything few many".split(),
-    *"nobody none several some somebody someone something image images the a an lots".split(),
-    *("each other", "one another", "the image", "a group", "other objects", "a set"),
-]
+BANNED = """
+it, I, me, mine, you, your, yours, he, him, his, she, her, hers, they, them, their, theirs, one, oneself, we, us, our,
+ours, its, myself, yourself, himself, herself, itself, ourselves, yourselves, themselves, this, that, these, those,
+who, whom, whose, which, what, all, another, any, anybody, anyone, anything, each, everybody, everyone, everything,
+few, many, nobody, none, several, some, somebody, someone, something, each other, one another, the image, image,
+images, the, a, an, a group, other objects, lots, a set
+"""
 PARSERS = (
     *("ocr", "pure_text", "description_with_bboxes", "description_with_polygons", "polygons", "bboxes"),
     "description_with_bboxes_or_polygons",
@@ -63,18 +65,27 @@ def image_tokens(size: tuple[int, int], stride: int) -> int:
 class Processor:
     tokens: Tokens
     size: tuple[int, int] = (768, 768)  # height, width in pixels
-    image_tokens: int = 577
+    image_tokens: int = 0  # of an image; 0: as many as the size gives with the released models' stride
     positions: int | None = None  # of the encoder, for image and prompt together; None: not known
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
     resample: Image.Resampling = Image.Resampling.BICUBIC
 
     def __post_init__(self) -> None:
-        if self.positions is not None and self.positions < self.image_tokens + 3:
+        if len(self.size) != 2 or not all(whole(side, LARGEST) for side in self.size):
+            raise ConfigError(f"expected a size (height, width) of 1 to {LARGEST} pixels a side; got {self.size}")
+        if self.image_tokens == 0:
+            object.__setattr__(self, "image_tokens", image_tokens(self.size, STRIDE))
+        if not whole(self.image_tokens, LARGEST**2):
+            raise ConfigError(f"expected a number of image tokens; got {self.image_tokens!r}")
+        if self.positions is not None and not whole(self.positions - self.image_tokens - len((BOS, EOS)), 2**31):
             raise ConfigError(
-                f"expected positions for {self.image_tokens} image tokens and a prompt; got {self.positions}. "
-                "Take a smaller size"
+                f"expected positions for {self.image_tokens} image tokens and a prompt; got {self.positions}: "
+                "take a smaller size"
             )
+        for values, least in ((self.mean, -math.inf), (self.std, 0)):
+            if len(values) != 3 or not all(least < value < math.inf for value in values):
+                raise ConfigError(f"expected mean and std of three channels; got {self.mean} and {self.std}")
 
     @classmethod
     def for_model(cls, config: Florence2Config, tokens: Tokens, size: tuple[int, int] = (768, 768)) -> Processor:
@@ -86,14 +97,13 @@ class Processor:
     def from_pretrained(cls, source: str | Path) -> Processor:
         """From a folder or a hub's id, in Microsoft's form or transformers'. CheckpointError where a file won't do."""
         folder = resolve(source, FILES)
-        config = read(folder / "config.json") or {}
-        settings, path = image_settings(folder)
+        tokens, config = tokens_of(folder), config_of(folder)
+        path, settings = image_settings(folder)
         try:
-            return cls(tokens_of(folder), positions=positions_of(config), **chosen(settings, config))
-        except (TypeError, ValueError, KeyError, OverflowError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{path}: {error}") from error
+            positions = config.text.max_position_embeddings if config else None
+            return cls(tokens, positions=positions, **fields(settings, config))
+        except (TypeError, ValueError, KeyError, ArithmeticError) as error:
+            raise CheckpointError(f"{path}: {error}; this is not Florence-2's preprocessing") from error
 
     def save_pretrained(self, path: str | Path) -> None:
         """Files that `from_pretrained` reads, and transformers' AutoProcessor. The positions stay in config.json."""
@@ -114,15 +124,11 @@ class Processor:
             "processor_class": "Florence2Processor",
             "image_processor_type": "CLIPImageProcessor",
             "image_seq_length": self.image_tokens,
+            **ALWAYS,
             "do_convert_rgb": True,
-            "do_resize": True,
             "size": {"height": height, "width": width},
-            "resample": int(self.resample),
-            "do_center_crop": False,
             "crop_size": {"height": height, "width": width},
-            "do_rescale": True,
-            "rescale_factor": 1 / 255,
-            "do_normalize": True,
+            "resample": int(self.resample),
             "image_mean": list(self.mean),
             "image_std": list(self.std),
         }
@@ -140,12 +146,20 @@ class Processor:
         ImageError, with its place in `images`, for what is no image, is broken, or has no pixels.
         """
         height, width = self.size
-        pixels = np.empty((len(images), height, width, 3), np.uint8)
+        values = np.empty((len(images), 3, height, width), np.float32)
+        tables = self._tables()
         for n, image in enumerate(images):
-            pixels[n] = resized(image, n, (width, height), self.resample)
-        values = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
-        mean, std = (torch.tensor(triple).view(3, 1, 1) for triple in (self.mean, self.std))
-        return values.div_(255).sub_(mean).div_(std)
+            pixels = resized(image, n, (width, height), self.resample)
+            for channel, table in enumerate(tables):  # mode: without it numpy writes by way of a buffer
+                np.take(table, pixels[..., channel], out=values[n, channel], mode="clip")
+        return torch.from_numpy(values)
+
+    def _tables(self) -> npt.NDArray[np.float32]:
+        """[3, 256]: what each byte of each channel becomes, rounded where transformers rounds."""
+        unit = (np.arange(256) * (1 / 255)).astype(np.float32)
+        mean, std = np.array([self.mean, self.std], np.float32)[..., None]
+        tables: npt.NDArray[np.float32] = (unit - mean) / std
+        return tables
 
     def prompts(self, prompts: Sequence[Prompt | str]) -> tuple[torch.Tensor, torch.Tensor]:
         """input_ids and attention_mask, both [B, L] int64: <s> text </s>, pads at the end.
@@ -167,7 +181,7 @@ class Processor:
         return ids.view(len(rows), longest), mask.view(len(rows), longest)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """An answer as it is written, structure and all, without <s>, </s> and <pad>. `ids` may be a row of a tensor."""
+        """An answer as it is written, structure and all, but for <s>, </s> and <pad>. `ids`: a row of a tensor, too."""
         ends = {self.tokens.bos, self.tokens.pad, self.tokens.eos}
         return self.tokens.raw(id for id in map(int, ids) if id not in ends)
 
@@ -191,11 +205,17 @@ PROCESSOR_CONFIG: dict[str, Any] = {
     "num_additional_image_tokens": 0,  # image_seq_length counts the mean already
     "post_processor_config": {
         **{name: {} for name in PARSERS},
-        "phrase_grounding": {"banned_grounding_tokens": BANNED},
+        "phrase_grounding": {"banned_grounding_tokens": re.split(r",\s+", BANNED.strip())},
     },
 }
-# What the model was trained with; a file that says otherwise is another model's.
-ALWAYS = {"do_resize": True, "do_center_crop": False, "do_rescale": True, "do_normalize": True}
+# What is always done; a file that says otherwise is another model's.
+ALWAYS = {
+    "do_resize": True,
+    "do_center_crop": False,
+    "do_rescale": True,
+    "do_normalize": True,
+    "rescale_factor": 1 / 255,
+}
 
 
 def resized(image: Source, n: int, size: tuple[int, int], resample: Image.Resampling) -> npt.NDArray[np.uint8]:
@@ -215,6 +235,8 @@ def resized(image: Source, n: int, size: tuple[int, int], resample: Image.Resamp
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F"):
+        raise ValueError(f"mode {image.mode} does not say what is white; convert it to L")
     if image.mode.startswith("I;16"):  # Pillow would clip at 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
@@ -223,73 +245,67 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def read(path: Path) -> dict[str, Any] | None:
-    return parsed(text_of(path), str(path)) if path.exists() else None
-
-
 def tokens_of(folder: Path) -> Tokens:
     if (folder / "tokenizer.json").exists():
         return Tokens.from_file(folder / "tokenizer.json")
     vocab, merges = folder / "vocab.json", folder / "merges.txt"
     if vocab.exists() and merges.exists():
         return Tokens.from_vocabulary(vocab, merges)
-    raise CheckpointError(f"{folder}: expected tokenizer.json, or vocab.json and merges.txt; fetch the folder as a whole")
+    raise CheckpointError(f"{folder}: expected tokenizer.json, or vocab.json and merges.txt; fetch the whole folder")
 
 
-def image_settings(folder: Path) -> tuple[Mapping[str, Any], Path]:
+def config_of(folder: Path) -> Florence2Config | None:
+    """The model's, where it is there."""
+    path = folder / "config.json"
+    data = read(path)
+    try:
+        config = None if data is None else Florence2Config.from_dict(data)
+        if config and not (whole(config.vision.stride, LARGEST) and whole(config.text.max_position_embeddings, 2**31)):
+            raise ValueError("patch_stride or max_position_embeddings is no size")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return config
+
+
+def image_settings(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     """What is said about images, and where."""
-    nested = read(folder / "processor_config.json") or {}
-    if isinstance(nested.get("image_processor"), dict):
-        return nested["image_processor"], folder / "processor_config.json"
+    path = folder / "processor_config.json"
+    nested = (read(path) or {}).get("image_processor")
+    if isinstance(nested, dict):
+        return path, nested
     path = folder / "preprocessor_config.json"
     settings = read(path)
     if settings is None:
         raise CheckpointError(
             f"{folder}: expected preprocessor_config.json, or a processor_config.json with image_processor; "
-            "fetch the folder as a whole"
+            "fetch the whole folder"
         )
-    return settings, path
+    return path, settings
 
 
-def chosen(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a Processor. ValueError, TypeError or KeyError for what is not Florence-2's preprocessing."""
+def fields(settings: Mapping[str, Any], config: Florence2Config | None) -> dict[str, Any]:
+    """A Processor's fields. ValueError, TypeError or KeyError for what can't be Florence-2's."""
+    settings = {name: value for name, value in settings.items() if value is not None}
     for name, value in ALWAYS.items():
-        if settings.get(name, value) is not value:
-            raise ValueError(f"expected {name} {value}, got {settings[name]!r}; this is not Florence-2's preprocessing")
-    if not math.isclose(settings.get("rescale_factor", 1 / 255), 1 / 255, rel_tol=1e-6):
-        raise ValueError(f"expected rescale_factor 1/255, got {settings['rescale_factor']}")
+        if settings.get(name, value) != value:
+            raise ValueError(f"expected {name} {value}, got {settings[name]!r}")
     size = settings.get("size", {"height": 768, "width": 768})
-    if not isinstance(size, dict) or not all(whole(size.get(side), LARGEST) for side in ("height", "width")):
-        raise ValueError(f"expected a size of height and width, 1 to {LARGEST} pixels each; got {size!r}")
-    height, width = size["height"], size["width"]
-    count = settings.get("image_seq_length", image_tokens((height, width), stride_of(config)))
-    if not whole(count, LARGEST * LARGEST):
-        raise ValueError(f"expected image_seq_length, a number of tokens; got {count!r}")
+    if not isinstance(size, dict) or not size.keys() >= {"height", "width"}:
+        raise ValueError(f"expected a size of height and width, got {size!r}")
+    size = (size["height"], size["width"])
+    stride = config.vision.stride if config else STRIDE
     return {
-        "size": (height, width),
-        "image_tokens": count,
-        "mean": triple(settings, "image_mean", MEAN),
-        "std": triple(settings, "image_std", STD),
+        "size": size,
+        "image_tokens": settings["image_seq_length"] if "image_seq_length" in settings else image_tokens(size, stride),
+        "mean": tuple(settings.get("image_mean", MEAN)),
+        "std": tuple(settings.get("image_std", STD)),
         "resample": Image.Resampling(settings.get("resample", Image.Resampling.BICUBIC)),
     }
 
 
+def read(path: Path) -> dict[str, Any] | None:
+    return parsed(text_of(path), str(path)) if path.exists() else None
+
+
 def whole(value: object, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-
-
-def triple(settings: Mapping[str, Any], name: str, default: tuple[float, float, float]) -> tuple[float, float, float]:
-    values = settings.get(name, default)
-    red, green, blue = (float(value) for value in values)
-    if not all(math.isfinite(v) and (v > 0 or name == "image_mean") for v in (red, green, blue)):
-        raise ValueError(f"expected {name}, three numbers; got {values!r}")
-    return red, green, blue
-
-
-def stride_of(config: Mapping[str, Any]) -> int:
-    return math.prod((config.get("vision_config") or {}).get("patch_stride") or (32,))
-
-
-def positions_of(config: Mapping[str, Any]) -> int | None:
-    positions: int | None = (config.get("text_config") or {}).get("max_position_embeddings")
-    return positions

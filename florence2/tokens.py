@@ -64,12 +64,14 @@ class Tokens:
         added: Sequence[AddedToken] = (),
         source: str = "tokenizer",
     ) -> None:
-        """`added` in the order of the ids; specials that are missing come after them. CheckpointError, naming `source`."""
+        """`added` in the order of the ids; the specials that it lacks come after. CheckpointError, naming `source`."""
         if missing := [c for c in (*ByteLevel.alphabet(), BOS, PAD, EOS) if c not in vocab]:
             raise CheckpointError(
                 f"{source}: expected a byte-level BPE with {BOS}, {PAD} and {EOS}; its vocabulary lacks "
                 f"{len(missing)} of them: {' '.join(sorted(missing)[:5])}"
             )
+        if set(vocab.values()) != set(range(len(vocab))):
+            raise CheckpointError(f"{source}: expected the ids 0 to {len(vocab) - 1} in the vocabulary, each once")
         names = {token.content for token in added}
         control = [AddedToken(t, lstrip=t == MASK, special=True) for t in (BOS, PAD, EOS, UNK, MASK) if t in vocab]
         self._added = [
@@ -78,9 +80,8 @@ class Tokens:
             *(AddedToken(t, special=True, normalized=False) for t in SPECIALS if t not in names),
         ]
         self._tokenizer, self._plain = built(vocab, merges, self._added, source)
-        ids = {token.content: self._tokenizer.token_to_id(token.content) for token in self._added}
-        self._names = {id: name for name, id in ids.items()}
-        self._ids = ids
+        self._names = {id: token.content for id, token in self._tokenizer.get_added_tokens_decoder().items()}
+        self._ids = ids = {name: id for id, name in self._names.items()}
         self.bos, self.pad, self.eos, self.image = ids[BOS], ids[PAD], ids[EOS], ids.get(IMAGE)
         self.loc_start = ids["<loc_0>"]
         if [ids[f"<loc_{k}>"] for k in range(BINS)] != list(range(self.loc_start, self.loc_start + BINS)):
@@ -88,11 +89,11 @@ class Tokens:
                 f"{source}: expected <loc_0> to <loc_999> in a row; some are missing or out of order. "
                 "Take the file of the checkpoint that this one was made from"
             )
-        self.size = max(self._tokenizer.get_vocab().values()) + 1
+        self.size = self._tokenizer.get_vocab_size()
 
     @classmethod
     def from_file(cls, path: str | Path) -> Tokens:
-        """A tokenizer.json, Microsoft's or transformers'. CheckpointError if it can't be read or is another tokenizer's."""
+        """A tokenizer.json, Microsoft's or transformers'. CheckpointError if it is no byte-level BPE's."""
         return cls.from_json(text_of(Path(path)), str(path))
 
     @classmethod
@@ -107,31 +108,29 @@ class Tokens:
             listed = sorted(data.get("added_tokens") or [], key=lambda entry: int(entry["id"]))
             added = [AddedToken(**{k: v for k, v in entry.items() if k != "id"}) for entry in listed]
             tokens = cls(vocab, [(left, right) for left, right in pieces], added, source)
+            wrong = [entry["content"] for entry in listed if tokens.id(entry["content"]) != entry["id"]]
+        except CheckpointError:
+            raise
         except (TypeError, ValueError, KeyError, AttributeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(f"{source}: merges or added_tokens of a form that can't be read: {error!r}") from error
-        for entry in listed:
-            if tokens.id(entry["content"]) != entry["id"]:
-                raise CheckpointError(
-                    f"{source}: {entry['content']} is given the id {entry['id']}, but comes at {tokens.id(entry['content'])}"
-                )
+            raise CheckpointError(f"{source}: merges or added_tokens can't be read: {error!r}") from error
+        if wrong:
+            raise CheckpointError(
+                f"{source}: expected added tokens in a row; {wrong[0]} can't have the id that it gives"
+            )
         return tokens
 
     @classmethod
     def from_vocabulary(cls, vocab: str | Path, merges: str | Path) -> Tokens:
         """vocab.json and merges.txt, which older repositories have in the place of a tokenizer.json."""
-        lines = [line for line in text_of(Path(merges)).splitlines() if line and not line.startswith("#version")]
-        found = [tuple(line.split(" ")) for line in lines]
-        if wrong := next((line for line, pair in zip(lines, found, strict=True) if len(pair) != 2), None):
-            raise CheckpointError(f"{merges}: expected two tokens a line, got {wrong[:60]!r}")
-        return cls(parsed(text_of(Path(vocab)), str(vocab)), [(pair[0], pair[1]) for pair in found], source=str(vocab))
+        lines = [line.split(" ") for line in text_of(Path(merges)).split("\n") if line]
+        pieces = [(line[0], line[-1]) for line in lines if not line[0].startswith("#version:")]
+        return cls(parsed(text_of(Path(vocab)), str(vocab)), pieces, source=f"{vocab} and {merges}")
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> Tokens:
         """For a model from scratch: a BPE learnt from `texts`, laid out as BART's, with the specials after it.
 
-        `vocab_size` counts everything; texts with fewer words than that give fewer. The same texts give the same tokens.
+        `vocab_size` counts everything; texts with fewer words give fewer. The same texts give the same tokens.
         """
         if vocab_size < TOO_FEW:
             raise ConfigError(
@@ -166,11 +165,11 @@ class Tokens:
         return self._names.get(id)
 
     def encode(self, text: str) -> list[int]:
-        """Structure in the text is read as such, control tokens as characters. PromptError for half a surrogate pair."""
+        """Structure in the text is read as such, control tokens as characters. PromptError for a lone surrogate."""
         return ids_of(self._tokenizer, text)
 
     def encode_plain(self, text: str) -> list[int]:
-        """For texts that may hold anything: a literal "<loc_5>" is seven characters, too."""
+        """For texts that may hold anything: a literal "<loc_5>" is seven characters there."""
         return ids_of(self._plain, text)
 
     def sentence(self, text: str) -> list[int]:
@@ -228,8 +227,7 @@ def built(
     tokenizer.decoder = ByteLevelDecoder()
     tokenizer.add_tokens([flagged(token, special=token.content in CONTROL) for token in added])
     tokenizer.encode_special_tokens = True
-    ends = [(token, tokenizer.token_to_id(token)) for token in (EOS, BOS)]
-    tokenizer.post_processor = RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=False)
+    tokenizer.post_processor = RobertaProcessing((EOS, vocab[EOS]), (BOS, vocab[BOS]), add_prefix_space=False)
     return tokenizer, plain
 
 

@@ -17,7 +17,7 @@ SENTENCES = (
     "A small dog sits on green grass beside a red car.",
     "Two people ride bicycles along the river; a third one walks.",
     "a cup of coffee, a spoon and a plate on a wooden table",
-    "Un garçon près d'une fenêtre. 窓のそばの犬。 Größe: 12 × 30 cm",
+    "Un garçon près d'une fenêtre. 窓のそばの犬。 Größe: 12 cm",
 )
 
 
