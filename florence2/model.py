@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence2.bart import Bart
+from florence2.checkpoint import FILES, load_into, read_config, write
 from florence2.config import Florence2Config
 from florence2.davit import DaViT
+from florence2.hub import resolve
 from florence2.projector import Projector
 
 IGNORED = -100  # the label of a position that makes no loss
@@ -44,14 +46,14 @@ class Florence2(nn.Module):
     @classmethod
     def from_pretrained(cls, path_or_hub_id: str | Path, dtype: torch.dtype = torch.float32) -> Florence2:
         """From a folder or a hub's id, in Microsoft's two forms or transformers'. CheckpointError if it is neither."""
-        from florence2.checkpoint import load
-
-        return load(cls, path_or_hub_id, dtype)
+        folder = resolve(path_or_hub_id, FILES)
+        with torch.device("meta"):  # no memory, no random start: the tensors come from the file
+            model = cls(read_config(folder))
+        load_into(model, folder)
+        return model.to(dtype)
 
     def save_pretrained(self, path: str | Path) -> None:
         """In transformers' form: Florence2ForConditionalGeneration.from_pretrained takes it."""
-        from florence2.checkpoint import write
-
         write(self.state_dict(), self.config, Path(path))
 
     def checkpoint_gradients(self, on: bool = True) -> None:

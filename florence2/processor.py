@@ -218,20 +218,36 @@ ALWAYS = {
 }
 
 
-def resized(image: Source, n: int, size: tuple[int, int], resample: Image.Resampling) -> npt.NDArray[np.uint8]:
-    """[height, width, 3] of an image, a file or its bytes. `size` is (width, height), Pillow's order."""
+def opened(image: Source, n: int) -> Image.Image:
+    """An image, or that of a file or its bytes, whose pixels are not read yet. `n` is its number, for ImageError."""
     what = f"image {n}" + (f" ({image})" if isinstance(image, str | Path) else "")
     if not isinstance(image, Image.Image | str | Path | bytes):
         raise ImageError(f"{what}: expected a PIL image, a path or a file's bytes; got {type(image).__name__}")
-    if isinstance(image, Image.Image) and 0 in image.size:
+    if not isinstance(image, Image.Image):
+        try:
+            image = Image.open(BytesIO(image) if isinstance(image, bytes) else image)
+        except Exception as error:
+            raise unreadable(what, error) from error
+    if 0 in image.size:
         raise ImageError(f"{what}: expected pixels, got a size of {image.width} x {image.height}")
+    return image
+
+
+def resized(image: Source, n: int, size: tuple[int, int], resample: Image.Resampling) -> npt.NDArray[np.uint8]:
+    """[height, width, 3] of an image, a file or its bytes. `size` is (width, height), Pillow's order."""
+    source = opened(image, n)
     try:
-        if isinstance(image, Image.Image):
-            return np.asarray(to_rgb(image).resize(size, resample))
-        with Image.open(BytesIO(image) if isinstance(image, bytes) else image) as opened:
-            return np.asarray(to_rgb(opened).resize(size, resample))
-    except Exception as error:  # decoders raise whatever they stumble over: SyntaxError, struct.error, MemoryError, ...
-        raise ImageError(f"{what}: can't be read ({type(error).__name__}: {error})") from error
+        return np.asarray(to_rgb(source).resize(size, resample))
+    except Exception as error:
+        raise unreadable(f"image {n}", error) from error
+    finally:
+        if source is not image:
+            source.close()
+
+
+def unreadable(what: str, error: Exception) -> ImageError:
+    """Decoders raise whatever they stumble over: SyntaxError, struct.error, MemoryError, ..."""
+    return ImageError(f"{what}: can't be read ({type(error).__name__}: {error})")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -56,7 +56,8 @@ class Hypothesis:
     token_ids: list[int]
     score: float
     token_logp: Tensor
-    loc_logp: Tensor | None = None
+    loc_logp: Tensor | None
+    ended: bool  # by itself, not by the limit
 
 
 @torch.inference_mode()
@@ -65,16 +66,16 @@ def search(
     memory: Memory,
     decoding: Decoding = Decoding(),
     *,
-    vocabulary: int | None = None,
+    unused: Sequence[int] = (),
     locs: int | None = None,
     grammar: Grammar | None = None,
 ) -> list[Hypothesis]:
     """The best answer of each item in memory.
 
-    `vocabulary`: ids from here up are padding, and never come. `locs`: the id of <loc_0>; with it, hypotheses tell the
-    probabilities of all bins. `grammar`: which token may come when; it has a start state for each item.
+    `unused`: ids that mean nothing, rows that pad the vocabulary. `locs`: the id of <loc_0>; with it, hypotheses tell
+    the probabilities of all bins. `grammar`: which token may come when; it has a start state for each item.
     """
-    running = Search(model, memory, decoding, vocabulary, locs, grammar)
+    running = Search(model, memory, decoding, unused, locs, grammar)
     while running.items:
         running.step()
     return [running.answer(item) for item in range(len(memory.states))]
@@ -88,6 +89,7 @@ class Finished:
     token_ids: Tensor
     token_logp: Tensor
     ancestors: Tensor
+    ended: bool
 
 
 class Search:
@@ -96,15 +98,15 @@ class Search:
         model: Florence2,
         memory: Memory,
         decoding: Decoding,
-        vocabulary: int | None,
+        unused: Sequence[int],
         locs: int | None,
         grammar: Grammar | None,
     ) -> None:
         self.text, self.decoding = model.config.text, decoding
-        self.vocabulary = vocabulary or self.text.vocab_size
         self.locs, self.grammar = locs, grammar
         count, beams, device = len(memory.states), decoding.num_beams, memory.states.device
         self.limit = min(decoding.max_new_tokens, self.text.max_position_embeddings)
+        self.unused = torch.tensor(unused, dtype=torch.long, device=device)
         self.cache = Cache(model, memory, beams)
         self.items = list(range(count))  # those that go on; rows of the tensors below
         self.finished: list[list[Finished]] = [[] for _ in range(count)]
@@ -124,7 +126,7 @@ class Search:
         if written == 0 and self.decoding.forced_bos:
             return self.begin()
         logits = self.cache.logits(hidden.flatten(0, 1))
-        logits[:, self.vocabulary :] = -torch.inf
+        logits[:, self.unused] = -torch.inf
         total = logits.logsumexp(-1)
         ending = (logits[:, self.text.eos_token_id] - total).view(len(self.items), -1)
         if self.locs is not None:
@@ -170,8 +172,8 @@ class Search:
         """Candidates that end are answers; the best of the others go on."""
         ends = tokens == self.text.eos_token_id
         logp = torch.where(ends, ending.gather(1, parents), logp)  # not what penalty or force made of it
+        self.finish(scores, tokens, parents, logp, ends, last)
         ends = ends | last
-        self.finish(scores, tokens, parents, logp, ends)
         self.scores, chosen = (scores + DEAD * ends).topk(self.scores.shape[1])
         tokens, parents, logp = (x.gather(1, chosen) for x in (tokens, parents, logp))
         self.tokens = torch.cat([descend(self.tokens, parents), tokens[..., None]], dim=-1)
@@ -182,11 +184,11 @@ class Search:
             self.states = self.grammar.advance(states.flatten(), tokens.flatten()).view_as(states)
         self.keep([row for row, item in enumerate(self.items) if not last and self.goes_on(row, item)])
 
-    def finish(self, scores: Tensor, tokens: Tensor, parents: Tensor, logp: Tensor, ends: Tensor) -> None:
+    def finish(self, scores: Tensor, tokens: Tensor, parents: Tensor, logp: Tensor, ends: Tensor, last: bool) -> None:
         """Each item's best answers so far, at most as many as beams. Only the first `beams` candidates count."""
         beams = self.scores.shape[1]
         length = self.tokens.shape[2] ** self.decoding.length_penalty
-        for row, rank in ends[:, :beams].nonzero().tolist():
+        for row, rank in (ends | last)[:, :beams].nonzero().tolist():
             parent = parents[row, rank]
             answers = self.finished[self.items[row]]
             answers.append(
@@ -195,6 +197,7 @@ class Search:
                     torch.cat([self.tokens[row, parent, 1:], tokens[row, rank, None]]),
                     torch.cat([self.logp[row, parent], logp[row, rank, None]]),
                     self.cache.ancestors[row, parent],
+                    not last or (not self.decoding.forced_eos and bool(ends[row, rank])),
                 )
             )
             answers.sort(key=lambda answer: -answer.score)  # stable: the earlier one stands where two are equal
@@ -228,7 +231,7 @@ class Search:
         if self.locs is not None:
             steps = zip(self.bins, best.ancestors.tolist(), strict=False)
             bins = torch.stack([bins[items.index(item), beam] for (items, bins), beam in steps]).cpu()
-        return Hypothesis(best.token_ids.tolist(), best.score, best.token_logp.cpu(), bins)
+        return Hypothesis(best.token_ids.tolist(), best.score, best.token_logp.cpu(), bins, best.ended)
 
 
 def descend(history: Tensor, parents: Tensor) -> Tensor:

@@ -1,0 +1,198 @@
+"""Images and tasks in, answers out: the whole way, and what makes many tasks an image cheap.
+
+Each image is encoded once for all its tasks. Tasks and images are then asked together, prompts of like length in one
+batch, and each answer leaves its batch when it is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, Literal, NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from florence2.codec import Annotation, decode, pieces_of_ids
+from florence2.errors import PromptError
+from florence2.grammar import Grammar
+from florence2.model import Florence2
+from florence2.processor import Processor, Source, opened
+from florence2.scores import likelihood, scored
+from florence2.search import Decoding, Hypothesis, search
+from florence2.tasks import Form, Input, Prompt, Task, ask
+
+Question = Task | str | tuple[Task | str, Input] | Prompt
+VISION_BATCH = 4  # images at once through the tower: more gain nothing, and need 0.6 GB each (base, 768 px, fp32)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model says to a prompt. `text` is raw, as written but for <s> </s> <pad>; coordinates are in pixels.
+
+    `score` is exp(mean log p) of the tokens, </s> among them; annotations have scores of their own, for place and label
+    apart. `complete` is false where max_new_tokens cut the answer.
+    """
+
+    prompt: Prompt
+    text: str
+    token_ids: tuple[int, ...]
+    score: float
+    annotations: tuple[Annotation, ...]
+    complete: bool
+
+    @property
+    def task(self) -> Task | None:
+        return self.prompt.task
+
+
+def annotate(
+    model: Florence2,
+    processor: Processor,
+    images: Sequence[Source],
+    tasks: Sequence[Question] | Sequence[list[Question]],
+    num_beams: int = 3,
+    max_new_tokens: int = 1024,
+    **options: Any,
+) -> list[list[Answer]]:
+    """For each image a list of answers, one for each of its tasks, in order.
+
+    images: PIL images, paths or bytes of files. tasks: tasks, (task, input) pairs or Prompts, for all images; or a list
+    of them for each image. `options` are the fields of `Annotator`, which says more, and streams.
+    """
+    annotator = Annotator(model, processor, num_beams, max_new_tokens, **options)
+    return list(annotator.stream(images, tasks))
+
+
+class Asked(NamedTuple):
+    """A prompt, and the image of its group that it is about."""
+
+    image: int
+    prompt: Prompt
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """A model ready to be asked.
+
+    no_repeat_ngram_size: no n tokens in a row twice in an answer; one for all tasks, or by task (3 for the others).
+        The released models' 3 also keeps dense lists from repeating a label with a corner: 0 lets them.
+    eos_penalty: nats taken from the log-probability of an end where the answer is a list: more objects.
+    constrained: only whole answers: locations in boxes or quads; of labels, those that were asked for.
+    batch_size: prompts at once; one needs 22 MB with the base model, 58 MB with the large one (768 px, fp32).
+    """
+
+    model: Florence2
+    processor: Processor
+    num_beams: int = 3
+    max_new_tokens: int = 1024
+    no_repeat_ngram_size: int | Mapping[Task, int] = 3
+    length_penalty: float = 1.0
+    early_stopping: bool | Literal["never"] = True
+    eos_penalty: float = 0.0
+    constrained: bool = False
+    batch_size: int = 32
+
+    def stream(
+        self, images: Iterable[Source], tasks: Iterable[Question] | Iterable[list[Question]]
+    ) -> Iterator[list[Answer]]:
+        """The answers of one image after the other, for any number of images; a batch of them is read ahead.
+
+        PromptError for a task that can't be asked, before the first image is read if `tasks` are for all of them;
+        ImageError, with its number, for what is no image.
+        """
+        group: list[tuple[Image.Image, Sequence[Question]]] = []
+        for number, (image, questions) in enumerate(zip(images, by_image(tasks), strict=False)):
+            group.append((opened(image, number), questions))
+            if sum(len(questions) for _, questions in group) + len(questions) > self.batch_size:
+                yield from self.answers(group)
+                group = []
+        if group:
+            yield from self.answers(group)
+
+    @torch.inference_mode()
+    def answers(self, group: Sequence[tuple[Image.Image, Sequence[Question]]]) -> list[list[Answer]]:
+        images = [image for image, _ in group]
+        asked = [Asked(n, posed(q, image.size)) for n, (image, questions) in enumerate(group) for q in questions]
+        input_ids, mask = self.processor.prompts([prompt for _, prompt in asked])
+        features, lengths = self.encode(images), mask.sum(dim=1)
+        answers: list[list[Answer]] = [[] for _ in images]
+        found: dict[int, Answer] = {}
+        for rows in lengths.argsort(descending=True, stable=True).split(self.batch_size):
+            batch, longest = [asked[row] for row in rows], int(lengths[rows].max())
+            hypotheses = self.ask(features, batch, input_ids[rows, :longest], mask[rows, :longest])
+            for row, one, hypothesis in zip(rows.tolist(), batch, hypotheses, strict=True):
+                found[row] = self.answer(images[one.image], one.prompt, hypothesis)
+        for row, one in enumerate(asked):
+            answers[one.image].append(found[row])
+        return answers
+
+    def encode(self, images: Sequence[Image.Image]) -> Tensor:
+        """Features [images, N, d]."""
+        batches = [images[start : start + VISION_BATCH] for start in range(0, len(images), VISION_BATCH)]
+        device = self.model.device
+        return torch.cat([self.model.encode_image(self.processor.images(batch).to(device)) for batch in batches])
+
+    def ask(self, features: Tensor, batch: Sequence[Asked], input_ids: Tensor, mask: Tensor) -> list[Hypothesis]:
+        model, tokens, prompts = self.model, self.processor.tokens, [prompt for _, prompt in batch]
+        own = features[[image for image, _ in batch]]
+        width = model.config.text.vocab_size
+        unused = [*range(tokens.size, width), *([] if tokens.image is None else [tokens.image])]
+        return search(
+            model,
+            model.encode(own, input_ids.to(model.device), mask.to(model.device)),
+            self.decoding(prompts),
+            unused=[id for id in unused if id < width],
+            locs=tokens.loc_start if any(prompt.form is not Form.TEXT for prompt in prompts) else None,
+            grammar=self.grammar(prompts, width) if self.constrained else None,
+        )
+
+    def decoding(self, prompts: Sequence[Prompt]) -> Decoding:
+        ngrams = self.no_repeat_ngram_size
+        return Decoding(
+            num_beams=self.num_beams,
+            max_new_tokens=self.max_new_tokens,
+            no_repeat_ngram_size=[ngrams if isinstance(ngrams, int) else ngrams.get(p.task, 3) for p in prompts],  # type: ignore[call-overload]
+            length_penalty=self.length_penalty,
+            early_stopping=self.early_stopping,
+            eos_penalty=[0.0 if prompt.form is Form.TEXT else self.eos_penalty for prompt in prompts],
+        )
+
+    def grammar(self, prompts: Sequence[Prompt], width: int) -> Grammar:
+        limit = min(self.max_new_tokens, self.model.config.text.max_position_embeddings)
+        return Grammar.build(prompts, self.processor.tokens, width, limit - 1).to(self.model.device)  # less <s>
+
+    def answer(self, image: Image.Image, prompt: Prompt, hypothesis: Hypothesis) -> Answer:
+        tokens, ids = self.processor.tokens, hypothesis.token_ids
+        named = prompt.form in (Form.POLYGONS, Form.BOXES_OR_POLYGONS) and len(prompt.labels) == 1
+        pieces = pieces_of_ids(ids, tokens)
+        found = decode(prompt.form, pieces, image.size, prompt.labels[0] if named else "")
+        annotations = [] if hypothesis.loc_logp is None else scored(found, hypothesis.token_logp, hypothesis.loc_logp)
+        score = likelihood(hypothesis.token_logp[1:])  # <s> is given
+        return Answer(
+            prompt, self.processor.decode(ids), tuple(ids), score or 0.0, tuple(annotations), hypothesis.ended
+        )
+
+
+def by_image(tasks: Iterable[Question] | Iterable[list[Question]]) -> Iterable[Sequence[Question]]:
+    """The questions of each image. PromptError for what can't be asked of any."""
+    if not isinstance(tasks, Sequence) or (tasks and all(isinstance(entry, list) for entry in tasks)):
+        return tasks  # type: ignore[return-value]
+    if isinstance(tasks, str) or not tasks:
+        raise PromptError(f"expected a list of tasks, got {tasks!r}")
+    for question in tasks:
+        posed(question, (1, 1))
+    return repeat(tasks)  # type: ignore[arg-type]
+
+
+def posed(question: Question | list[Question], size: tuple[int, int]) -> Prompt:
+    """The prompt that asks it of an image of `size` (width, height)."""
+    if isinstance(question, Prompt):
+        return question
+    if isinstance(question, str):
+        return ask(question)
+    if isinstance(question, tuple) and len(question) == 2:
+        return ask(question[0], question[1], size)
+    raise PromptError(f"expected a task, a (task, input) pair or a Prompt; got {question!r}")
