@@ -10,7 +10,7 @@ Corners in order (x0 <= x1) are no business of classes: whoever reads an answer 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import NamedTuple, Protocol
@@ -28,7 +28,7 @@ STRUCTURE = {"<sep>": SEP, "<poly>": OPEN, "</poly>": CLOSE}
 FORBIDDEN = 2**31 - 1  # more tokens than any answer may have
 
 
-class Tokens(Protocol):
+class Tokens(Hashable, Protocol):
     """What is asked of a tokenizer. Ids from `size` up are padding of the vocabulary."""
 
     loc_start: int
