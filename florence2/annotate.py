@@ -150,15 +150,20 @@ class Annotator:
         )
 
     def decoding(self, prompts: Sequence[Prompt]) -> Decoding:
-        ngrams = self.no_repeat_ngram_size
         return Decoding(
             num_beams=self.num_beams,
             max_new_tokens=self.max_new_tokens,
-            no_repeat_ngram_size=[ngrams if isinstance(ngrams, int) else ngrams.get(p.task, 3) for p in prompts],  # type: ignore[call-overload]
+            no_repeat_ngram_size=[self.ngram(prompt) for prompt in prompts],
             length_penalty=self.length_penalty,
             early_stopping=self.early_stopping,
             eos_penalty=[0.0 if prompt.form is Form.TEXT else self.eos_penalty for prompt in prompts],
         )
+
+    def ngram(self, prompt: Prompt) -> int:
+        sizes = self.no_repeat_ngram_size
+        if isinstance(sizes, int):
+            return sizes
+        return sizes.get(prompt.task, 3) if prompt.task else 3
 
     def grammar(self, prompts: Sequence[Prompt], width: int) -> Grammar:
         limit = min(self.max_new_tokens, self.model.config.text.max_position_embeddings)
@@ -184,7 +189,7 @@ def by_image(tasks: Iterable[Question] | Iterable[list[Question]]) -> Iterable[S
         raise PromptError(f"expected a list of tasks, got {tasks!r}")
     for question in tasks:
         posed(question, (1, 1))
-    return repeat(tasks)  # type: ignore[arg-type]
+    return repeat(tasks)
 
 
 def posed(question: Question | list[Question], size: tuple[int, int]) -> Prompt:
