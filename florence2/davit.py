@@ -107,14 +107,14 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         _, height, width, channels = x.shape
         w = self.window
-        x = F.pad(x, (0, 0, 0, -width % w, 0, -height % w))  # zeros, and they are attended to
+        if height % w or width % w:
+            x = F.pad(x, (0, 0, 0, -width % w, 0, -height % w))  # zeros, and they are attended to
         batch, rows, columns = x.shape[0], x.shape[1] // w, x.shape[2] // w
         windows = x.view(batch, rows, w, columns, w, channels).transpose(2, 3).reshape(-1, w * w, channels)
         q, k, v = self.qkv(windows).view(-1, w * w, 3, self.heads, channels // self.heads).permute(2, 0, 3, 1, 4)
-        windows = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, w * w, channels)
-        windows = self.proj(windows).view(batch, rows, columns, w, w, channels)
-        x = windows.transpose(2, 3).reshape(batch, rows * w, columns * w, channels)
-        return x[:, :height, :width]
+        windows = F.scaled_dot_product_attention(q, k, v).view(batch, rows, columns, self.heads, w, w, -1)
+        x = windows.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows * w, columns * w, channels)  # back in one copy
+        return self.proj(x[:, :height, :width])
 
 
 class ChannelAttention(nn.Module):
