@@ -32,6 +32,7 @@ from florence2.errors import CheckpointError
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 SAFE, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+FILES = (CONFIG, SAFE, "model-*.safetensors", INDEX, PICKLE)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 SHARED = "language_model.shared.weight"
