@@ -84,14 +84,16 @@ def questions_of(options: argparse.Namespace) -> list[Question]:
     used = set() if options.prompt is None else {"--label"}
     questions: list[Question] = []
     for task in dict.fromkeys(task for name in options.task for task in tasks_of(name)):
-        takes = options_of(task)
-        option = next((name for name in takes if given[name] is not None), None)
-        if takes and option is None:
-            raise PromptError(f"{task} needs {' or '.join(takes)}")
-        input = given[option] if option else None
+        input = None
+        if takes := options_of(task):
+            option = next((name for name in takes if given[name] is not None), None)
+            if option is None:
+                raise PromptError(f"{task} needs {' or '.join(takes)}")
+            input = given[option]
+            used.add(option)
         ask(task, input, (1, 1))  # what is wrong with it is said before a model is loaded
-        questions.append((task, input) if option else task)
-        used.add(option)
+        question: Question = task if input is None else (task, input)
+        questions.append(question)
     if options.prompt is not None:
         questions.append(Prompt(options.prompt, FORMS[options.form or "text"], labels=tuple(options.label or ())))
     elif options.form:

@@ -173,9 +173,8 @@ class Sketch:
         x0, y0, x1, y1 = box
         rows = (y0 - height, y1, y0, y1 - height)
         near = [(x, y) for y in rows for x in (x0, x1 - width)]
-        further = [
-            (x, y0 + n * height) for n in (1, -2, 2, -3, 3, -4, 4, 5, 6) for x in (x0, x1 - width, x1, x0 - width)
-        ]
+        steps = [step for n in range(1, 9) for step in (n, -1 - n)]
+        further = [(x, y0 + step * height) for step in steps for x in (x0, x1 - width, x1, x0 - width)]
         places = [self.inside(x, y, width, height) for x, y in near + further]
         return min(places, key=self.hidden)  # the first of equals
 
