@@ -176,7 +176,7 @@ class Sketch:
         steps = [step for n in range(1, 9) for step in (n, -1 - n)]
         further = [(x, y0 + step * height) for step in steps for x in (x0, x1 - width, x1, x0 - width)]
         places = [self.inside(x, y, width, height) for x, y in near + further]
-        return min(places, key=self.hidden)  # the first of equals
+        return next((p for p in places if not self.hidden(p)), None) or min(places, key=self.hidden)
 
     def inside(self, x: float, y: float, width: float, height: float) -> Box:
         x = max(min(x, self.canvas.width - width - 1), 0)
