@@ -16,10 +16,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from florence2.config import VisionConfig
-from florence2.mlp import mlp
+from florence2.mlp import mlp, tiled
 
-
-WINDOWS = 16  # at once, for the reason given in mlp.py
+WINDOWS = 16  # in a tile
 
 
 class DaViT(nn.Module):
@@ -115,7 +114,8 @@ class WindowAttention(nn.Module):
             x = F.pad(x, (0, 0, 0, -width % w, 0, -height % w))  # zeros, and they are attended to
         batch, rows, columns = x.shape[0], x.shape[1] // w, x.shape[2] // w
         windows = x.view(batch, rows, w, columns, w, channels).transpose(2, 3).reshape(-1, w * w, channels)
-        windows = torch.cat([self.attend(some) for some in windows.split(WINDOWS)])
+        some = WINDOWS if tiled(windows, 3 * channels) else len(windows)
+        windows = torch.cat([self.attend(part) for part in windows.split(some)])
         windows = windows.view(batch, rows, columns, w, w, channels)
         x = windows.transpose(2, 3).reshape(batch, rows * w, columns * w, channels)
         return self.proj(x[:, :height, :width])
