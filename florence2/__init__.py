@@ -3,6 +3,7 @@
 from florence2.annotate import Annotator, Answer, annotate
 from florence2.codec import Annotation
 from florence2.config import Florence2Config
+from florence2.draw import draw
 from florence2.errors import Florence2Error
 from florence2.model import Florence2
 from florence2.processor import Processor
@@ -23,4 +24,5 @@ __all__ = [
     "Tokens",
     "annotate",
     "ask",
+    "draw",
 ]

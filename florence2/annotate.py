@@ -104,9 +104,9 @@ class Annotator:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        self.decoding([])  # ValueError now, and not with the first batch
+        self.decoding([])  # Florence2Error now, and not with the first batch
         if self.batch_size < 1:
-            raise ValueError(f"expected batch_size >= 1, got {self.batch_size}")
+            raise Florence2Error(f"expected batch_size >= 1, got {self.batch_size}")
         text, tokens = self.model.config.text, self.processor.tokens
         expected = text.vocab_size, text.bos_token_id, text.pad_token_id, text.eos_token_id
         used = tokens.size - (tokens.image == tokens.size - 1)  # a model needs no row for <image>

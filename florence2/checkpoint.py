@@ -29,10 +29,10 @@ from torch import Tensor, nn
 
 from florence2.config import Florence2Config
 from florence2.errors import CheckpointError
+from florence2.hub import resolve
 
 CONFIG, GENERATION = "config.json", "generation_config.json"
 SAFE, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
-FILES = (CONFIG, SAFE, "model-*.safetensors", INDEX, PICKLE)
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 
 SHARED = "language_model.shared.weight"
@@ -66,6 +66,12 @@ RENAMED = tuple(
     )
 )
 Tensors = list[tuple[str, Tensor]]  # of a file, under the file's names
+
+
+def locate(source: str | Path) -> Path:
+    """The folder of a checkpoint, or a copy of the hub's: its pickle is fetched only where there is nothing better."""
+    folder = resolve(source, (CONFIG, SAFE, INDEX, "model-*.safetensors"))
+    return folder if (folder / SAFE).exists() or (folder / INDEX).exists() else resolve(source, (CONFIG, PICKLE))
 
 
 def read_config(folder: Path) -> Florence2Config:

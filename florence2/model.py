@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from florence2.bart import Bart
-from florence2.checkpoint import FILES, load_into, read_config, write
+from florence2.checkpoint import load_into, locate, read_config, write
 from florence2.config import Florence2Config
 from florence2.davit import DaViT
-from florence2.hub import resolve
 from florence2.projector import Projector
 
 IGNORED = -100  # the label of a position that makes no loss
@@ -46,7 +45,7 @@ class Florence2(nn.Module):
     @classmethod
     def from_pretrained(cls, path_or_hub_id: str | Path, dtype: torch.dtype = torch.float32) -> Florence2:
         """From a folder or a hub's id, in Microsoft's two forms or transformers'. CheckpointError if it is neither."""
-        folder = resolve(path_or_hub_id, FILES)
+        folder = locate(path_or_hub_id)
         with torch.device("meta"):  # no memory, no random start: the tensors come from the file
             model = cls(read_config(folder))
         load_into(model, folder)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from florence2.cache import Cache
+from florence2.errors import Florence2Error
 from florence2.grammar import Grammar
 from florence2.model import Florence2, Memory
 
@@ -41,7 +42,7 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.num_beams < 1 or self.max_new_tokens < 2:
             got = f"{self.num_beams}, {self.max_new_tokens}"
-            raise ValueError(f"expected num_beams >= 1 and max_new_tokens >= 2 (<s> and </s>), got {got}")
+            raise Florence2Error(f"expected num_beams >= 1 and max_new_tokens >= 2 (<s> and </s>), got {got}")
 
 
 @dataclass(frozen=True)
@@ -243,7 +244,7 @@ def each(value: float | Sequence[float], count: int, device: torch.device) -> Te
     """One value for each item."""
     values = torch.as_tensor(value, device=device)
     if values.ndim and len(values) != count:
-        raise ValueError(f"expected one value, or one for each of {count} items; got {len(values)}")
+        raise Florence2Error(f"expected one value, or one for each of {count} items; got {len(values)}")
     return values.expand(count).contiguous()
 
 
