@@ -129,7 +129,12 @@ class Annotator:
         waiting = 0
         lists = iter(self.by_image(images, tasks))
         for number, image in enumerate(images):
-            group.append(self.read(image, next(lists, None), number))
+            try:
+                group.append(self.read(image, next(lists, None), number))
+            except Florence2Error:
+                if group:  # whoever reads them has paid for those before
+                    yield from self.answers(group)
+                raise
             room = max(1, len(group[-1].prompts))
             waiting += room
             if waiting + room > self.batch_size:  # taking the next image to have as many

@@ -141,10 +141,9 @@ class ChannelAttention(nn.Module):
         batch, height, width, channels = x.shape
         tokens = height * width
         qkv = self.qkv(x).view(batch, tokens, 3, self.groups, channels // self.groups)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each [B, groups, N, C / groups]
-        q = q * tokens**-0.5  # before the sum over the tokens, which fp16 could not hold
-        weights = (q.transpose(2, 3) @ k).float().softmax(dim=-1).to(v.dtype)
-        x = (v @ weights.transpose(2, 3)).transpose(1, 2).reshape(batch, height, width, channels)
+        q, k, v = qkv.permute(2, 0, 3, 4, 1)  # each [B, groups, C / groups, N]
+        x = F.scaled_dot_product_attention(q, k, v, scale=tokens**-0.5)  # logits in fp32: half could not hold the sum
+        x = x.permute(0, 3, 1, 2).reshape(batch, height, width, channels)
         return self.proj(x)
 
 

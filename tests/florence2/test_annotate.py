@@ -48,15 +48,6 @@ SHAPES = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """The model is so small that threads cost more time than they save."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def made(positions: int = 100, eos: float = 5.0, padding: int = 0) -> Florence2:
     """Random weights, large enough that answers depend on image and prompt; `eos`: nats added to the end, about.
 

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -39,16 +39,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with photos, in which the command runs; on one thread, since a small model only waits for a second."""
+def here(tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with photos, in which the command runs."""
     Image.open(photos / "chelsea.png").resize((110, 80)).save(tmp_path / "cat.png")
     Image.open(photos / "coffee.png").resize((90, 120)).save(tmp_path / "coffee.jpg")
     (tmp_path / "broken.png").write_bytes((tmp_path / "cat.png").read_bytes()[:900])
     monkeypatch.chdir(tmp_path)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield tmp_path
-    torch.set_num_threads(before)
+    return tmp_path
 
 
 @pytest.fixture
