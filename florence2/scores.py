@@ -58,7 +58,7 @@ def place_scores(found: Sequence[Found], loc_logp: Tensor) -> list[float | None]
     at = [token for one in places for token in one.loc_tokens]
     chosen = torch.tensor([bin for one in places for bin in one.bins], dtype=torch.long)
     sides = torch.tensor([side for one in places for side in sides_of(one.bins)], dtype=torch.long)
-    mass = within(chosen, sides, loc_logp[at].float().exp())  # of all places at once
+    mass = within(chosen, sides, loc_logp[at].double().exp())  # of all places at once
     scores = iter([float(part.prod()) for part in mass.split([len(one.bins) for one in places])])
     return [next(scores) if has else None for has in have]
 

@@ -228,7 +228,7 @@ def test_pictures(run: Run, here: Path) -> None:
         ("cat.png --task OPEN_VOCABULARY_DETECTION", "OPEN_VOCABULARY_DETECTION needs --label or --input"),
         ("cat.png --task OPEN_VOCABULARY_DETECTION --label ''", "needs a text that is not empty"),
         ("cat.png --task REGION_TO_OCR --region 1,2,3", "--region: expected X0,Y0,X1,Y1, four numbers; got '1,2,3'"),
-        ("cat.png --task REGION_TO_OCR --region 1,2,3,inf", "needs a box x0, y0, x1, y1 in pixels"),
+        ("cat.png --task REGION_TO_OCR --region 1,2,3,inf", "needs a box x0 <= x1, y0 <= y1"),
         ("cat.png --task OD --form boxes", "--form says how to read the answer to a --prompt"),
         ("cat.png --prompt x --form circles", "--form: invalid choice: 'circles'"),
         ("cat.png --task OD --beams 0", "--beams: expected a whole number from 1 up; got '0'"),
