@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import pytest
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from florence2.cache import BLOCK
 from florence2.config import Florence2Config, TextConfig, VisionConfig
-from florence2.grammar import Grammar
+from florence2.grammar import FORBIDDEN, TEXT, Grammar
 from florence2.model import Florence2
 from florence2.search import Decoding, Hypothesis, Search
 from florence2.tasks import Form, Prompt, ask
@@ -400,3 +400,55 @@ def test_a_listed_label_comes_again(beams: int, size: int) -> None:
         places = [gram for gram in grams(ids, size) if min(gram, default=0) >= tokens.loc_start]
         assert len(set(places)) == len(places)
         assert len(ids) > 55 and (letters(ids).count("t") >= 2 * len(label) or size == 1)
+
+
+Answer = tuple[int, ...]
+
+
+def listed(answers: Sequence[Answer]) -> Grammar:
+    """Allows these answers alone."""
+    whole = [(*answer, EOS) for answer in answers]
+    states = sorted({answer[:n] for answer in whole for n in range(len(answer) + 1)})
+    tokens = sorted({token for answer in whole for token in answer})
+    class_of = torch.full((CONFIG.text.vocab_size,), TEXT)
+    class_of[tokens] = torch.arange(TEXT + 1, TEXT + 1 + len(tokens))
+    following = torch.arange(len(states))[:, None].repeat(1, TEXT + 1 + len(tokens))
+    need = torch.full_like(following, FORBIDDEN, dtype=torch.int32)
+    for answer in whole:
+        for n, token in enumerate(answer):
+            state, symbol = states.index(answer[:n]), class_of[token]
+            following[state, symbol] = states.index(answer[: n + 1])
+            need[state, symbol] = min(int(need[state, symbol]), len(answer) - n)
+    return Grammar(torch.tensor([0]), class_of, torch.tensor(tokens), following, need)
+
+
+answers_of_a_language = st.sets(st.lists(st.integers(3, 6), max_size=4).map(tuple), min_size=1, max_size=6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    answers_of_a_language,
+    st.integers(0, 3),
+    st.sampled_from([True, False, "never"]),
+    st.sampled_from([0.0, 1.0, 2.0]),
+    st.integers(6, 8),
+)
+def test_the_best_of_a_small_language(
+    language: set[Answer], seed: int, stopping: bool, penalty: float, beams: int
+) -> None:
+    """With as many beams as there are answers none is lost: the search is exact. Nor does it go on for nothing."""
+    questions = small(seed, count=1)
+    model = ending(seed, questions)
+    grammar = listed(sorted(language))
+    decoding = Decoding(beams, 20, 0, penalty, stopping)
+    ran, held = run(model, questions, decoding, grammar)
+    found = ran.answer(0)
+    scores = {}
+    for answer in language:
+        ids = [BOS, *answer, EOS]
+        logp = at_once(model, questions, 0, ids)[range(1, len(ids)), ids[1:]]
+        scores[tuple(ids)] = logp.sum().item() / len(ids) ** penalty
+    best = max(scores, key=lambda ids: scores[ids])
+    assert tuple(found.token_ids) in scores
+    assert found.score == pytest.approx(scores[best], rel=1e-4)
+    assert len(held) <= 2 + max(map(len, language))
