@@ -19,6 +19,7 @@ from florence2.grammar import Grammar
 from florence2.model import Florence2, Memory
 
 DEAD = -1.0e9  # the score of a beam that does not count
+ALIVE = DEAD / 2  # those that count are above this
 
 
 @dataclass(frozen=True)
@@ -183,13 +184,14 @@ class Search:
         if self.grammar is not None and self.states is not None:
             states = self.states.gather(1, parents)
             self.states = self.grammar.advance(states.flatten(), tokens.flatten()).view_as(states)
-        self.keep([row for row, item in enumerate(self.items) if not last and self.goes_on(row, item)])
+        best = self.scores[:, 0].tolist()
+        self.keep([row for row, item in enumerate(self.items) if not last and self.goes_on(item, best[row])])
 
     def finish(self, scores: Tensor, tokens: Tensor, parents: Tensor, logp: Tensor, ends: Tensor, last: bool) -> None:
         """Each item's best answers so far, at most as many as beams. Only the first `beams` candidates count."""
         beams = self.scores.shape[1]
         length = self.tokens.shape[2] ** self.decoding.length_penalty
-        for row, rank in (ends | last)[:, :beams].nonzero().tolist():
+        for row, rank in ((ends | last) & (scores > ALIVE))[:, :beams].nonzero().tolist():
             parent = parents[row, rank]
             answers = self.finished[self.items[row]]
             answers.append(
@@ -204,15 +206,16 @@ class Search:
             answers.sort(key=lambda answer: -answer.score)  # stable: the earlier one stands where two are equal
             del answers[beams:]
 
-    def goes_on(self, row: int, item: int) -> bool:
-        """Whether an item's running beams can still give a better answer than those that it has."""
-        if len(self.finished[item]) < self.scores.shape[1]:
-            return True
+    def goes_on(self, item: int, best: float) -> bool:
+        """Whether an item's running beams, of which the first has the score `best`, can still give a better answer than
+        those that it has. None is alive where a grammar leaves fewer ways than there are beams, and all have ended."""
+        if best <= ALIVE or len(self.finished[item]) < self.scores.shape[1]:
+            return best > ALIVE
         stopping, penalty = self.decoding.early_stopping, self.decoding.length_penalty
         if stopping is True or self.scores.shape[1] == 1:
             return False
         length = self.limit if stopping == "never" and penalty > 0 else self.tokens.shape[2] - 1
-        return self.scores[row, 0].item() / length**penalty > self.finished[item][-1].score
+        return best / length**penalty > self.finished[item][-1].score
 
     def keep(self, rows: list[int]) -> None:
         if len(rows) == len(self.items):
