@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 if Path(sys.path[0]).resolve() == Path(__file__).resolve().parent:
-    del sys.path[0]  # this folder, where this file would hide the package
+    sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder, where this file would hide the package
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded, here and in the contenders
 
 import numpy as np
