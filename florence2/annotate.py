@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor
 
 from florence2.codec import Annotation, decode, pieces_of_ids
-from florence2.errors import PromptError
+from florence2.errors import ConfigError, Florence2Error, ImageError, PromptError
 from florence2.grammar import Grammar
 from florence2.model import Florence2
-from florence2.processor import Processor, Source, opened
+from florence2.processor import Processor, Source, opened, resized
 from florence2.scores import likelihood, scored
 from florence2.search import Decoding, Hypothesis, search
 from florence2.tasks import Form, Input, Prompt, Task, ask
@@ -66,6 +66,14 @@ def annotate(
     return list(annotator.stream(images, tasks))
 
 
+class Picture(NamedTuple):
+    """An image at the model's size: what it was decoded from may be fifty times as large, and is let go."""
+
+    pixels: Image.Image
+    size: tuple[int, int]  # width, height as it came: coordinates are in these
+    prompts: list[Prompt]
+
+
 class Asked(NamedTuple):
     """A prompt, and the image of its group that it is about."""
 
@@ -95,36 +103,90 @@ class Annotator:
     constrained: bool = False
     batch_size: int = 32
 
+    def __post_init__(self) -> None:
+        self.decoding([])  # ValueError now, and not with the first batch
+        if self.batch_size < 1:
+            raise ValueError(f"expected batch_size >= 1, got {self.batch_size}")
+        text, tokens = self.model.config.text, self.processor.tokens
+        expected = text.vocab_size, text.bos_token_id, text.pad_token_id, text.eos_token_id
+        used = tokens.size - (tokens.image == tokens.size - 1)  # a model needs no row for <image>
+        if used > text.vocab_size or (tokens.bos, tokens.pad, tokens.eos) != expected[1:]:
+            raise ConfigError(
+                "expected the processor of this model: vocabulary, <s>, <pad>, </s> are "
+                f"{expected} in the model and {(used, tokens.bos, tokens.pad, tokens.eos)} in the processor"
+            )
+
     def stream(
         self, images: Iterable[Source], tasks: Iterable[Question] | Iterable[list[Question]]
     ) -> Iterator[list[Answer]]:
         """The answers of one image after the other, for any number of images; a batch of them is read ahead.
 
+        A Sequence of lists, or any iterator of lists, has the tasks of each image; other Sequences are for all images.
         PromptError for a task that can't be asked, before the first image is read if `tasks` are for all of them;
         ImageError, with its number, for what is no image.
         """
-        group: list[tuple[Image.Image, Sequence[Question]]] = []
-        for number, (image, questions) in enumerate(zip(images, by_image(tasks), strict=False)):
-            group.append((opened(image, number), questions))
-            if sum(len(questions) for _, questions in group) + len(questions) > self.batch_size:
+        group: list[Picture] = []
+        waiting = 0
+        lists = iter(self.by_image(images, tasks))
+        for number, image in enumerate(images):
+            group.append(self.read(image, next(lists, None), number))
+            room = max(1, len(group[-1].prompts))
+            waiting += room
+            if waiting + room > self.batch_size:  # taking the next image to have as many
                 yield from self.answers(group)
-                group = []
+                group, waiting = [], 0
         if group:
             yield from self.answers(group)
 
+    def by_image(
+        self, images: Iterable[Source], tasks: Iterable[Question] | Iterable[list[Question]]
+    ) -> Iterable[list[Question]]:
+        """The questions of each image. What can be said against them before an image is there is said here."""
+        if isinstance(images, Source):
+            raise ImageError(f"expected a list of images, got one alone ({type(images).__name__}): put it into a list")
+        if not isinstance(tasks, Sequence):
+            return tasks  # type: ignore[return-value]
+        if tasks and all(isinstance(entry, list) for entry in tasks):
+            if isinstance(images, Sequence) and len(images) != len(tasks):
+                raise PromptError(f"expected a list of tasks for each of {len(images)} images, got {len(tasks)} lists")
+            return tasks
+        if isinstance(tasks, str) or not tasks:
+            raise PromptError(f"expected a list of tasks, got {tasks!r}")
+        self.processor.prompts([posed(question, (1, 1)) for question in tasks])
+        return repeat(list(tasks))
+
+    def read(self, image: Source, questions: list[Question] | None, number: int) -> Picture:
+        if not isinstance(questions, list):
+            raise PromptError(f"expected a list of tasks for image {number}, got {questions!r}")
+        source = opened(image, number)
+        try:
+            pixels = resized(source, number, self.processor.size[::-1], self.processor.resample)
+            prompts = [posed(question, source.size) for question in questions]
+            self.processor.prompts(prompts)
+            return Picture(Image.fromarray(pixels), source.size, prompts)
+        except PromptError as error:
+            raise PromptError(f"image {number}: {error}") from error
+        finally:
+            if source is not image:
+                source.close()
+
     @torch.inference_mode()
-    def answers(self, group: Sequence[tuple[Image.Image, Sequence[Question]]]) -> list[list[Answer]]:
-        images = [image for image, _ in group]
-        asked = [Asked(n, posed(q, image.size)) for n, (image, questions) in enumerate(group) for q in questions]
+    def answers(self, group: Sequence[Picture]) -> list[list[Answer]]:
+        """Florence2Error if the model is in training mode, where dropout makes answers random."""
+        if any(module.training for module in self.model.modules()):
+            raise Florence2Error("expected a model in eval mode, got one in training: call model.eval() before")
+        asked = [Asked(n, prompt) for n, picture in enumerate(group) for prompt in picture.prompts]
+        if not asked:
+            return [[] for _ in group]
         input_ids, mask = self.processor.prompts([prompt for _, prompt in asked])
-        features, lengths = self.encode(images), mask.sum(dim=1)
-        answers: list[list[Answer]] = [[] for _ in images]
+        features, lengths = self.encode([picture.pixels for picture in group]), mask.sum(dim=1)
         found: dict[int, Answer] = {}
         for rows in lengths.argsort(descending=True, stable=True).split(self.batch_size):
             batch, longest = [asked[row] for row in rows], int(lengths[rows].max())
             hypotheses = self.ask(features, batch, input_ids[rows, :longest], mask[rows, :longest])
             for row, one, hypothesis in zip(rows.tolist(), batch, hypotheses, strict=True):
-                found[row] = self.answer(images[one.image], one.prompt, hypothesis)
+                found[row] = self.answer(group[one.image].size, one.prompt, hypothesis)
+        answers: list[list[Answer]] = [[] for _ in group]
         for row, one in enumerate(asked):
             answers[one.image].append(found[row])
         return answers
@@ -169,27 +231,16 @@ class Annotator:
         limit = min(self.max_new_tokens, self.model.config.text.max_position_embeddings)
         return Grammar.build(prompts, self.processor.tokens, width, limit - 1).to(self.model.device)  # less <s>
 
-    def answer(self, image: Image.Image, prompt: Prompt, hypothesis: Hypothesis) -> Answer:
+    def answer(self, size: tuple[int, int], prompt: Prompt, hypothesis: Hypothesis) -> Answer:
         tokens, ids = self.processor.tokens, hypothesis.token_ids
         named = prompt.form in (Form.POLYGONS, Form.BOXES_OR_POLYGONS) and len(prompt.labels) == 1
         pieces = pieces_of_ids(ids, tokens)
-        found = decode(prompt.form, pieces, image.size, prompt.labels[0] if named else "")
+        found = decode(prompt.form, pieces, size, prompt.labels[0] if named else "")
         annotations = [] if hypothesis.loc_logp is None else scored(found, hypothesis.token_logp, hypothesis.loc_logp)
         score = likelihood(hypothesis.token_logp[1:])  # <s> is given
         return Answer(
             prompt, self.processor.decode(ids), tuple(ids), score or 0.0, tuple(annotations), hypothesis.ended
         )
-
-
-def by_image(tasks: Iterable[Question] | Iterable[list[Question]]) -> Iterable[Sequence[Question]]:
-    """The questions of each image. PromptError for what can't be asked of any."""
-    if not isinstance(tasks, Sequence) or (tasks and all(isinstance(entry, list) for entry in tasks)):
-        return tasks  # type: ignore[return-value]
-    if isinstance(tasks, str) or not tasks:
-        raise PromptError(f"expected a list of tasks, got {tasks!r}")
-    for question in tasks:
-        posed(question, (1, 1))
-    return repeat(tasks)
 
 
 def posed(question: Question | list[Question], size: tuple[int, int]) -> Prompt:

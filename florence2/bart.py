@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from florence2.config import TextConfig
 from florence2.errors import PromptError
+from florence2.mlp import mlp
 
 OFFSET = 2  # of the position tables: BART's padding index, plus one
 
@@ -94,8 +95,8 @@ class Layer(nn.Module):
         return x + F.dropout(branch, self.dropout, self.training)
 
     def feed(self, x: Tensor) -> Tensor:
-        hidden = F.dropout(F.gelu(self.fc1(x)), self.activation_dropout, self.training)
-        return self.final_layer_norm(self.add(x, self.fc2(hidden)))
+        hidden = mlp(x, self.fc1, self.fc2, self.activation_dropout if self.training else 0.0)
+        return self.final_layer_norm(self.add(x, hidden))
 
 
 class EncoderLayer(Layer):

@@ -20,10 +20,15 @@ HEAD_ROWS = 4096  # of the vocabulary at once: with few rows, MKL is a third fas
 
 
 class Cache:
-    """Keys and values of `items` x `beams`. Heads and width come from the model, lengths from the memory."""
+    """Keys and values of `items` x `beams`. Heads and width come from the model, lengths from the memory.
 
-    def __init__(self, model: Florence2, memory: Memory, beams: int) -> None:
+    `in_blocks`: attention is over whole blocks, what is not written yet being masked, so that shapes change once in 32
+    steps: what a GPU's kernels and graphs like, and a CPU would read for nothing.
+    """
+
+    def __init__(self, model: Florence2, memory: Memory, beams: int, in_blocks: bool | None = None) -> None:
         self.model, self.beams, self.time = model, beams, 0
+        self.in_blocks = memory.states.is_cuda if in_blocks is None else in_blocks
         self.layers = [LayerCache(layer, memory, beams) for layer in decoder(model).layers]
         mask = memory.mask
         self.mask = None if mask is None else bias(mask[:, None, None, :], memory.states.dtype)
@@ -36,6 +41,8 @@ class Cache:
         self.ancestors = torch.cat([self.ancestors, own[..., None]], dim=-1)
         seen = F.one_hot(self.ancestors, beams).flatten(2)[:, None]  # [items, 1, beams, time * beams]
         visible = bias(seen.bool(), self.model.dtype)
+        if self.in_blocks:
+            visible = F.pad(visible, (0, -visible.shape[-1] % (BLOCK * beams)), value=-torch.inf)
         x = decoder(self.model).place(
             self.model.language_model.embed(token_ids).view(-1, 1, width(self.model)), self.time
         )
@@ -82,17 +89,17 @@ class LayerCache:
 
     def step(self, x: Tensor, time: int, visible: Tensor, mask: Tensor | None) -> Tensor:
         layer, attention, cross = self.layer, self.layer.self_attn, self.layer.encoder_attn
-        start, end = time * self.beams, (time + 1) * self.beams
-        self.grow(end)
+        start, end, slots = time * self.beams, (time + 1) * self.beams, visible.shape[-1]
+        self.grow(slots)
         self.keys[:, :, start:end] = attention.split(attention.k_proj(x))
         self.values[:, :, start:end] = attention.split(attention.v_proj(x))
-        own = attend(attention, x, self.keys[:, :, :end], self.values[:, :, :end], visible)
+        own = attend(attention, x, self.keys[:, :, :slots], self.values[:, :, :slots], visible)
         x = layer.self_attn_layer_norm(x + own)
         x = layer.encoder_attn_layer_norm(x + attend(cross, x, self.memory_keys, self.memory_values, mask))
         return layer.feed(x)
 
-    def grow(self, end: int) -> None:
-        if end > self.keys.shape[2]:
+    def grow(self, slots: int) -> None:
+        if slots > self.keys.shape[2]:
             self.keys, self.values = (F.pad(x, (0, 0, 0, BLOCK * self.beams)) for x in (self.keys, self.values))
 
     def keep(self, items: Tensor) -> None:

@@ -71,10 +71,9 @@ Tensors = list[tuple[str, Tensor]]  # of a file, under the file's names
 def read_config(folder: Path) -> Florence2Config:
     """Of config.json, transformers' or Microsoft's. CheckpointError if it is absent, broken, or another model's."""
     path = folder / CONFIG
+    data = read_json(path)
     try:
-        return Florence2Config.from_dict(read_json(path))
-    except CheckpointError:
-        raise
+        return Florence2Config.from_dict(data)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: not the configuration of a Florence-2: {error}") from error
 
@@ -168,7 +167,8 @@ def safetensors(path: Path) -> Tensors:
         with safe_open(path, framework="pt", backend="pread") as file:
             return [(key, file.get_tensor(key)) for key in file.keys()]  # noqa: SIM118 (it is no mapping)
     except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a whole safetensors file ({error}): download or copy it again") from error
+        reason = shown(str(error))
+        raise CheckpointError(f"{path}: not a whole safetensors file ({reason}): download or copy it again") from error
 
 
 def shards(path: Path) -> Tensors:
@@ -195,10 +195,8 @@ def pickled(path: Path) -> Tensors:
                 f"{path}: a pickle that asks for {shown(asked[1])}, not for tensors alone: nothing of it was executed. "
                 "Take the checkpoint as safetensors"
             ) from error
-        raise CheckpointError(
-            f"{path}: not a whole PyTorch file ({str(error).splitlines()[0] if str(error) else error!r}): "
-            "download or copy it again"
-        ) from error
+        reason = shown((str(error) or repr(error)).splitlines()[0])
+        raise CheckpointError(f"{path}: not a whole PyTorch file ({reason}): download or copy it again") from error
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         held = f"a dict with {some(map(str, state))}" if isinstance(state, dict) else type(state).__name__
         raise CheckpointError(f"{path}: expected a dict of names and tensors alone, got {held}")
@@ -299,5 +297,5 @@ def some(names: Iterable[str]) -> str:
 
 
 def shown(name: str) -> str:
-    """A stranger's name, fit for a terminal: no control characters, no end of it."""
+    """A stranger's words, fit for a terminal: not too many, no control characters."""
     return name if name.isprintable() and len(name) <= 120 else repr(name[:120])

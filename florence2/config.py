@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal
+from reprlib import repr as short  # a stranger's JSON may be long and deep
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from florence2.errors import ConfigError
 
@@ -32,12 +33,15 @@ class VisionConfig:
     max_position_embeddings: int = 50
 
     def __post_init__(self) -> None:
+        check(self, "vision")
         stages = {name: len(value) for name, value in vars(self).items() if isinstance(value, tuple)}
         if len(set(stages.values())) != 1:
             raise ConfigError(f"vision: expected one value a stage everywhere, got {stages}")
         for width, heads, groups in zip(self.embed_dim, self.num_heads, self.num_groups, strict=True):
             if width % heads or width % groups:
                 raise ConfigError(f"vision: width {width} is no multiple of {heads} heads and {groups} groups")
+        if self.embed_dim[-1] % 2:
+            raise ConfigError(f"vision: expected an even last width (sines and cosines), got {self.embed_dim[-1]}")
         if self.activation_function != "gelu":
             raise ConfigError(f"vision: expected activation gelu, got {self.activation_function}")
 
@@ -75,11 +79,15 @@ class TextConfig:
     decoder_start_token_id: int = 2
 
     def __post_init__(self) -> None:
+        check(self, "text")
         for heads in (self.encoder_attention_heads, self.decoder_attention_heads):
             if self.d_model % heads:
                 raise ConfigError(f"text: d_model {self.d_model} is no multiple of {heads} heads")
         if self.activation_function != "gelu":
             raise ConfigError(f"text: expected activation gelu, got {self.activation_function}")
+        for name in ("bos_token_id", "pad_token_id", "eos_token_id", "decoder_start_token_id"):
+            if getattr(self, name) >= self.vocab_size:
+                raise ConfigError(f"text: {name} {getattr(self, name)} has no row in vocab_size {self.vocab_size}")
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,11 @@ class Florence2Config:
         if self.vision.projection_dim != self.text.d_model:
             widths = f"{self.vision.projection_dim} and {self.text.d_model}"
             raise ConfigError(f"expected vision.projection_dim == text.d_model, got {widths}")
+        if self.image_token_id is not None and not fits(self.image_token_id, int, 0, self.text.vocab_size - 1):
+            raise ConfigError(
+                f"expected an image_token_id with a row in vocab_size {self.text.vocab_size}, or None; "
+                f"got {short(self.image_token_id)}"
+            )
 
     @classmethod
     def preset(cls, name: Literal["base", "large", "nano"], vocabulary: int | None = None) -> Florence2Config:
@@ -107,18 +120,18 @@ class Florence2Config:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Florence2Config:
-        """From a config.json, transformers' or Microsoft's. Fields that are not sizes are passed over."""
+        """From a config.json, transformers' or Microsoft's. Fields that are not sizes are passed over.
+
+        ConfigError, naming the field, for what no model could be made of.
+        """
         if data.get("model_type") != "florence2":
-            raise ConfigError(f"expected model_type florence2, got {data.get('model_type')!r}")
-        vision, text = dict(data.get("vision_config") or {}), dict(data.get("text_config") or {})
+            raise ConfigError(f"expected model_type florence2, got {short(data.get('model_type'))}")
+        vision, text = section(data, "vision_config"), section(data, "text_config")
         if "dim_embed" in vision:  # Microsoft's
             vision["embed_dim"] = vision["dim_embed"]
-            vision["max_position_embeddings"] = vision["image_pos_embed"]["max_pos_embeddings"]
-            vision["max_temporal_embeddings"] = vision["visual_temporal_embedding"]["max_temporal_embeddings"]
-        try:
-            return cls(chosen(VisionConfig, vision), chosen(TextConfig, text), data.get("image_token_id"))
-        except (TypeError, KeyError) as error:
-            raise ConfigError(f"a config.json that can't be read: {error!r}") from error
+            vision["max_position_embeddings"] = nested(vision, "image_pos_embed", "max_pos_embeddings")
+            vision["max_temporal_embeddings"] = nested(vision, "visual_temporal_embedding", "max_temporal_embeddings")
+        return cls(chosen(VisionConfig, vision), chosen(TextConfig, text), data.get("image_token_id"))
 
     def to_dict(self) -> dict[str, Any]:
         """transformers' config.json."""
@@ -137,10 +150,59 @@ class Florence2Config:
         }
 
 
+def section(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A part of a config.json; empty if it is absent or null."""
+    found = data.get(name)
+    if found is not None and not isinstance(found, Mapping):
+        raise ConfigError(f"expected {name} to be an object, got {short(found)}")
+    return dict(found or {})
+
+
+def nested(vision: Mapping[str, Any], part: str, name: str) -> Any:
+    if name not in (found := section(vision, part)):
+        raise ConfigError(f"expected {part}.{name} in a vision_config of Microsoft's; it is absent")
+    return found[name]
+
+
 def chosen(kind: type[Any], data: Mapping[str, Any]) -> Any:
     """The fields of `kind` that `data` has, lists as tuples."""
     known = {entry.name for entry in fields(kind)}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
+
+
+MOST = 2**20  # of any size: more is a mistake, and would take all memory
+# What is no size of at least 1; and the number of layers, which takes time before it takes memory.
+RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("depths", "encoder_layers", "decoder_layers"), (1, 256)),
+    **dict.fromkeys(("patch_padding", "bos_token_id", "pad_token_id", "eos_token_id"), (0, MOST)),
+    "decoder_start_token_id": (0, MOST),
+    **dict.fromkeys(("dropout", "attention_dropout", "activation_dropout"), (0, 1)),
+    "drop_path_rate": (0, 0.99),  # at 1 nothing would be left to scale up
+    "mlp_ratio": (1, 100),
+    "init_std": (0, 100),
+}
+
+
+def check(config: VisionConfig | TextConfig, name: str) -> None:
+    """ConfigError for a field that is not of its type, or out of its range."""
+    for field_name, kind in get_type_hints(type(config)).items():
+        value = getattr(config, field_name)
+        least, most = RANGES.get(field_name, (1, MOST))
+        listed = get_origin(kind) is tuple
+        kind = get_args(kind)[0] if listed else kind
+        values = value if listed else (value,)
+        if not isinstance(values, tuple) or not values or not all(fits(v, kind, least, most) for v in values):
+            expected = f"{kind.__name__} from {least} to {most}" if kind in (int, float) else kind.__name__
+            expected = f"a list of {expected}" if listed else expected
+            raise ConfigError(f"{name}: expected {field_name} to be {expected}, got {short(value)}")
+
+
+def fits(value: object, kind: type, least: float, most: float) -> bool:
+    """Whether a value of a JSON is of a kind; a number within its range too, which NaN never is."""
+    if kind not in (int, float):
+        return isinstance(value, kind)
+    number = isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return number and least <= value <= most  # type: ignore[operator]
 
 
 LARGE = Florence2Config(
@@ -158,7 +220,7 @@ LARGE = Florence2Config(
         max_position_embeddings=4096,
     ),
 )
-# Five million parameters with a vocabulary of 3,000, for images of about 96 px.
+# Six million parameters with a vocabulary of 3,000, for images of about 96 px.
 NANO = Florence2Config(
     VisionConfig(
         depths=(1, 1, 3, 1),

@@ -76,7 +76,8 @@ class Florence2(nn.Module):
     def encode_image(self, pixel_values: Tensor, pyramid: bool = False) -> Tensor | list[Tensor]:
         """[B, 3, height, width], normalised -> features [B, N, d], N = 577 at 768 px.
 
-        `pyramid`: the maps of the four stages instead, [B, C, H, W] with strides 4, 8, 16, 32: the tower as a backbone.
+        `pyramid`: the maps of the four stages instead, [B, C, H, W] with strides 4, 8, 16, 32 (nano: 4, 8, 16, 16): the
+        tower as a backbone. ImageError for features of an image that is larger than the position tables.
         """
         maps = self.vision_tower(pixel_values.to(self.dtype))
         if pyramid:
@@ -124,7 +125,11 @@ class Florence2(nn.Module):
     def log_likelihood(
         self, features: Tensor, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor
     ) -> Tensor:
-        """log p(labels | image, prompt) [B]: the sum over each row's labels [B, T] that are not -100."""
+        """log p(labels | image, prompt) [B]: the sum over each row's labels [B, T] that are not -100.
+
+        As in the loss, rows that pad the vocabulary have their share of the probability; where `annotate` chooses a
+        token they have none.
+        """
         hidden = self.decode(self.encode(features, input_ids, attention_mask), self.shifted(labels))
         rows = []
         for states, row in zip(hidden, labels, strict=True):  # a row at a time: logits are 60 times as wide as states
@@ -136,9 +141,8 @@ class Florence2(nn.Module):
         """What the decoder reads while it writes the labels: the start token, then all of them but the last."""
         text = self.config.text
         start = labels.new_full((len(labels), 1), text.decoder_start_token_id)
-        return torch.cat([start, labels[:, :-1]], dim=1).masked_fill(
-            torch.cat([start, labels[:, :-1]], dim=1) == IGNORED, text.pad_token_id
-        )
+        before = torch.cat([start, labels[:, :-1]], dim=1)
+        return before.masked_fill(before == IGNORED, text.pad_token_id)
 
 
 class Memory:

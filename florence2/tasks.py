@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum, StrEnum
+from math import isfinite
+from typing import Any
 
 from florence2.errors import PromptError
 from florence2.locations import Size, quantize, written
@@ -42,10 +44,10 @@ class Task(StrEnum):
     @classmethod
     def of(cls, name: str) -> Task:
         """The task of a name, as here ("OD") or as Microsoft writes it ("<OD>"). PromptError if there is none."""
-        bare = name[1:-1] if name.startswith("<") and name.endswith(">") else name
         try:
+            bare = name[1:-1] if name.startswith("<") and name.endswith(">") else name
             return cls(bare.upper())
-        except ValueError:
+        except (AttributeError, TypeError, ValueError):
             raise PromptError(f"expected a task, one of {', '.join(cls)}; got {name!r}") from None
 
     @property
@@ -84,7 +86,7 @@ TASKS: dict[Task, tuple[str, Form]] = {
     Task.REGION_TO_DESCRIPTION: ("What does the region {input} describe?", Form.TEXT),
     Task.REGION_TO_OCR: ("What text is in the region {input}?", Form.TEXT),
 }
-REGION = re.compile(r"(?:<loc_\d{1,3}>){4}")
+REGION = re.compile(r"(?:<loc_(?:0|[1-9][0-9]{0,2})>){4}")
 
 Box = tuple[float, float, float, float]  # x0, y0, x1, y1 in pixels
 Input = str | Sequence[str] | Sequence[float]
@@ -107,8 +109,8 @@ class Prompt:
 def ask(task: Task | str, input: Input | None = None, size: Size | None = None) -> Prompt:
     """The prompt of a task for an image.
 
-    `input` is a text; for open-vocabulary detection one or several texts (joined by <and>); for the REGION_TO_ tasks a
-    box (x0, y0, x1, y1) in pixels of the image of `size` (width, height), or its four loc tokens as text.
+    `input` is a text; for open-vocabulary detection one or several texts, or one with <and> between them; for the
+    REGION_TO_ tasks a box (x0, y0, x1, y1) in pixels of the image of `size` (width, height), or its four loc tokens.
     PromptError if the task is unknown, or its input is missing, of another kind, or given where none belongs.
     """
     task = Task.of(task)
@@ -125,12 +127,16 @@ def ask(task: Task | str, input: Input | None = None, size: Size | None = None) 
 
 
 def texts(task: Task, input: Input) -> tuple[str, ...]:
-    given = [input] if isinstance(input, str) else list(input)
+    given: list[Any]
+    if isinstance(input, str):
+        given = input.split("<and>") if task is Task.OPEN_VOCABULARY_DETECTION else [input]
+    else:
+        given = list(input) if isinstance(input, Iterable) else []
     if not given or not all(isinstance(text, str) and text.strip() for text in given):
         raise PromptError(f"{task} needs a text that is not empty; got {input!r}")
     if len(given) > 1 and task is not Task.OPEN_VOCABULARY_DETECTION:
         raise PromptError(f"{task} takes one text; got {len(given)}: ask once for each")
-    return tuple(str(text).strip() for text in given)
+    return tuple(text.strip() for text in given)
 
 
 def region(task: Task, input: Input, size: Size | None) -> str:
@@ -142,10 +148,13 @@ def region(task: Task, input: Input, size: Size | None) -> str:
         return input
     try:
         box = [float(v) for v in input]
-        if len(box) != 4 or not all(abs(v) < float("inf") for v in box):
+        if not all(map(isfinite, box)):
             raise ValueError
-    except (TypeError, ValueError):
-        raise PromptError(f"{task} needs a box x0, y0, x1, y1 in pixels; got {input!r}") from None
+        x0, y0, x1, y1 = box
+        if x0 > x1 or y0 > y1:  # as where width and height are given for the other corner
+            raise ValueError
+    except (TypeError, ValueError, OverflowError):
+        raise PromptError(f"{task} needs a box x0 <= x1, y0 <= y1 (x0, y0, x1, y1 in pixels); got {input!r}") from None
     if size is None:
         raise PromptError(f"{task} needs the image's size (width, height) to turn a box in pixels into tokens")
     return written(quantize(box, size))

@@ -349,8 +349,8 @@ def test_another_preprocessing(changes: dict[str, Any], words: str, tmp_path: Pa
     [
         ("config.json", "{", "not JSON, or cut off"),
         ("config.json", '{"model_type": "blip"}', "model_type florence2"),
-        ("config.json", '{"model_type": "florence2", "text_config": {"max_position_embeddings": "many"}}', "no size"),
-        ("config.json", '{"model_type": "florence2", "vision_config": {"patch_stride": [0, 2, 2, 2]}}', "no size"),
+        ("config.json", '{"model_type": "florence2", "text_config": {"max_position_embeddings": "many"}}', "'many'"),
+        ("config.json", '{"model_type": "florence2", "vision_config": {"patch_stride": [0, 2, 2, 2]}}', "int from 1"),
         ("config.json", '{"model_type": "florence2", "vision_config": {"patch_stride": 32}}', "config.json"),
         ("config.json", '{"model_type": "florence2", "vision_config": [1]}', "config.json"),
         ("preprocessor_config.json", '{"size": {"hei', "not JSON, or cut off"),
