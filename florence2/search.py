@@ -230,8 +230,9 @@ class Search:
         self.cache.keep(index)
 
     def answer(self, item: int) -> Hypothesis:
-        best = self.finished[item][0]
-        bins = None
+        if not self.finished[item]:
+            raise Florence2Error("expected logits that are numbers, got NaN: broken weights, or float16 was too small")
+        best, bins = self.finished[item][0], None
         if self.locs is not None:
             steps = zip(self.bins, best.ancestors.tolist(), strict=False)
             bins = torch.stack([bins[items.index(item), beam] for (items, bins), beam in steps]).cpu()
