@@ -24,6 +24,7 @@ test: .venv/test-ready
 
 bench: .venv/test-ready
 	$(BIN)/python benchmarks/engine.py
+	$(BIN)/python benchmarks/florence2.py
 
 .venv/run-ready: pyproject.toml | .venv/bin/pip
 	@echo "== Installing the engine and its sample photos into .venv (3 to 5 minutes; PyTorch is large)"
