@@ -79,7 +79,7 @@ class Plan:
 class Run:
     seconds: float
     result: Any  # for comparison: token ids, a map, a loss
-    resting: float  # MB before
+    resting: float  # MB before; transformers maps the weights' file, and what it has not touched yet is not in memory
     peak: float  # MB within
 
 
