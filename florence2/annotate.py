@@ -21,7 +21,7 @@ from florence2.grammar import Grammar
 from florence2.model import Florence2
 from florence2.processor import Processor, Source, opened, resized
 from florence2.scores import likelihood, scored
-from florence2.search import Decoding, Hypothesis, search
+from florence2.search import Decoding, Hypothesis, search, whole
 from florence2.tasks import Form, Input, Prompt, Task, ask
 
 Question = Task | str | tuple[Task | str, Input] | Prompt
@@ -60,7 +60,8 @@ def annotate(
     """For each image a list of answers, one for each of its tasks, in order.
 
     images: PIL images, paths or bytes of files. tasks: tasks, (task, input) pairs or Prompts, for all images; or a list
-    of them for each image. `options` are the fields of `Annotator`, which says more, and streams.
+    of them for each image. `options` are the fields of `Annotator`, which says more, and streams. Florence2Error for
+    options that can't be; PromptError and ImageError, which are such, say which image or task.
     """
     annotator = Annotator(model, processor, num_beams, max_new_tokens, **options)
     return list(annotator.stream(images, tasks))
@@ -85,6 +86,7 @@ class Asked(NamedTuple):
 class Annotator:
     """A model ready to be asked.
 
+    num_beams, max_new_tokens (<s> and </s> among them), length_penalty, early_stopping: as in transformers' generate.
     no_repeat_ngram_size: no n tokens in a row twice in an answer; one for all tasks, or by task (3 for the others).
         The released models' 3 also keeps dense lists from repeating a label with a corner: 0 lets them.
     eos_penalty: nats taken from the log-probability of an end where the answer is a list: more objects.
@@ -104,9 +106,15 @@ class Annotator:
     batch_size: int = 32
 
     def __post_init__(self) -> None:
-        self.decoding([])  # Florence2Error now, and not with the first batch
-        if self.batch_size < 1:
-            raise Florence2Error(f"expected batch_size >= 1, got {self.batch_size}")
+        if not isinstance(self.model, Florence2) or not isinstance(self.processor, Processor):
+            got = f"{type(self.model).__name__}, {type(self.processor).__name__}"
+            raise Florence2Error(f"expected a Florence2 and a Processor, got {got}")
+        if not whole(self.batch_size, 1):
+            raise Florence2Error(f"expected batch_size, a whole number >= 1; got {self.batch_size!r}")
+        if isinstance(self.no_repeat_ngram_size, Mapping):
+            sizes = {Task.of(task): size for task, size in self.no_repeat_ngram_size.items()}
+            object.__setattr__(self, "no_repeat_ngram_size", sizes)
+        self.decoding([Prompt(task.sentence, task.form, task) for task in Task])  # errors now, not with the first batch
         text, tokens = self.model.config.text, self.processor.tokens
         expected = text.vocab_size, text.bos_token_id, text.pad_token_id, text.eos_token_id
         used = tokens.size - (tokens.image == tokens.size - 1)  # a model needs no row for <image>
@@ -157,6 +165,10 @@ class Annotator:
             return tasks
         if isinstance(tasks, str) or not tasks:
             raise PromptError(f"expected a list of tasks, got {tasks!r}")
+        if isinstance(tasks, tuple) and isinstance(tasks[0], str) and Task.of(tasks[0]).takes_input:
+            raise PromptError(
+                f"expected a list of tasks, got a (task, input) pair alone, {tasks!r}: put it into a list"
+            )
         self.processor.prompts([posed(question, (1, 1)) for question in tasks])
         return repeat(list(tasks))
 
@@ -228,7 +240,7 @@ class Annotator:
 
     def ngram(self, prompt: Prompt) -> int:
         sizes = self.no_repeat_ngram_size
-        if isinstance(sizes, int):
+        if not isinstance(sizes, Mapping):
             return sizes
         return sizes.get(prompt.task, 3) if prompt.task else 3
 

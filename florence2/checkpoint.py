@@ -184,7 +184,7 @@ def shards(path: Path) -> Tensors:
         raise CheckpointError(f"{path}: expected a weight_map from tensors to files: download or copy it again")
     names = sorted(set(weight_map.values()))
     for name in names:
-        if name != Path(name).name or not name.endswith(".safetensors"):
+        if name != Path(name).name or not name.endswith(".safetensors") or len(name) > 255:
             raise CheckpointError(f"{path}: expected names of safetensors files in its own folder, got {shown(name)}")
         if not (path.parent / name).is_file():
             raise CheckpointError(f"{path}: {shown(name)}, one of {len(names)} files, is not there: download it, too")

@@ -131,7 +131,13 @@ class Florence2Config:
             vision["embed_dim"] = vision["dim_embed"]
             vision["max_position_embeddings"] = nested(vision, "image_pos_embed", "max_pos_embeddings")
             vision["max_temporal_embeddings"] = nested(vision, "visual_temporal_embedding", "max_temporal_embeddings")
-        return cls(chosen(VisionConfig, vision), chosen(TextConfig, text), data.get("image_token_id"))
+        if text.get("normalize_before"):
+            raise ConfigError("text_config: expected norms behind the residual sums, got normalize_before")
+        parts = chosen(VisionConfig, vision), chosen(TextConfig, text)
+        default = (
+            IMAGE if parts[1].vocab_size > IMAGE else None
+        )  # transformers' default; Microsoft's have no row for it
+        return cls(*parts, data.get("image_token_id", default))
 
     def to_dict(self) -> dict[str, Any]:
         """transformers' config.json."""
@@ -144,9 +150,9 @@ class Florence2Config:
             "bos_token_id": self.text.bos_token_id,
             "pad_token_id": self.text.pad_token_id,
             "eos_token_id": self.text.eos_token_id,
-            "vision_config": {"model_type": "florence_vision"} | asdict(self.vision),
+            "vision_config": {"model_type": "florence_vision"} | written(self.vision),
             "text_config": {"model_type": "bart", "is_encoder_decoder": True, "tie_word_embeddings": True}
-            | asdict(self.text),
+            | written(self.text),
         }
 
 
@@ -164,12 +170,19 @@ def nested(vision: Mapping[str, Any], part: str, name: str) -> Any:
     return found[name]
 
 
+def written(config: VisionConfig | TextConfig) -> dict[str, Any]:
+    """Its fields; floats as such, since transformers takes no 4 for a 4.0."""
+    kinds = get_type_hints(type(config))
+    return {name: float(value) if kinds[name] is float else value for name, value in asdict(config).items()}
+
+
 def chosen(kind: type[Any], data: Mapping[str, Any]) -> Any:
     """The fields of `kind` that `data` has, lists as tuples."""
     known = {entry.name for entry in fields(kind)}
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known})
 
 
+IMAGE = 51289  # the id of <image> in the released vocabulary, behind all other tokens
 MOST = 2**20  # of any size: more is a mistake, and would take all memory
 # What is no size of at least 1; and the number of layers, which takes time before it takes memory.
 RANGES: dict[str, tuple[float, float]] = {

@@ -13,6 +13,7 @@ from florence2.bart import Bart
 from florence2.checkpoint import load_into, locate, read_config, write
 from florence2.config import Florence2Config
 from florence2.davit import DaViT
+from florence2.errors import Florence2Error
 from florence2.projector import Projector
 
 IGNORED = -100  # the label of a position that makes no loss
@@ -45,6 +46,8 @@ class Florence2(nn.Module):
     @classmethod
     def from_pretrained(cls, path_or_hub_id: str | Path, dtype: torch.dtype = torch.float32) -> Florence2:
         """From a folder or a hub's id, in Microsoft's two forms or transformers'. CheckpointError if it is neither."""
+        if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+            raise Florence2Error(f"expected a dtype as torch.bfloat16, got {dtype!r}")
         folder = locate(path_or_hub_id)
         with torch.device("meta"):  # no memory, no random start: the tensors come from the file
             model = cls(read_config(folder))
@@ -134,7 +137,7 @@ class Florence2(nn.Module):
         for states, row in zip(hidden, labels, strict=True):  # a row at a time: logits are 60 times as wide as states
             counted = row != IGNORED
             rows.append(-F.cross_entropy(self.head(states[counted]).float(), row[counted], reduction="sum"))
-        return torch.stack(rows)
+        return torch.stack(rows) if rows else features.new_zeros(0, dtype=torch.float32)
 
     def shifted(self, labels: Tensor) -> Tensor:
         """What the decoder reads while it writes the labels: the start token, then all of them but the last."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -41,9 +41,25 @@ class Decoding:
     eos_penalty: float | Sequence[float] = 0.0
 
     def __post_init__(self) -> None:
-        if self.num_beams < 1 or self.max_new_tokens < 2:
-            got = f"{self.num_beams}, {self.max_new_tokens}"
-            raise Florence2Error(f"expected num_beams >= 1 and max_new_tokens >= 2 (<s> and </s>), got {got}")
+        for name, least in (("num_beams", 1), ("max_new_tokens", 2)):  # two: <s> and </s>
+            if not whole(value := getattr(self, name), least):
+                raise Florence2Error(f"expected {name}, a whole number >= {least}; got {value!r}")
+        if not all(whole(size, 0) for size in several(self.no_repeat_ngram_size)):
+            raise Florence2Error(f"expected no_repeat_ngram_size >= 0; got {self.no_repeat_ngram_size!r}")
+        for name, most in (("length_penalty", 100), ("eos_penalty", 1_000_000)):  # 1024 ** 100 is a float; -1e6 no DEAD
+            values = several(getattr(self, name))
+            if not all(isinstance(value, int | float) and abs(value) <= most for value in values):
+                raise Florence2Error(f"expected {name}, a number within +-{most}; got {getattr(self, name)!r}")
+        if self.early_stopping not in (True, False, "never"):
+            raise Florence2Error(f"expected early_stopping true, false or 'never'; got {self.early_stopping!r}")
+
+
+def whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
+
+
+def several(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, list | tuple) else [value]
 
 
 @dataclass(frozen=True)
@@ -107,6 +123,10 @@ class Search:
         self.text, self.decoding = model.config.text, decoding
         self.locs, self.grammar = locs, grammar
         count, beams, device = len(memory.states), decoding.num_beams, memory.states.device
+        if 2 * beams > self.text.vocab_size:
+            raise Florence2Error(
+                f"expected num_beams of at most half the vocabulary of {self.text.vocab_size}; got {beams}"
+            )
         self.limit = min(decoding.max_new_tokens, self.text.max_position_embeddings)
         self.unused = torch.tensor(unused, dtype=torch.long, device=device)
         self.cache = Cache(model, memory, beams)

@@ -485,7 +485,46 @@ def test_another_models_processor(model: Florence2) -> None:
         Annotator(Florence2(config), Processor.for_model(config, TOKENS, (64, 64)))
 
 
-@pytest.mark.parametrize("options", [{"num_beams": 0}, {"max_new_tokens": 1}, {"batch_size": 0}])
-def test_options_that_ask_for_nothing(options: dict[str, int], model: Florence2, processor: Processor) -> None:
-    with pytest.raises(ValueError, match=next(iter(options))):
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 0},
+        {"num_beams": 10**20},
+        {"num_beams": None},
+        {"max_new_tokens": 1},
+        {"max_new_tokens": 2.5},
+        {"batch_size": 0},
+        {"batch_size": "8"},
+        {"no_repeat_ngram_size": -1},
+        {"no_repeat_ngram_size": None},
+        {"no_repeat_ngram_size": {"OD": "3"}},
+        {"length_penalty": 1000},
+        {"eos_penalty": float("nan")},
+        {"eos_penalty": "1"},
+        {"early_stopping": "always"},
+    ],
+)
+def test_options_that_can_not_be(options: dict[str, Any], model: Florence2, processor: Processor) -> None:
+    with pytest.raises(Florence2Error, match=next(iter(options))):
         Annotator(model, processor, **options)
+
+
+def test_more_beams_than_words(model: Florence2, processor: Processor, photos: Path) -> None:
+    with pytest.raises(Florence2Error, match="half the vocabulary"):
+        annotate(model, processor, [photos / "coffee.png"], ["OD"], num_beams=5000)
+
+
+def test_what_is_not_a_model_and_its_processor(model: Florence2, processor: Processor) -> None:
+    with pytest.raises(Florence2Error, match="got Processor, Florence2"):
+        Annotator(processor, model)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["OD", "<OD>", "od", Task.OD])
+def test_ngram_sizes_by_any_name_of_a_task(name: str, model: Florence2, processor: Processor) -> None:
+    sizes = Annotator(model, processor, no_repeat_ngram_size={name: 0})  # type: ignore[dict-item]
+    assert [sizes.ngram(Prompt("", task=task)) for task in (Task.OD, Task.CAPTION)] == [0, 3]
+
+
+def test_a_pair_that_is_in_no_list(model: Florence2, processor: Processor, photos: Path) -> None:
+    with pytest.raises(PromptError, match="put it into a list"):
+        annotate(model, processor, [photos / "coffee.png"], ("CAPTION_TO_PHRASE_GROUNDING", "a cat"))

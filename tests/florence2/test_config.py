@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -289,3 +290,25 @@ def test_the_deepest_network_that_is_allowed_can_be_built() -> None:
         config, text=replace(config.text, encoder_layers=256), vision=replace(config.vision, depths=(9, 9, 9, 9))
     )
     assert parameters(deep) > 10 * parameters(config)
+
+
+def test_a_padded_vocabulary_that_does_not_name_the_image_token() -> None:
+    """Rows up to a multiple of 64 and no image_token_id: transformers' default, as its processor says."""
+    native = Florence2Config.preset("base").to_dict()
+    del native["image_token_id"]
+    assert Florence2Config.from_dict(native).image_token_id == 51289
+    native["text_config"]["vocab_size"] = 51289
+    assert Florence2Config.from_dict(native).image_token_id is None
+
+
+def test_whole_numbers_where_transformers_wants_floats() -> None:
+    config = Florence2Config(VisionConfig(mlp_ratio=4), TextConfig(init_std=1))
+    data = transformers.Florence2Config(**config.to_dict()).to_dict()
+    assert Florence2Config.from_dict(data) == config
+
+
+def test_another_order_of_norms() -> None:
+    data = Florence2Config.preset("nano").to_dict()
+    data["text_config"]["normalize_before"] = True
+    with pytest.raises(ConfigError, match="normalize_before"):
+        Florence2Config.from_dict(data)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from florence2.cache import BLOCK
 from florence2.config import Florence2Config, TextConfig, VisionConfig
+from florence2.errors import Florence2Error
 from florence2.grammar import FORBIDDEN, TEXT, Grammar
 from florence2.model import Florence2
 from florence2.search import Decoding, Hypothesis, Search
@@ -320,9 +321,9 @@ def test_what_cannot_be_asked_for() -> None:
     for wrong in (Decoding(no_repeat_ngram_size=[3, 3]), Decoding(eos_penalty=[1.0])):
         with pytest.raises(ValueError, match="one for each of 4 items; got"):
             searched(models(CONFIG)[1], small(0), wrong)
-    with pytest.raises(ValueError, match="num_beams >= 1 and max_new_tokens >= 2"):
+    with pytest.raises(Florence2Error, match="num_beams, a whole number >= 1; got 0"):
         Decoding(num_beams=0)
-    with pytest.raises(ValueError, match="got 3, 1"):
+    with pytest.raises(Florence2Error, match="max_new_tokens, a whole number >= 2; got 1"):
         Decoding(max_new_tokens=1)
 
 
