@@ -135,8 +135,8 @@ def encode(form: Form | str, annotations: Sequence[Annotation] | str, size: Size
 
     A label is written without its outer white space. One that spells a special token gets a space behind that `<`
     ("<loc_5>" becomes "< loc_5>"), lest it be read as structure; every other label comes back as it was.
-    Special are those of the released models: what a fine-tuned checkpoint added to them is not known here. Neighbours of
-    one label share it ("dog", box, box), except in quads. BOXES and POLYGONS write no labels. POLYGONS writes a single
+    Special are those of the released models: what a fine-tuned checkpoint added to them is not known here. Neighbours
+    of one label share it ("dog", box, box), except in quads. BOXES and POLYGONS write no labels. POLYGONS writes a single
     instance without <poly> </poly>: nothing is there to be told apart, and transformers' parser reads it, too.
     BOXES_OR_POLYGONS writes an annotation's polygons if it has some, and its box if not.
     Places may be tuples, lists, arrays or tensors. `form` may be a form's value ("boxes"). Florence2Error for any other

@@ -170,7 +170,7 @@ def test_target_strings(form: Form, given: Sequence[Annotation] | str, target: s
         (Task.OD, [DOG], "expected a form, one of .*; got <Task.OD"),
         (None, [DOG], "expected a form, one of .*; got None"),
         (Form.BOXES, [Annotation(box="1234")], "with a box, got"),  # type: ignore[arg-type]
-        (Form.BOXES, [Annotation(box=torch.ones(4, 4))], "with a box, got"),  # type: ignore[arg-type]
+        (Form.BOXES, [Annotation(box=torch.ones(4, 4))], "with a box, got"),
         (Form.BOXES, [Annotation(box=(1, 2, 3, 10**400))], "with a box, got"),
         (Form.LABELLED_BOXES, [Annotation(None, box=(1, 2, 3, 4))], "with a label, got"),  # type: ignore[arg-type]
         (Form.POLYGONS, [Annotation(polygons=(1, 1, 5, 1, 5, 5))], "3 points or more, got"),  # type: ignore[arg-type]

@@ -213,7 +213,7 @@ def test_one_image_is_no_list(tmp_path: Path) -> None:
     picture().save(tmp_path / "a.png")
     for one in (picture(), "a.png", tmp_path / "a.png", b"GIF89a", None, 3):
         with pytest.raises(ImageError, match=r"expected a list of images, as in images\(\[image\]\); got "):
-            processor.images(one)  # type: ignore[arg-type]
+            processor.images(one)
     assert torch.equal(
         processor.images(picture(seed=n) for n in (0, 1)), processor.images([picture(), picture(seed=1)])
     )
@@ -257,7 +257,7 @@ def test_text_makes_no_control_tokens() -> None:
 def test_one_prompt_is_no_list() -> None:
     for one in ("OD", Task.OD, ask("OD"), None, 3):
         with pytest.raises(PromptError, match=r"expected a list of prompts, as in prompts\(\[prompt\]\); got "):
-            small_processor().prompts(one)  # type: ignore[arg-type]
+            small_processor().prompts(one)
 
 
 def test_a_task_stands_for_its_sentence() -> None:

@@ -210,7 +210,7 @@ def test_a_prompt_by_hand() -> None:
     for labels, expected in [(None, ()), (["cat", "dog"], ("cat", "dog")), ("cat", ("cat",)), ([], ())]:
         assert Prompt("x", labels=labels).labels == expected  # type: ignore[arg-type]
     for form in ("box", Task.OD, None, ["boxes"]):
-        with pytest.raises(PromptError, match="expected a form, one of 'text', 'boxes', .*; got "):
+        with pytest.raises(PromptError, match=r"expected a form, one of 'text', 'boxes', .*; got "):
             Prompt("x", form)  # type: ignore[arg-type]
     for wrong in ([3], 3, ["cat", None]):
         with pytest.raises(PromptError, match="expected labels that are texts; got "):
