@@ -136,8 +136,8 @@ def encode(form: Form | str, annotations: Sequence[Annotation] | str, size: Size
     A label is written without its outer white space. One that spells a special token gets a space behind that `<`
     ("<loc_5>" becomes "< loc_5>"), lest it be read as structure; every other label comes back as it was.
     Special are those of the released models: what a fine-tuned checkpoint added to them is not known here. Neighbours
-    of one label share it ("dog", box, box), except in quads. BOXES and POLYGONS write no labels. POLYGONS writes a single
-    instance without <poly> </poly>: nothing is there to be told apart, and transformers' parser reads it, too.
+    of one label share it ("dog", box, box), except in quads. BOXES and POLYGONS write no labels. POLYGONS writes a
+    single instance without <poly> </poly>: nothing is there to be told apart, and transformers' parser reads it, too.
     BOXES_OR_POLYGONS writes an annotation's polygons if it has some, and its box if not.
     Places may be tuples, lists, arrays or tensors. `form` may be a form's value ("boxes"). Florence2Error for any other
     form, and if an annotation lacks what the form writes.
@@ -145,18 +145,19 @@ def encode(form: Form | str, annotations: Sequence[Annotation] | str, size: Size
     form = Form.of(form)
     if isinstance(annotations, str) and form is Form.TEXT:
         return unforged(annotations)
-    if form is Form.TEXT or not all(isinstance(a, Annotation) for a in listed(annotations, [None])):
+    given = listed(annotations, otherwise=[None])
+    if form is Form.TEXT or not all(isinstance(a, Annotation) for a in given):
         expected = "a text" if form is Form.TEXT else "a list of annotations"
         raise Florence2Error(f"{form.value}: expected {expected}, got {annotations!r}")
     if form is Form.BOXES:
-        return "".join(box(a, size) for a in annotations)
+        return "".join(box(a, size) for a in given)
     if form is Form.POLYGONS:
-        instances = [rings(a, size) for a in annotations]
+        instances = [rings(a, size) for a in given]
         return "".join(instances) if len(instances) == 1 else "".join(f"<poly>{i}</poly>" for i in instances)
     if form is Form.LABELLED_QUADS:
-        return "".join(labelled(a) + quad(a, size) for a in annotations)
+        return "".join(labelled(a) + quad(a, size) for a in given)
     place = box if form is Form.LABELLED_BOXES else polygons_or_box
-    same_label = groupby(annotations, key=labelled)
+    same_label = groupby(given, key=labelled)
     return "".join(label + "".join(place(a, size) for a in group) for label, group in same_label)
 
 
