@@ -11,6 +11,7 @@ import io
 import json
 import os
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from math import isfinite
@@ -24,8 +25,9 @@ from florence2.annotate import Annotator, Answer, Question
 from florence2.codec import Annotation
 from florence2.draw import draw
 from florence2.errors import Florence2Error, ImageError, PromptError
+from florence2.locations import UNKNOWN
 from florence2.model import Florence2
-from florence2.processor import Processor, opened, to_rgb, unreadable
+from florence2.processor import Processor, named, opened, to_rgb, unreadable
 from florence2.tasks import Box, Form, Prompt, Task, ask
 
 UNREADABLE, WRONG, INTERRUPTED, UNREAD = 1, 2, 130, 141  # the last two as shells have them for SIGINT and SIGPIPE
@@ -39,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's language
     try:
-        return run(parser().parse_args(argv))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice the size is an error, and is said
+            return run(parser().parse_args(joined(sys.argv[1:] if argv is None else argv)))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it when it ends
         return UNREAD
@@ -53,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(options: argparse.Namespace) -> int:
     questions = questions_of(options)
     check(options.images)
-    pictures = pictures_of(options.images, options.draw) if options.draw else {}
+    pictures = pictures_of(options.images, options.draw) if options.draw is not None else {}
     processor = Processor.from_pretrained(options.model)
     model = Florence2.from_pretrained(options.model, DTYPES[options.dtype]).to(options.device)
     annotator = Annotator(
@@ -79,9 +83,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def questions_of(options: argparse.Namespace) -> list[Question]:
-    """The tasks, each once, and then the free prompt. PromptError where something is missing or surplus."""
+    """The tasks and then the free prompts, each once. PromptError where something is missing or surplus."""
     given = {"--input": options.input, "--region": options.region, "--label": options.label}
-    used = set() if options.prompt is None else {"--label"}
+    used = {"--label"} if options.prompt else set()
     questions: list[Question] = []
     for task in dict.fromkeys(task for name in options.task for task in tasks_of(name)):
         input = None
@@ -91,12 +95,12 @@ def questions_of(options: argparse.Namespace) -> list[Question]:
                 raise PromptError(f"{task} needs {' or '.join(takes)}")
             input = given[option]
             used.add(option)
-        ask(task, input, (1, 1))  # what is wrong with it is said before a model is loaded
+        ask(task, input, UNKNOWN)  # what is wrong with it is said before a model is loaded
         question: Question = task if input is None else (task, input)
         questions.append(question)
-    if options.prompt is not None:
-        questions.append(Prompt(options.prompt, FORMS[options.form or "text"], labels=tuple(options.label or ())))
-    elif options.form:
+    for text in dict.fromkeys(options.prompt):
+        questions.append(Prompt(text, FORMS[options.form or "text"], labels=tuple(options.label or ())))
+    if options.form and not options.prompt:
         raise PromptError("--form says how to read the answer to a --prompt, and there is none")
     if surplus := [name for name, value in given.items() if value is not None and name not in used]:
         raise PromptError(f"nothing that is asked takes {surplus[0]}")
@@ -134,19 +138,33 @@ def pictures_of(paths: Sequence[str], draw: str) -> dict[str, Path]:
 
     An image is never written over. Florence2Error where that can't be, or nothing can be written there.
     """
+    if not draw or "\0" in draw:
+        raise Florence2Error(f"--draw {draw!r}: expected a picture's name or a folder's")
     out, images = Path(draw), {os.path.realpath(path) for path in paths}
     if len(set(paths)) == 1 and not out.is_dir():
-        if Image.registered_extensions().get(out.suffix.lower()) not in Image.SAVE:
-            raise Florence2Error(f"--draw {draw}: expected a picture's name, as in picture.png")
+        if not writable(Image.registered_extensions().get(out.suffix.lower(), "")):
+            raise Florence2Error(f"--draw {draw}: expected a picture's name that Pillow can write, as in picture.png")
         if not out.parent.is_dir() or os.path.realpath(out) in images:
             raise Florence2Error(f"--draw {draw}: {'is an image itself' if out.exists() else 'no such folder'}")
         return {paths[0]: out}
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise Florence2Error(f"--draw {draw}: expected a folder for pictures of several images, got a file") from None
     pictures: dict[str, Path] = {}
     for path in dict.fromkeys(paths):
         names = (out / f"{Path(path).stem}{'' if n == 1 else f'-{n}'}.png" for n in range(1, 2 * len(paths) + 2))
         pictures[path] = next(p for p in names if p not in pictures.values() and os.path.realpath(p) not in images)
     return pictures
+
+
+def writable(format: str) -> bool:
+    """Whether Pillow can write a picture's colours in it; for several it has a writer that always fails."""
+    try:
+        Image.new("RGB", (1, 1)).save(io.BytesIO(), format)
+    except (KeyError, OSError, ValueError):
+        return False
+    return True
 
 
 class Seen(NamedTuple):
@@ -184,7 +202,7 @@ def upright(path: str, number: int) -> Image.Image:
         try:
             return to_rgb(ImageOps.exif_transpose(image))
         except Exception as error:  # decoders raise whatever they stumble over
-            raise unreadable(f"image {number} ({path})", error) from error
+            raise unreadable(named(path, number), error) from error
 
 
 # What is printed
@@ -235,6 +253,12 @@ class Parser(argparse.ArgumentParser):
         self.exit(WRONG, escaped(f"florence2: {message}; --help says more") + "\n")
 
 
+def joined(words: Sequence[str]) -> list[str]:
+    """--region and its value as one word: argparse takes -10,-5,30,40 for an option."""
+    rest = iter(words)
+    return [f"{word}={next(rest, '')}" if word == "--region" else word for word in rest]
+
+
 def parser() -> Parser:
     parser = Parser(
         prog="python -m florence2",
@@ -264,8 +288,10 @@ def add_questions(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--input", metavar="TEXT", help="the text of tasks that take one")
     group.add_argument("--region", type=region, metavar="X0,Y0,X1,Y1", help="the box of tasks that take one, in pixels")
     group.add_argument("--label", action="append", metavar="TEXT", help="what to detect; several times for several")
-    group.add_argument("--prompt", metavar="TEXT", help="free words, for a fine-tuned checkpoint")
-    group.add_argument("--form", choices=FORMS, metavar="FORM", help=f"of the prompt's answer: {', '.join(FORMS)}")
+    group.add_argument(
+        "--prompt", action="append", default=[], metavar="TEXT", help="free words, for a fine-tuned checkpoint"
+    )
+    group.add_argument("--form", choices=FORMS, metavar="FORM", help=f"of the prompts' answers: {', '.join(FORMS)}")
 
 
 def add_decoding(group: argparse._ArgumentGroup) -> None:

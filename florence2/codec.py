@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import isfinite
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from florence2.errors import Florence2Error
 from florence2.locations import BINS, Size, dequantize, quantize, written
@@ -130,30 +130,34 @@ def plain(pieces: Iterable[Piece]) -> str:
 # To the target string
 
 
-def encode(form: Form, annotations: Sequence[Annotation] | str, size: Size) -> str:
+def encode(form: Form | str, annotations: Sequence[Annotation] | str, size: Size) -> str:
     """The target string, without <s> </s>, of annotations in the order given; for TEXT of a text.
 
     A label is written without its outer white space. One that spells a special token gets a space behind that `<`
-    ("<loc_5>" becomes "< loc_5>"), lest it be read as structure; every other label comes back as it was. Neighbours of
-    one label share it ("dog", box, box), except in quads. BOXES and POLYGONS write no labels. POLYGONS writes a single
-    instance without <poly> </poly>: nothing is there to be told apart, and transformers' parser reads it, too.
+    ("<loc_5>" becomes "< loc_5>"), lest it be read as structure; every other label comes back as it was.
+    Special are those of the released models: what a fine-tuned checkpoint added to them is not known here. Neighbours
+    of one label share it ("dog", box, box), except in quads. BOXES and POLYGONS write no labels. POLYGONS writes a
+    single instance without <poly> </poly>: nothing is there to be told apart, and transformers' parser reads it, too.
     BOXES_OR_POLYGONS writes an annotation's polygons if it has some, and its box if not.
-    Florence2Error if an annotation lacks what the form writes.
+    Places may be tuples, lists, arrays or tensors. `form` may be a form's value ("boxes"). Florence2Error for any other
+    form, and if an annotation lacks what the form writes.
     """
-    if isinstance(annotations, str) != (form is Form.TEXT):
-        expected = "a text" if form is Form.TEXT else "annotations"
-        raise Florence2Error(f"{form.value}: expected {expected}, got {annotations!r}")
-    if isinstance(annotations, str):
+    form = Form.of(form)
+    if isinstance(annotations, str) and form is Form.TEXT:
         return unforged(annotations)
+    given = listed(annotations, otherwise=[None])
+    if form is Form.TEXT or not all(isinstance(a, Annotation) for a in given):
+        expected = "a text" if form is Form.TEXT else "a list of annotations"
+        raise Florence2Error(f"{form.value}: expected {expected}, got {annotations!r}")
     if form is Form.BOXES:
-        return "".join(box(a, size) for a in annotations)
+        return "".join(box(a, size) for a in given)
     if form is Form.POLYGONS:
-        instances = [rings(a, size) for a in annotations]
+        instances = [rings(a, size) for a in given]
         return "".join(instances) if len(instances) == 1 else "".join(f"<poly>{i}</poly>" for i in instances)
     if form is Form.LABELLED_QUADS:
-        return "".join(labelled(a) + quad(a, size) for a in annotations)
+        return "".join(labelled(a) + quad(a, size) for a in given)
     place = box if form is Form.LABELLED_BOXES else polygons_or_box
-    same_label = groupby(annotations, key=labelled)
+    same_label = groupby(given, key=labelled)
     return "".join(label + "".join(place(a, size) for a in group) for label, group in same_label)
 
 
@@ -162,7 +166,7 @@ def unforged(text: str) -> str:
 
 
 def labelled(annotation: Annotation) -> str:
-    if not annotation.label.strip():
+    if not isinstance(annotation.label, str) or not annotation.label.strip():
         raise Florence2Error(f"expected an annotation with a label, got {annotation}")
     return unforged(annotation.label)
 
@@ -176,25 +180,34 @@ def quad(annotation: Annotation, size: Size) -> str:
 
 
 def rings(annotation: Annotation, size: Size) -> str:
-    if not annotation.polygons:
+    given = listed(annotation.polygons)
+    if not given:
         raise Florence2Error(f"expected an annotation with polygons, got {annotation}")
-    whole = [checked(annotation, ring, "rings of 3 points or more") for ring in annotation.polygons]
+    whole = [checked(annotation, ring, "rings of 3 points or more") for ring in given]
     return "<sep>".join(written(quantize(ring, size)) for ring in whole)
 
 
 def polygons_or_box(annotation: Annotation, size: Size) -> str:
-    return f"<poly>{rings(annotation, size)}</poly>" if annotation.polygons else box(annotation, size)
+    return f"<poly>{rings(annotation, size)}</poly>" if listed(annotation.polygons) else box(annotation, size)
 
 
 def checked(
     annotation: Annotation, place: Sequence[float] | None, expected: str, length: int | None = None
-) -> Sequence[float]:
+) -> list[float]:
     """`place`, a part of `annotation`, if it has `length` numbers (None: pairs, 3 or more of them), all finite."""
-    place = place or ()
-    fits = len(place) == length if length else len(place) >= 6 and len(place) % 2 == 0
-    if not fits or not all(map(isfinite, place)):
+    try:
+        numbers = [float(value) for value in listed(place)]
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last is torch's, for a row
+        numbers = []
+    fits = len(numbers) == length if length else len(numbers) >= 6 and len(numbers) % 2 == 0
+    if not fits or not all(map(isfinite, numbers)):
         raise Florence2Error(f"expected an annotation with {expected}, got {annotation}")
-    return place
+    return numbers
+
+
+def listed(given: object, otherwise: Sequence[Any] = ()) -> list[Any]:
+    """What a list, tuple, array or tensor holds; `otherwise` of a text and of what holds nothing."""
+    return list(given if isinstance(given, Iterable) and not isinstance(given, str | bytes) else otherwise)
 
 
 def upright(x0: float, y0: float, x1: float, y1: float) -> Box:
@@ -205,7 +218,7 @@ def upright(x0: float, y0: float, x1: float, y1: float) -> Box:
 # From the answer
 
 
-def decode(form: Form, pieces: Iterable[Piece], size: Size, label: str = "") -> list[Found]:
+def decode(form: Form | str, pieces: Iterable[Piece], size: Size, label: str = "") -> list[Found]:
     """What an answer says, in its order and with its repetitions. TEXT has no places: its text is `plain(pieces)`.
 
     `label` is for a place without one of its own, such as the referring expression that was asked for. Never raises on
@@ -217,6 +230,7 @@ def decode(form: Form, pieces: Iterable[Piece], size: Size, label: str = "") -> 
     - An unclosed <poly> ends with its answer or at the next text. Corners of a box are sorted. In BOXES_OR_POLYGONS
       what is outside <poly> </poly> is boxes; either of the two is enough.
     """
+    form = Form.of(form)
     found: list[Found] = []
     for text, run in phrases(pieces) if form is not Form.TEXT else ():
         for n, (kind, parts) in enumerate(places(form, run)):

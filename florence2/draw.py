@@ -6,7 +6,7 @@ import colorsys
 import math
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Literal, NamedTuple
 from zlib import crc32
 
@@ -80,12 +80,12 @@ def shapes_of(answers: Sequence[Answer], size: Size) -> Iterator[Shape]:
 
 
 def rings_of(annotation: Annotation) -> tuple[Ring, ...]:
-    if annotation.polygons or annotation.quad:
-        return annotation.polygons or (annotation.quad or (),)
-    if annotation.box is None:
-        return ()
-    x0, y0, x1, y1 = annotation.box
-    return ((x0, y0, x1, y0, x1, y1, x0, y1),)
+    """Those that can be drawn: of two points or more, all finite."""
+    rings = annotation.polygons or (annotation.quad or (),)
+    if annotation.box and len(annotation.box) == 4 and not any(rings):
+        x0, y0, x1, y1 = annotation.box
+        rings = ((x0, y0, x1, y0, x1, y1, x0, y1),)
+    return tuple(ring for ring in rings if len(ring) >= 4 and len(ring) % 2 == 0 and all(map(math.isfinite, ring)))
 
 
 def around(rings: Sequence[Ring]) -> Box:
@@ -227,15 +227,11 @@ def with_texts(picture: Image.Image, texts: Sequence[tuple[str, str]]) -> Image.
     """A strip below the picture, with each name in grey and its text in white."""
     letter = min(max(picture.size) // 56, picture.width // 20)
     width = picture.width - 2 * letter
-    lines: list[tuple[str, Colour, Font]] = []
-    for name, text in texts:
-        small, font = font_for(name, letter * 3 // 4), font_for(text, letter)
-        lines.append((shortened(drawable(" ".join(name.split()), small), small, width), GREY, small))
-        lines += [(line, WHITE, font) for line in wrapped(text, font, width)]
+    lines = [*islice(lines_of(texts, letter, width), MOST_LINES + 1)]
     if not lines:
         return picture
     if len(lines) > MOST_LINES:
-        lines = [*lines[:MOST_LINES], ("…", WHITE, font_for("…", letter))]
+        lines[-1] = ("…", WHITE, font_for("…", letter))
     step = letter * 3 // 2
     whole = Image.new("RGB", (picture.width, picture.height + step * len(lines) + letter), GROUND)
     whole.paste(picture)
@@ -245,12 +241,20 @@ def with_texts(picture: Image.Image, texts: Sequence[tuple[str, str]]) -> Image.
     return whole
 
 
+def lines_of(texts: Sequence[tuple[str, str]], letter: int, width: int) -> Iterator[tuple[str, Colour, Font]]:
+    for name, text in texts:
+        small, font = font_for(name, letter * 3 // 4), font_for(text, letter)
+        yield shortened(drawable(" ".join(name.split()), small), small, width), GREY, small
+        yield from ((line, WHITE, font) for line in wrapped(text, font, width))
+
+
 def wrapped(text: str, font: Font, width: float) -> Iterator[str]:
     """Its lines, each broken between words, or within a word that is wider than a line."""
+    longest = int(width)  # characters: a pixel each, or a line's search would be through all of a long text
     for paragraph in text.splitlines():
         rest = drawable(" ".join(paragraph.split()), font)
-        while font.getlength(rest) > width:
-            most = fitting(rest, font, width)
+        while len(rest) > longest or font.getlength(rest) > width:
+            most = fitting(rest[:longest], font, width)
             end = rest.rfind(" ", 1, most + 1)
             end = most if end < 0 else end
             yield rest[:end]

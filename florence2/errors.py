@@ -9,20 +9,20 @@ Florence2Error (a ValueError)
 
 
 class Florence2Error(ValueError):
-    pass
+    """Any of these, and what is none of the others: annotations that a form can't write, a size that no image has."""
 
 
 class ConfigError(Florence2Error):
-    pass
+    """Sizes that do not fit together, or texts that no vocabulary can be learnt from."""
 
 
 class CheckpointError(Florence2Error):
-    pass
+    """A folder or file that is not a Florence-2's, is damaged or in part, or can't be written."""
 
 
 class PromptError(Florence2Error):
-    pass
+    """A question that can't be asked: its task, form, input, region or length; the message says which."""
 
 
 class ImageError(Florence2Error):
-    pass
+    """What is no image, is broken, or has no pixels; the message has its number and, where it is known, its file."""

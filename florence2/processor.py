@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -25,7 +25,7 @@ from PIL import Image
 from florence2.config import Florence2Config
 from florence2.errors import CheckpointError, ConfigError, ImageError, PromptError
 from florence2.hub import resolve
-from florence2.tasks import Prompt
+from florence2.tasks import Prompt, Task, ask
 from florence2.tokens import BOS, EOS, IMAGE, MASK, PAD, UNK, Tokens, parsed, text_of
 
 FILES = (
@@ -63,6 +63,12 @@ def image_tokens(size: tuple[int, int], stride: int) -> int:
 
 @dataclass(frozen=True)
 class Processor:
+    """Images and prompts to tensors, ids to text; one for all models of a vocabulary, an image size and a stride.
+
+    From a checkpoint by `from_pretrained`, for a new model by `for_model`; never changed afterwards. ConfigError for
+    sizes that do not fit together.
+    """
+
     tokens: Tokens
     size: tuple[int, int] = (768, 768)  # height, width in pixels
     image_tokens: int = 0  # of an image; 0: as many as the size gives with the released models' stride
@@ -106,17 +112,25 @@ class Processor:
             raise CheckpointError(f"{path}: {error}; this is not Florence-2's preprocessing") from error
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Files that `from_pretrained` reads, and transformers' AutoProcessor. The positions stay in config.json."""
+        """Files that `from_pretrained` reads, and transformers' AutoProcessor. The positions stay in config.json.
+
+        CheckpointError if they can't be written.
+        """
         folder = Path(path)
-        folder.mkdir(parents=True, exist_ok=True)
         files = {
             "tokenizer.json": json.loads(self.tokens.with_image().to_json()),
             "tokenizer_config.json": TOKENIZER_CONFIG,
             "preprocessor_config.json": self._image_settings(),
             "processor_config.json": PROCESSOR_CONFIG,
         }
-        for name, content in files.items():
-            (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in files.items():
+                (folder / name).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder}: could not be written ({error}); expected a folder, or none yet"
+            ) from error
 
     def _image_settings(self) -> dict[str, Any]:
         height, width = self.size
@@ -138,13 +152,16 @@ class Processor:
         """How many ids a prompt may have, <s> and </s> among them: 447 in the base model at 768 px. None: not known."""
         return None if self.positions is None else self.positions - self.image_tokens
 
-    def images(self, images: Sequence[Source]) -> torch.Tensor:
+    def images(self, images: Iterable[Source]) -> torch.Tensor:
         """[B, 3, height, width], float32, normalised.
 
         Each is stretched to the size (the aspect is not kept), transparency over white, 16-bit grey scaled to 8.
         Nothing is turned: what EXIF says of the orientation is for the caller to apply (PIL.ImageOps.exif_transpose).
         ImageError, with its place in `images`, for what is no image, is broken, or has no pixels.
         """
+        if isinstance(images, Source) or not isinstance(images, Iterable):
+            raise ImageError(f"expected a list of images, as in images([image]); got {images!r:.80}")
+        images = list(images)
         height, width = self.size
         values = np.empty((len(images), 3, height, width), np.float32)
         tables = self._tables()
@@ -161,12 +178,16 @@ class Processor:
         tables: npt.NDArray[np.float32] = (unit - mean) / std
         return tables
 
-    def prompts(self, prompts: Sequence[Prompt | str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def prompts(self, prompts: Iterable[Prompt | Task | str]) -> tuple[torch.Tensor, torch.Tensor]:
         """input_ids and attention_mask, both [B, L] int64: <s> text </s>, pads at the end.
 
-        A text's <loc_7>, <and> ... are read as structure, also where a user wrote them, as transformers does;
-        </s>, <s>, <pad>, <unk>, <mask> and <image> in it are characters. PromptError if one is too long.
+        A Task stands for its sentence, a text for itself. A text's <loc_7>, <and> ... are read as structure, also where
+        a user wrote them, as transformers does; </s>, <s>, <pad>, <unk>, <mask> and <image> in it are characters.
+        PromptError if one is too long.
         """
+        if isinstance(prompts, str | Prompt) or not isinstance(prompts, Iterable):
+            raise PromptError(f"expected a list of prompts, as in prompts([prompt]); got {prompts!r:.80}")
+        prompts = [ask(prompt) if isinstance(prompt, Task) else prompt for prompt in prompts]
         texts = [prompt.text if isinstance(prompt, Prompt) else prompt for prompt in prompts]
         rows = [self.tokens.sentence(text) for text in texts]
         for n, row in enumerate(rows):
@@ -218,9 +239,15 @@ ALWAYS = {
 }
 
 
+def named(image: object, n: int) -> str:
+    """Its number and, where it has come from a file, that one's name: a PIL image knows until it is changed."""
+    file = image if isinstance(image, str | Path) else getattr(image, "filename", None)
+    return f"image {n} ({file})" if file else f"image {n}"
+
+
 def opened(image: Source, n: int) -> Image.Image:
     """An image, or that of a file or its bytes, whose pixels are not read yet. `n` is its number, for ImageError."""
-    what = f"image {n}" + (f" ({image})" if isinstance(image, str | Path) else "")
+    what = named(image, n)
     if not isinstance(image, Image.Image | str | Path | bytes):
         raise ImageError(f"{what}: expected a PIL image, a path or a file's bytes; got {type(image).__name__}")
     if not isinstance(image, Image.Image):
@@ -239,7 +266,7 @@ def resized(image: Source, n: int, size: tuple[int, int], resample: Image.Resamp
     try:
         return np.asarray(to_rgb(source).resize(size, resample))
     except Exception as error:
-        raise unreadable(f"image {n}", error) from error
+        raise unreadable(named(source, n), error) from error
     finally:
         if source is not image:
             source.close()

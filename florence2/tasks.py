@@ -10,7 +10,7 @@ from math import isfinite
 from typing import Any
 
 from florence2.errors import PromptError
-from florence2.locations import Size, quantize, written
+from florence2.locations import UNKNOWN, Size, quantize, written
 
 
 class Form(Enum):
@@ -23,8 +23,22 @@ class Form(Enum):
     POLYGONS = "polygons"  # x, y, x, y ... <sep> between rings, <poly> ... </poly> around an instance
     BOXES_OR_POLYGONS = "boxes or polygons"  # labelled; polygons where <poly> occurs
 
+    @classmethod
+    def of(cls, form: Form | str) -> Form:
+        """The form itself, or that of a value ("labelled boxes"). PromptError if there is none."""
+        try:
+            return cls(form)
+        except ValueError:
+            values = ", ".join(repr(known.value) for known in cls)
+            raise PromptError(f"expected a form, one of {values}; got {form!r}") from None
+
 
 class Task(StrEnum):
+    """What a released model can be asked. Each is its name as a string, without Microsoft's < >; `of` reads both.
+
+    TASKS has the sentence that each stands for and the form of its answer; `ask` makes the prompt of one.
+    """
+
     CAPTION = "CAPTION"
     DETAILED_CAPTION = "DETAILED_CAPTION"
     MORE_DETAILED_CAPTION = "MORE_DETAILED_CAPTION"
@@ -97,7 +111,8 @@ class Prompt:
     """What an image is asked: the sentence that the model reads, and how the answer is to be understood.
 
     Made by `ask` for a task; made by hand for the prompts of a fine-tuned checkpoint (no task then).
-    `labels` are the queries of an open-vocabulary detection, for constrained decoding.
+    `labels` are the queries of an open-vocabulary detection, for constrained decoding. A form may be given as its value
+    ("boxes"), labels as any list of texts, as one text or as None. PromptError for what is neither.
     """
 
     text: str
@@ -105,13 +120,22 @@ class Prompt:
     task: Task | None = None
     labels: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        given: object = self.labels or ()
+        labels = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (given,)
+        if not all(isinstance(label, str) for label in labels):
+            raise PromptError(f"expected labels that are texts; got {given!r}")
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "form", Form.of(self.form))
+
 
 def ask(task: Task | str, input: Input | None = None, size: Size | None = None) -> Prompt:
     """The prompt of a task for an image.
 
     `input` is a text; for open-vocabulary detection one or several texts, or one with <and> between them; for the
     REGION_TO_ tasks a box (x0, y0, x1, y1) in pixels of the image of `size` (width, height), or its four loc tokens.
-    PromptError if the task is unknown, or its input is missing, of another kind, or given where none belongs.
+    PromptError if the task is unknown, or its input is missing, of another kind, outside the image, or given where none
+    belongs.
     """
     task = Task.of(task)
     if not task.takes_input:
@@ -157,4 +181,8 @@ def region(task: Task, input: Input, size: Size | None) -> str:
         raise PromptError(f"{task} needs a box x0 <= x1, y0 <= y1 (x0, y0, x1, y1 in pixels); got {input!r}") from None
     if size is None:
         raise PromptError(f"{task} needs the image's size (width, height) to turn a box in pixels into tokens")
-    return written(quantize(box, size))
+    tokens = written(quantize(box, size))
+    outside = x1 < 0 or y1 < 0 or x0 > size[0] or y0 > size[1]
+    if outside and tuple(size) != UNKNOWN:
+        raise PromptError(f"{task} needs a box in its image of {size[0]} x {size[1]} pixels; got {input!r}, outside it")
+    return tokens

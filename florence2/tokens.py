@@ -131,12 +131,15 @@ class Tokens:
         """For a model from scratch: a BPE learnt from `texts`, laid out as BART's, with the specials after it.
 
         `vocab_size` counts everything; texts with fewer words give fewer. The same texts give the same tokens.
+        ConfigError for what is no list of texts: one text, which is a list of characters to Python, or a file's name.
         """
         if vocab_size < TOO_FEW:
             raise ConfigError(
                 f"expected a vocab_size of at least {TOO_FEW} (256 bytes, {len(SPECIALS)} specials, <s>, <pad>, </s>, "
                 f"<unk>, <mask>); got {vocab_size}"
             )
+        if isinstance(texts, str) or not isinstance(texts, Iterable):
+            raise ConfigError(f"expected a list of texts, as in train([text, text], {vocab_size}); got {texts!r:.80}")
         trainer = BpeTrainer(
             vocab_size=vocab_size - len(SPECIALS) - 1,  # 1: <mask>, which BART has last
             special_tokens=[BOS, PAD, EOS, UNK],
@@ -145,7 +148,7 @@ class Tokens:
         )
         tokenizer = Tokenizer(BPE())
         tokenizer.pre_tokenizer = ByteLevel(add_prefix_space=False)
-        tokenizer.train_from_iterator(texts, trainer)
+        tokenizer.train_from_iterator(map(utf8, texts), trainer)
         model = json.loads(tokenizer.to_str())["model"]
         vocab = {**model["vocab"], MASK: len(model["vocab"])}
         return cls(vocab, [(left, right) for left, right in model["merges"]])
@@ -229,6 +232,15 @@ def built(
     tokenizer.encode_special_tokens = True
     tokenizer.post_processor = RobertaProcessing((EOS, vocab[EOS]), (BOS, vocab[BOS]), add_prefix_space=False)
     return tokenizer, plain
+
+
+def utf8(text: str) -> str:
+    """The text itself. ConfigError for a lone surrogate, and for what is no text."""
+    try:
+        text.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise ConfigError(f"expected texts that have a UTF-8 form; got {text!r:.80}") from None
+    return text
 
 
 def flagged(token: AddedToken, special: bool) -> AddedToken:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
@@ -26,7 +27,7 @@ from florence2.codec import (
 )
 from florence2.errors import Florence2Error
 from florence2.locations import Size, quantize
-from florence2.tasks import Form
+from florence2.tasks import Form, Task
 
 BASE = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
 # All 1024, in their order.
@@ -161,7 +162,19 @@ def test_target_strings(form: Form, given: Sequence[Annotation] | str, target: s
     ("form", "given", "message"),
     [
         (Form.TEXT, [DOG], "text: expected a text, got"),
-        (Form.BOXES, "dog", "boxes: expected annotations, got 'dog'"),
+        (Form.BOXES, "dog", "boxes: expected a list of annotations, got 'dog'"),
+        (Form.BOXES, DOG, "boxes: expected a list of annotations, got"),
+        (Form.BOXES, ["dog"], "boxes: expected a list of annotations, got"),
+        (Form.BOXES, None, "boxes: expected a list of annotations, got"),
+        ("box", [DOG], "expected a form, one of 'text', 'boxes', .*; got 'box'"),
+        (Task.OD, [DOG], "expected a form, one of .*; got <Task.OD"),
+        (None, [DOG], "expected a form, one of .*; got None"),
+        (Form.BOXES, [Annotation(box="1234")], "with a box, got"),  # type: ignore[arg-type]
+        (Form.BOXES, [Annotation(box=torch.ones(4, 4))], "with a box, got"),
+        (Form.BOXES, [Annotation(box=(1, 2, 3, 10**400))], "with a box, got"),
+        (Form.LABELLED_BOXES, [Annotation(None, box=(1, 2, 3, 4))], "with a label, got"),  # type: ignore[arg-type]
+        (Form.POLYGONS, [Annotation(polygons=(1, 1, 5, 1, 5, 5))], "3 points or more, got"),  # type: ignore[arg-type]
+        (Form.POLYGONS, [Annotation(polygons=())], "with polygons, got"),
         (Form.BOXES, [QUAD], "with a box, got Annotation.label='EXIT'"),
         (Form.LABELLED_BOXES, [Annotation(" ", box=(1, 2, 3, 4))], "with a label, got"),
         (Form.LABELLED_BOXES, [Annotation("dog", box=(1, 2, float("nan"), 4))], "with a box, got"),
@@ -174,6 +187,32 @@ def test_target_strings(form: Form, given: Sequence[Annotation] | str, target: s
 def test_what_a_form_cannot_write(form: Form, given: Any, message: str) -> None:
     with pytest.raises(Florence2Error, match=message):
         encode(form, given, SQUARE)
+
+
+@pytest.mark.parametrize("array", [list, np.array, torch.tensor, np.float32])
+def test_arrays_are_places(array: Any) -> None:
+    def same(form: str, **place: Any) -> bool:
+        given = {name: array(value) for name, value in place.items()}
+        return encode(form, [Annotation("dog", **given)], SQUARE) == encode(form, [Annotation("dog", **place)], SQUARE)
+
+    assert same("boxes", box=(1, 2, 3, 4)) and same("labelled quads", quad=QUAD.quad)
+    assert same("polygons", polygons=TWO.polygons) and same("boxes or polygons", polygons=TWO.polygons)
+    with pytest.raises(Florence2Error, match="with a box, got"):
+        encode("boxes or polygons", [Annotation("dog", polygons=array([]))], SQUARE)
+
+
+def test_sizes_and_numbers_beyond_any_image() -> None:
+    assert encode(Form.BOXES, [Annotation(box=(-1e308, 3, 1e308, 1e308))], (10, 10)) == locs(0, 300, 999, 999)
+    for size in [(0, 0), (-5, 10), (10, float("inf")), (float("nan"), 10), (10, 10, 3)]:
+        with pytest.raises(Florence2Error, match=r"expected the size \(width, height\).*; got \("):
+            encode(Form.BOXES, [DOG], size)  # type: ignore[arg-type]
+
+
+def test_decoding_by_a_forms_value() -> None:
+    pieces = pieces_of_text(locs(1, 2, 3, 4))
+    assert decode("boxes", pieces, SQUARE) == decode(Form.BOXES, pieces, SQUARE) != []
+    with pytest.raises(Florence2Error, match="expected a form, one of"):
+        decode("box", pieces, SQUARE)
 
 
 def test_the_special_tokens_are_those_of_the_vocabulary() -> None:

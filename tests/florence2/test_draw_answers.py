@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,19 @@ from PIL import Image, ImageChops
 
 from florence2.annotate import Answer
 from florence2.codec import Annotation
-from florence2.draw import MAX_LONGER, MIN_LONGER, MIN_SHORTER, MOST_LINES, Sketch, colour_of, draw, shapes_of
+from florence2.draw import (
+    MAX_LONGER,
+    MIN_LONGER,
+    MIN_SHORTER,
+    MOST_LINES,
+    Sketch,
+    colour_of,
+    draw,
+    font_for,
+    rings_of,
+    shapes_of,
+    wrapped,
+)
 from florence2.tasks import Form, Prompt, Task, ask
 
 GREY = Image.new("RGB", (400, 300), (90, 90, 90))
@@ -146,6 +159,48 @@ def test_what_no_font_has_is_replaced_visibly() -> None:
     ink = [np.asarray(written(text)).astype(int).std() for text in ("\U0010ffff", "\U0010ffff" * 3)]
     assert ink[1] > ink[0] > 0
     assert written("\u202eabc") != written("abc")  # nothing turns a text around unseen
+
+
+NOWHERE = (float("nan"), 1.0, float("inf"), 9.0)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"box": NOWHERE},
+        {"box": ()},
+        {"box": (1, 2, 3)},
+        {"quad": NOWHERE * 2},
+        {"quad": (1, 2, 3, 4, 5)},
+        {"polygons": ((),)},
+        {"polygons": ((5, 5),)},
+        {"polygons": ((), NOWHERE * 2, (5, 5))},
+    ],
+)
+def test_what_cannot_be_drawn_is_left_out(place: dict[str, Any]) -> None:
+    cup = Annotation("cup", box=(100, 100, 200, 200))
+    assert draw(GREY, [answer("OD", Annotation("dog", **place), cup)]) == draw(GREY, [answer("OD", cup)])
+    ring = (20.0, 20.0, 80.0, 20.0, 80.0, 80.0)
+    some, one = ((), ring, NOWHERE), (ring,)
+    assert rings_of(Annotation(polygons=some)) == rings_of(Annotation(polygons=one)) == one
+
+
+def test_lines_that_are_not_shown_are_not_made() -> None:
+    font = font_for("x", 18)
+    measured = 0
+
+    class Counted:
+        def getlength(self, text: str) -> float:
+            nonlocal measured
+            measured += len(text)
+            return font.getlength(text)
+
+        getmask = font.getmask
+
+    lines = [*islice(wrapped("x" * 100_000, Counted(), 900), 5)]  # type: ignore[arg-type]
+    assert len({*lines}) == 1 and font.getlength(lines[0]) <= 900 < font.getlength(lines[0] + "x")
+    assert measured < 5 * 12 * 900
+    assert draw(GREY, [answer("CAPTION", text="x" * 100_000)]).height < GROUND.height + (MOST_LINES + 3) * 27
 
 
 NUMBERS = st.floats(-50, 500)

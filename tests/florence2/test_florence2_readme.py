@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -83,3 +84,19 @@ def test_the_table_names_every_file_and_only_what_is_there() -> None:
         modules = [import_module(f"florence2.{name}") for name in re.findall(r"`(\w+)\.py`", files)]
         for name in re.findall(r"\(`(\w+)`\)", unusual):
             assert any(hasattr(module, name) for module in modules), f"{files}: {name}"
+
+
+def test_what_a_copied_folder_needs() -> None:
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    allowed = {requirement.split(";")[0] for requirement in project["dependencies"]}
+    (sentence,) = re.findall(r"It needs Python (>= [\d.]+), (.*?), and nothing else", README, re.DOTALL)
+    needed = [name.replace(" ", "") for name in re.split(r",\s+|\s+and\s+", sentence[1])]
+    assert sentence[0].replace(" ", "") == project["requires-python"]
+    assert len(needed) == 6 and set(needed) <= allowed
+
+
+def test_the_size_of_the_model_from_scratch() -> None:
+    with torch.device("meta"):
+        model = Florence2(Florence2Config.preset("nano", 3000))
+    assert "a model of six million parameters" in README
+    assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6) == 6

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -154,6 +155,27 @@ def test_free_words(run: Run, model: Path) -> None:
     assert line["answers"][0].keys() == {"prompt", "text", "score", "complete"}
 
 
+def test_free_words_several_times(run: Run) -> None:
+    _, (line,), _ = run("cat.png --prompt 'find them' --prompt 'and these' --prompt 'find them' --form boxes")
+    assert [said["prompt"] for said in line["answers"]] == ["find them", "and these"]
+    assert all("annotations" in said for said in line["answers"])
+
+
+@pytest.mark.parametrize("region", ["--region -10,-5,30,40", "--region=-10,-5,30,40"])
+def test_a_region_that_begins_outside(region: str, run: Run) -> None:
+    code, (line,), _ = run(f"cat.png --task REGION_TO_OCR {region}")
+    assert code == 0
+    assert line["answers"][0]["prompt"] == "What text is in the region <loc_0><loc_0><loc_272><loc_500>?"
+
+
+def test_a_large_photo_makes_no_noise(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        code, (line,), errors = run("cat.png --task CAPTION")
+    assert (code, errors) == (0, "") and "answers" in line
+
+
 def test_a_photo_is_seen_upright(run: Run, here: Path) -> None:
     orientation = Image.Exif()
     orientation[0x0112] = 6  # to be turned by 90 degrees
@@ -169,8 +191,7 @@ def test_every_broken_image_has_its_line(run: Run, here: Path, monkeypatch: pyte
     Image.new("F", (8, 8)).save("float.tiff")
     names = ["broken.png", "cat.png", "text.jpg", "float.tiff", "coffee.jpg", "broken.png"]
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # of which coffee.jpg has more than twice as many
-    with pytest.warns(Image.DecompressionBombWarning):
-        code, lines, errors = run(f"{' '.join(names)} --task CAPTION")
+    code, lines, errors = run(f"{' '.join(names)} --task CAPTION")
     assert (code, errors) == (1, "")
     assert [line["image"] for line in lines] == names
     assert ["answers" in line for line in lines] == [False, True, False, False, False, False]
@@ -243,7 +264,15 @@ def test_pictures(run: Run, here: Path) -> None:
         ("cat.png --task OD --draw cat.png", "--draw cat.png: is an image itself"),
         ("cat.png --task OD --draw seen.txt", "--draw seen.txt: expected a picture's name"),
         ("cat.png --task OD --draw no/seen.png", "--draw no/seen.png: no such folder"),
-        ("cat.png coffee.jpg --task OD --draw broken.png", "File exists"),
+        ("cat.png coffee.jpg --task OD --draw broken.png", "--draw broken.png: expected a folder for pictures"),
+        ("cat.png --task OD --draw ''", "--draw '': expected a picture's name or a folder's"),
+        ("cat.png --task OD --draw a\0.png", r"--draw 'a\x00.png': expected a picture's name or a folder's"),
+        *(
+            (f"cat.png --task OD --draw seen.{kind}", f"--draw seen.{kind}: expected a picture's name")
+            for kind in ("blp", "xbm", "msp", "palm", "hdf", "bufr", "grib", "wmf", "psd")
+        ),
+        ("cat.png --task REGION_TO_OCR --region", "--region: expected X0,Y0,X1,Y1, four numbers; got ''"),
+        ("cat.png --task REGION_TO_OCR --region 500,0,600,9", "REGION_TO_OCR needs a box in its image of 110 x 80"),
         (f"cat.png --prompt '{'word ' * 999}'", "tokens, and 987 fit"),
     ],
 )

@@ -208,6 +208,26 @@ def test_what_is_no_image(image: Any, words: str) -> None:
     assert "image 1" in str(caught.value)
 
 
+def test_one_image_is_no_list(tmp_path: Path) -> None:
+    processor = small_processor()
+    picture().save(tmp_path / "a.png")
+    for one in (picture(), "a.png", tmp_path / "a.png", b"GIF89a", None, 3):
+        with pytest.raises(ImageError, match=r"expected a list of images, as in images\(\[image\]\); got "):
+            processor.images(one)
+    assert torch.equal(
+        processor.images(picture(seed=n) for n in (0, 1)), processor.images([picture(), picture(seed=1)])
+    )
+
+
+def test_an_opened_image_keeps_its_name(tmp_path: Path) -> None:
+    (tmp_path / "half.png").write_bytes(broken_png())
+    with (
+        Image.open(tmp_path / "half.png") as half,
+        pytest.raises(ImageError, match=r"image 1 \(.*half.png\): can't be"),
+    ):
+        small_processor().images([picture(), half])
+
+
 # --- prompts ---------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +252,20 @@ def test_text_makes_no_control_tokens() -> None:
     assert [processor.tokens.special(int(id)) for id in ids[0]] == ["<s>", *[None] * (ids.shape[1] - 2), "</s>"]
     ids, _ = processor.prompts([ask("OPEN_VOCABULARY_DETECTION", ["a cat", "a dog"])])
     assert processor.tokens.id("<and>") in ids[0]
+
+
+def test_one_prompt_is_no_list() -> None:
+    for one in ("OD", Task.OD, ask("OD"), None, 3):
+        with pytest.raises(PromptError, match=r"expected a list of prompts, as in prompts\(\[prompt\]\); got "):
+            small_processor().prompts(one)
+
+
+def test_a_task_stands_for_its_sentence() -> None:
+    processor = small_processor()
+    assert processor.prompts([Task.OD])[0].tolist() == processor.prompts([ask("OD")])[0].tolist()
+    assert processor.prompts(iter(["OD"]))[0].tolist() == [processor.tokens.sentence("OD")]
+    with pytest.raises(PromptError, match="REGION_TO_OCR needs a region"):
+        processor.prompts([Task.REGION_TO_OCR])
 
 
 def test_prompts_that_are_too_long() -> None:
@@ -372,3 +406,9 @@ def test_a_broken_folder(name: str, content: str | None, words: str, tmp_path: P
         (folder / name).write_text(content)
     with pytest.raises(CheckpointError, match=words):
         Processor.from_pretrained(folder)
+
+
+def test_no_folder_to_save_in(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"photo.jpg: could not be written .*; expected a folder, or none yet"):
+        small_processor().save_pretrained(tmp_path / "photo.jpg")

@@ -9,7 +9,7 @@ from florence import small_processor
 from hypothesis import given
 from hypothesis import strategies as st
 
-from florence2.errors import PromptError
+from florence2.errors import Florence2Error, PromptError
 from florence2.tasks import Form, Prompt, Task, ask
 
 REGION = "<loc_52><loc_332><loc_932><loc_774>"
@@ -189,3 +189,29 @@ def test_no_box_in_tokens(input: str) -> None:
 def test_a_box_without_the_size_of_its_image() -> None:
     with pytest.raises(PromptError, match="REGION_TO_OCR needs the image's size"):
         ask("REGION_TO_OCR", (0, 0, 1, 1))
+
+
+@pytest.mark.parametrize("task", WITH_REGION)
+def test_a_box_outside_its_image(task: Task) -> None:
+    for box in [(-9, 0, -1, 5), (0, -9, 5, -1), (11, 0, 12, 5), (0, 21, 5, 22), (1e308,) * 4]:
+        with pytest.raises(PromptError, match=f"{task} needs a box in its image of 10 x 20 pixels; got .*, outside it"):
+            ask(task, box, (10, 20))
+    assert ask(task, (9, 9, 1e308, 1e308), (10, 20)).text == ask(task, (9, 9, 10, 20), (10, 20)).text
+
+
+@pytest.mark.parametrize("size", [(0, 0), (-5, 10), (10, float("nan"))])
+def test_a_size_that_no_image_has(size: Any) -> None:
+    with pytest.raises(Florence2Error, match=r"expected the size \(width, height\) of an image.*; got \("):
+        ask("REGION_TO_OCR", (0, 0, 1, 1), size)
+
+
+def test_a_prompt_by_hand() -> None:
+    assert Prompt("x", "boxes").form is Form.BOXES  # type: ignore[arg-type]
+    for labels, expected in [(None, ()), (["cat", "dog"], ("cat", "dog")), ("cat", ("cat",)), ([], ())]:
+        assert Prompt("x", labels=labels).labels == expected  # type: ignore[arg-type]
+    for form in ("box", Task.OD, None, ["boxes"]):
+        with pytest.raises(PromptError, match=r"expected a form, one of 'text', 'boxes', .*; got "):
+            Prompt("x", form)  # type: ignore[arg-type]
+    for wrong in ([3], 3, ["cat", None]):
+        with pytest.raises(PromptError, match="expected labels that are texts; got "):
+            Prompt("x", labels=wrong)  # type: ignore[arg-type]

@@ -115,6 +115,18 @@ def test_training() -> None:
         Tokens.train(SENTENCES, TOO_FEW - 1)
 
 
+@pytest.mark.parametrize("texts", ["one long text", "corpus.txt", Path("corpus.txt"), None])
+def test_no_list_of_texts_to_train_on(texts: Any) -> None:
+    with pytest.raises(ConfigError, match=r"expected a list of texts, as in train\(\[text, text\], 1500\); got "):
+        Tokens.train(texts, 1500)
+
+
+@pytest.mark.parametrize("text", ["half \ud83d a pair", None, 7, b"bytes", ["a"]])
+def test_no_text_to_train_on(text: Any) -> None:
+    with pytest.raises(ConfigError, match="expected texts that have a UTF-8 form; got "):
+        Tokens.train(iter(["a cat", text]), 1500)
+
+
 def test_files(tmp_path: Path) -> None:
     tokens = small_tokens()
     (tmp_path / "tokenizer.json").write_text(tokens.to_json(), encoding="utf-8")
