@@ -18,6 +18,7 @@ from torch import Tensor
 from florence2.codec import Annotation, decode, pieces_of_ids
 from florence2.errors import ConfigError, Florence2Error, ImageError, PromptError
 from florence2.grammar import Grammar
+from florence2.locations import UNKNOWN, Size
 from florence2.model import Florence2
 from florence2.processor import Processor, Source, opened, resized
 from florence2.scores import likelihood, scored
@@ -169,7 +170,7 @@ class Annotator:
             raise PromptError(
                 f"expected a list of tasks, got a (task, input) pair alone, {tasks!r}: put it into a list"
             )
-        self.processor.prompts([posed(question, (1, 1)) for question in tasks])
+        self.processor.prompts([posed(question, UNKNOWN) for question in tasks])
         return repeat(list(tasks))
 
     def read(self, image: Source, questions: list[Question] | None, number: int) -> Picture:
@@ -260,7 +261,7 @@ class Annotator:
         )
 
 
-def posed(question: Question | list[Question], size: tuple[int, int]) -> Prompt:
+def posed(question: Question | list[Question], size: Size) -> Prompt:
     """The prompt that asks it of an image of `size` (width, height)."""
     if isinstance(question, Prompt):
         return question

@@ -264,7 +264,9 @@ def resized(image: Source, n: int, size: tuple[int, int], resample: Image.Resamp
     """[height, width, 3] of an image, a file or its bytes. `size` is (width, height), Pillow's order."""
     source = opened(image, n)
     try:
-        return np.asarray(to_rgb(source).resize(size, resample))
+        # Sideways first, as torchvision does and Pillow always did: from 13 on it takes the cheaper order, which shows.
+        sideways = to_rgb(source).resize((size[0], source.height), resample)
+        return np.asarray(sideways.resize(size, resample))
     except Exception as error:
         raise unreadable(named(source, n), error) from error
     finally:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from florence2.config import Florence2Config
 from florence2.errors import CheckpointError, ConfigError, ImageError, PromptError
-from florence2.processor import Processor, image_tokens
+from florence2.processor import Processor, image_tokens, resized
 from florence2.tasks import Form, Prompt, Task, ask
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +129,22 @@ def test_images_as_in_transformers(width: int, height: int, to_height: int, to_w
     images = [picture((width, height), seed=seed), picture((height, width), seed=seed + 10)]
     values = ours.images(images)
     assert values.shape == (2, 3, to_height, to_width) and values.dtype == torch.float32 and values.is_contiguous()
-    torch.testing.assert_close(values, theirs(images, return_tensors="pt")["pixel_values"], atol=1e-6, rtol=0)
+    sideways = [image.resize((to_width, image.height), Image.Resampling.BICUBIC) for image in images]
+    torch.testing.assert_close(values, theirs(sideways, return_tensors="pt")["pixel_values"], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", [(400, 1000), (1000, 400), (200, 2000), (640, 480), (130, 77)])
+def test_sideways_first(size: tuple[int, int]) -> None:
+    """Whatever Pillow's order is, within two levels of torchvision's; noise, squeezed in height and stretched in width,
+    would otherwise be 21 levels off."""
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms.v2 import functional
+
+    noise = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    ours = resized(Image.fromarray(noise), 0, (768, 768), Image.Resampling.BICUBIC)
+    mode = InterpolationMode.BICUBIC
+    theirs = functional.resize(torch.from_numpy(noise).permute(2, 0, 1), [768, 768], mode, antialias=True)
+    assert np.abs(ours.astype(int) - theirs.permute(1, 2, 0).numpy()).max() <= 2
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV"])
