@@ -50,7 +50,7 @@ LOCS = 600  # where the bins of a made-up vocabulary begin
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """A second one gains nothing on matrices of this size, and on a busy machine it costs ten times the time."""
+    """A second one gains nothing in work this small, and on a busy machine it costs ten times the time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

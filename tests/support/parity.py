@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,6 +14,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from florence2.config import Florence2Config
 from florence2.model import IGNORED, Florence2
+from florence2.processor import image_tokens
 from florence2.search import Decoding, Hypothesis, search
 
 # transformers' names for the one matrix that embeds and is the head
@@ -89,8 +91,7 @@ class Questions:
 
 def native(questions: Questions, theirs: Any) -> dict[str, Tensor]:
     """As transformers takes them: <image> in front of the prompt, once for each token of the image."""
-    with torch.no_grad():
-        tokens = theirs.get_image_features(questions.pixels[:1]).pooler_output.shape[1]
+    tokens = image_tokens(questions.pixels.shape[2:], math.prod(theirs.config.vision_config.patch_stride))
     images = questions.ids.new_full((len(questions.ids), tokens), theirs.config.image_token_id)
     return {
         "pixel_values": questions.pixels,
