@@ -28,7 +28,7 @@ from florence2.processor import Processor
 from florence2.search import Decoding, search
 
 NANO = Florence2Config.preset("nano")
-SPREAD = 2.0  # standard deviation of the logits: 1e-4 of that is asked for, and about 1e-6 measured
+SPREAD = 2.0  # standard deviation of the logits; they differ by 1e-5 at most, in nano, base and large
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +63,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 def assert_gradients_near(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """Within 1e-4 of each parameter's largest. A bias of keys has no gradient, but for what rounding makes."""
+    """Within 1e-4 of each parameter's largest, or 1e-7. A bias of keys has none but what rounding makes."""
     assert ours.keys() == theirs.keys()
     for name, gradient in theirs.items():
         largest = gradient.abs().max().item()
@@ -137,7 +137,7 @@ def test_one_token_of_an_answer() -> None:
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_training(checkpointing: bool) -> None:
     """In training mode; what is random there (dropout, drop path) has rate 0. Recomputed activations are the same."""
-    still = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+    still: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
     config = replace(vision(drop_path_rate=0.0), text=replace(NANO.text, **still))
     theirs, ours = pair(config, seed=3, spread=SPREAD)
     questions, y = Questions.make(3, 2), labels(3, 2, 10)
@@ -348,7 +348,7 @@ def test_transformers_uses_our_folder_unchanged(seed: int, photo: Image.Image, t
     made = speaking(seed)
     made.save_pretrained(tmp_path)
     Processor.for_model(made.config, small_tokens(), size=(96, 128)).save_pretrained(tmp_path)
-    native_processor = AutoProcessor.from_pretrained(tmp_path, backend="pil")
+    native_processor = AutoProcessor.from_pretrained(tmp_path, backend="pil")  # type: ignore[no-untyped-call]
     theirs = Florence2ForConditionalGeneration.from_pretrained(tmp_path)
     model, processor = Florence2.from_pretrained(tmp_path), Processor.from_pretrained(tmp_path)
     tasks = [task if given is None else (task, given) for task, given in ASKED.items()]

@@ -70,19 +70,19 @@ def small(seed: int, count: int = 4) -> Questions:
     return Questions.make(seed, count, size=(48, 64))
 
 
-@torch.inference_mode()
 def run(
     model: Florence2, questions: Questions, decoding: Decoding, grammar: Grammar | None = None
 ) -> tuple[Search, list[int]]:
     """A search at its end, for those who want to see more of it than its answers; and by step, how many items the cache
     held."""
-    memory = model.encode(model.encode_image(questions.pixels), questions.ids, questions.mask)
-    search, held = Search(model, memory, decoding, (), None, grammar), list[int]()
-    while search.items:
-        (size,) = {len(x) for layer in search.cache.layers for x in (layer.keys, layer.values, layer.memory_keys)}
-        held.append(size)
-        search.step()
-    return search, held
+    with torch.inference_mode():
+        memory = model.encode(model.encode_image(questions.pixels), questions.ids, questions.mask)
+        search, held = Search(model, memory, decoding, (), None, grammar), list[int]()
+        while search.items:
+            (size,) = {len(x) for layer in search.cache.layers for x in (layer.keys, layer.values, layer.memory_keys)}
+            held.append(size)
+            search.step()
+        return search, held
 
 
 def at_once(model: Florence2, questions: Questions, row: int, token_ids: list[int]) -> Tensor:
