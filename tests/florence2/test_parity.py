@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 import pytest
 import torch
 from florence import small_tokens
-from parity import Questions, generated, labels, lean, native, padded, pair, randomise, searched
+from parity import Questions, generated, labels, lean, native, padded, pair, randomise
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoProcessor, Florence2ForConditionalGeneration
@@ -25,15 +25,15 @@ from florence2.config import Florence2Config
 from florence2.errors import ImageError, PromptError
 from florence2.model import IGNORED, Florence2
 from florence2.processor import Processor
-from florence2.search import Decoding
+from florence2.search import Decoding, search
 
 NANO = Florence2Config.preset("nano")
-SPREAD = 2.0  # standard deviation of the logits: 1e-4 of that is asked for, and about 1e-6 measured
+SPREAD = 2.0  # standard deviation of the logits; they differ by 1e-5 at most, in nano, base and large
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """For nano: a second one gains nothing on such matrices, and on a busy machine it costs ten times the time."""
+    """A second one gains little in work this small, and on a busy machine it costs ten times the time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -63,7 +63,7 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
 
 
 def assert_gradients_near(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
-    """Within 1e-4 of each parameter's largest. A bias of keys has no gradient, but for what rounding makes."""
+    """Within 1e-4 of each parameter's largest, or 1e-7. A bias of keys has none but what rounding makes."""
     assert ours.keys() == theirs.keys()
     for name, gradient in theirs.items():
         largest = gradient.abs().max().item()
@@ -99,7 +99,6 @@ CASES = {
 }
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("case", CASES)
 def test_every_number(case: str) -> None:
     """From the image to the gradients, with prompts of unequal length in the batch and -100 in the labels."""
@@ -127,7 +126,6 @@ def test_every_number(case: str) -> None:
     assert_gradients_near(gradients(ours), gradients(theirs))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_one_token_of_an_answer() -> None:
     """Without decoder_input_ids, and without a mask."""
     theirs, ours = pair(NANO, seed=2, spread=SPREAD)
@@ -136,11 +134,10 @@ def test_one_token_of_an_answer() -> None:
         assert_near(ours(questions.pixels, questions.ids), theirs(**native(questions, theirs)).logits)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_training(checkpointing: bool) -> None:
     """In training mode; what is random there (dropout, drop path) has rate 0. Recomputed activations are the same."""
-    still = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
+    still: dict[str, Any] = {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
     config = replace(vision(drop_path_rate=0.0), text=replace(NANO.text, **still))
     theirs, ours = pair(config, seed=3, spread=SPREAD)
     questions, y = Questions.make(3, 2), labels(3, 2, 10)
@@ -159,7 +156,6 @@ def test_training(checkpointing: bool) -> None:
     assert_gradients_near(gradients(ours), gradients(theirs))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_rows_that_share_an_image() -> None:
     """`features[image_of_row]`: the gradients are those of the image in every row."""
     theirs, ours = pair(NANO, seed=4, spread=SPREAD)
@@ -174,7 +170,6 @@ def test_rows_that_share_an_image() -> None:
     assert_gradients_near(gradients(ours), gradients(theirs))
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("seed", range(4))
 def test_log_likelihood(seed: int) -> None:
     """Of each row, minus transformers' loss of this row alone times the labels that count."""
@@ -195,7 +190,6 @@ def test_log_likelihood(seed: int) -> None:
         )
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_any_image_that_the_position_tables_allow() -> None:
     config = vision(max_position_embeddings=5)  # of 16 px
     theirs, ours = pair(config, seed=1, spread=SPREAD)
@@ -210,7 +204,6 @@ def test_any_image_that_the_position_tables_allow() -> None:
             theirs.get_image_features(torch.zeros(1, 3, *size))
 
 
-@pytest.mark.usefixtures("one_thread")
 def test_any_text_that_the_position_tables_allow() -> None:
     theirs, ours = pair(text(max_position_embeddings=20), seed=1, spread=SPREAD)
     questions = Questions.make(1, 2, size=(48, 48), longest=10)  # 1 + 9 tokens of the image
@@ -225,7 +218,6 @@ def test_any_text_that_the_position_tables_allow() -> None:
             ours(longer.pixels, longer.ids, longer.mask)
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision(dtype: torch.dtype) -> None:
     """No further from the truth, which is fp32, than transformers is."""
@@ -248,63 +240,71 @@ def test_half_precision(dtype: torch.dtype) -> None:
 
 class Numbers(NamedTuple):
     logits: Tensor
-    loss: Tensor
+    loss: float
+    gradients: dict[str, Tensor]
     greedy: list[list[int]]
     beams: list[list[int]]
 
 
-ANSWERS = (Decoding(num_beams=1, max_new_tokens=7), Decoding(num_beams=3, max_new_tokens=7))
+GREEDY, BEAMS = Decoding(num_beams=1, max_new_tokens=6), Decoding(num_beams=3, max_new_tokens=6)
 
 
 @pytest.mark.parametrize(("name", "backward"), [("base", True), ("large", False)])
 def test_the_released_sizes(name: Literal["base", "large"], backward: bool) -> None:
     """Saved by us and loaded by transformers, saved by it and loaded by us: one model is in memory at a time.
 
-    Logits have a standard deviation of 2, and differ by 2e-5. Gradients are compared in base alone: those of large are
-    3 GB more for the same code.
+    Gradients are compared in base alone: those of large are twice 3 GB more, for the same code.
     """
     questions, y = Questions.make(1, 2, size=(64, 96)), labels(1, 2, 8)
     with TemporaryDirectory() as folder:
         with no_init_weights():
             ours = Florence2(Florence2Config.preset(name))
         randomise(ours, seed=1, spread=SPREAD)
+        sums = sums_of(ours)
         ours.save_pretrained(folder)
-        before = our_numbers(ours, questions, y)
         del ours
         theirs, report = Florence2ForConditionalGeneration.from_pretrained(folder, output_loading_info=True)
         assert not any(report.values()), report
-        expected = their_numbers(theirs, questions, y)
-        if backward:
-            expected.loss.backward()
-            their_gradients = gradients(theirs)
+        expected = their_numbers(theirs, questions, y, backward)
         Path(folder, "model.safetensors").unlink()
         theirs.save_pretrained(folder)
         del theirs
         gc.collect()
         ours = Florence2.from_pretrained(folder)
-    after = our_numbers(ours, questions, y)
-    assert torch.equal(after.logits, before.logits)
+    assert sums_of(ours) == sums
+    found = our_numbers(ours, questions, y, backward)
     assert expected.logits.std() > 0.8 * SPREAD
-    assert_near(after.logits, expected.logits)
-    assert after.loss.item() == pytest.approx(expected.loss.item(), abs=1e-4)
-    assert (after.greedy, after.beams) == (expected.greedy, expected.beams)
+    assert_near(found.logits, expected.logits)
+    assert found.loss == pytest.approx(expected.loss, abs=1e-4)
+    assert (found.greedy, found.beams) == (expected.greedy, expected.beams)
+    assert_gradients_near(found.gradients, expected.gradients)
+
+
+def sums_of(model: Florence2) -> dict[str, float]:
+    return {name: tensor.sum().item() for name, tensor in model.state_dict().items()}
+
+
+def our_numbers(model: Florence2, questions: Questions, y: Tensor, backward: bool) -> Numbers:
+    with torch.set_grad_enabled(backward):
+        features = model.encode_image(questions.pixels)
+        loss = model.loss(features, questions.ids, questions.mask, y)
     if backward:
-        after.loss.backward()
-        assert_gradients_near(gradients(ours), their_gradients)
-
-
-def our_numbers(model: Florence2, questions: Questions, y: Tensor) -> Numbers:
+        loss.backward()
     with torch.no_grad():
-        logits = model(questions.pixels, questions.ids, questions.mask, model.shifted(y))
-    greedy, beams = (padded(searched(model, questions, decoding)) for decoding in ANSWERS)
-    loss = model.loss(model.encode_image(questions.pixels), questions.ids, questions.mask, y)
-    return Numbers(logits, loss, greedy, beams)
+        memory = model.encode(features, questions.ids, questions.mask)
+        logits = model.head(model.decode(memory, model.shifted(y)))
+        greedy, beams = (padded(search(model, memory, decoding)) for decoding in (GREEDY, BEAMS))
+    return Numbers(logits, loss.item(), gradients(model) if backward else {}, greedy, beams)
 
 
-def their_numbers(model: Any, questions: Questions, y: Tensor) -> Numbers:
-    output = model(**native(questions, model), labels=y)
-    greedy, beams = (generated(model, questions, decoding)[0] for decoding in ANSWERS)
-    return Numbers(output.logits.detach(), output.loss, greedy, beams)
+def their_numbers(model: Any, questions: Questions, y: Tensor, backward: bool) -> Numbers:
+    with torch.set_grad_enabled(backward):
+        output = model(**native(questions, model), labels=y)
+    if backward:
+        output.loss.backward()
+    greedy, beams = (generated(model, questions, decoding)[0] for decoding in (GREEDY, BEAMS))
+    found = gradients(model) if backward else {}
+    return Numbers(output.logits.detach(), output.loss.item(), found, greedy, beams)
 
 
 # --- the whole way ---------------------------------------------------------------------------------------------------
@@ -342,14 +342,13 @@ def photo(photos: Path) -> Image.Image:
     return Image.open(photos / "coffee.png").convert("RGB")
 
 
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("seed", range(3))
 def test_transformers_uses_our_folder_unchanged(seed: int, photo: Image.Image, tmp_path: Path) -> None:
     """From the photo to the boxes: AutoProcessor, generate with the settings saved, post_process_generation."""
     made = speaking(seed)
     made.save_pretrained(tmp_path)
     Processor.for_model(made.config, small_tokens(), size=(96, 128)).save_pretrained(tmp_path)
-    native_processor = AutoProcessor.from_pretrained(tmp_path, backend="pil")
+    native_processor = AutoProcessor.from_pretrained(tmp_path, backend="pil")  # type: ignore[no-untyped-call]
     theirs = Florence2ForConditionalGeneration.from_pretrained(tmp_path)
     model, processor = Florence2.from_pretrained(tmp_path), Processor.from_pretrained(tmp_path)
     tasks = [task if given is None else (task, given) for task, given in ASKED.items()]

@@ -6,6 +6,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 import torch
@@ -51,7 +52,7 @@ LOCS = 600  # where the bins of a made-up vocabulary begin
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """A second one gains nothing on matrices of this size, and on a busy machine it costs ten times the time."""
+    """A second one gains nothing in work this small, and on a busy machine it costs ten times the time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -70,19 +71,19 @@ def small(seed: int, count: int = 4) -> Questions:
     return Questions.make(seed, count, size=(48, 64))
 
 
-@torch.inference_mode()
 def run(
     model: Florence2, questions: Questions, decoding: Decoding, grammar: Grammar | None = None
 ) -> tuple[Search, list[int]]:
     """A search at its end, for those who want to see more of it than its answers; and by step, how many items the cache
     held."""
-    memory = model.encode(model.encode_image(questions.pixels), questions.ids, questions.mask)
-    search, held = Search(model, memory, decoding, (), None, grammar), list[int]()
-    while search.items:
-        (size,) = {len(x) for layer in search.cache.layers for x in (layer.keys, layer.values, layer.memory_keys)}
-        held.append(size)
-        search.step()
-    return search, held
+    with torch.inference_mode():
+        memory = model.encode(model.encode_image(questions.pixels), questions.ids, questions.mask)
+        search, held = Search(model, memory, decoding, (), None, grammar), list[int]()
+        while search.items:
+            (size,) = {len(x) for layer in search.cache.layers for x in (layer.keys, layer.values, layer.memory_keys)}
+            held.append(size)
+            search.step()
+        return search, held
 
 
 def at_once(model: Florence2, questions: Questions, row: int, token_ids: list[int]) -> Tensor:
@@ -136,6 +137,22 @@ def test_transformers_gives_the_same_answers(beams: int) -> None:
         found += hypotheses
     assert len(set(lengths(found))) >= 6  # else this would be of answers that all end alike
     assert 10 < sum(h.ended for h in found) < len(found) - 10
+
+
+@pytest.mark.parametrize("penalty", [-1.0, 0.0, 2.0])
+@pytest.mark.parametrize("stopping", [True, False, "never"])
+def test_transformers_stops_at_the_same_place(stopping: Literal["never"] | bool, penalty: float) -> None:
+    """Where it stops decides which answer is the best one found: all pairs of the two rules, on answers that end."""
+    decoding = Decoding(3, 24, 3, penalty, stopping)
+    for seed in (1, 3, 12, 36, 37, 38):
+        questions = small(seed)
+        theirs, ours = pair(CONFIG, seed)
+        end_now_and_then(ours, questions, seed, share=0.2)
+        copy(ours, theirs)
+        answers, scores = generated(theirs, questions, decoding)
+        hypotheses = searched(ours, questions, decoding)
+        assert padded(hypotheses) == answers
+        assert [h.score for h in hypotheses] == pytest.approx(scores, rel=1e-4, abs=1e-4)
 
 
 @pytest.mark.parametrize(("beams", "ngram"), [(1, 0), (3, 0), (3, 3)])
@@ -435,7 +452,7 @@ answers_of_a_language = st.sets(st.lists(st.integers(3, 6), max_size=4).map(tupl
     st.integers(6, 8),
 )
 def test_the_best_of_a_small_language(
-    language: set[Answer], seed: int, stopping: bool, penalty: float, beams: int
+    language: set[Answer], seed: int, stopping: Literal["never"] | bool, penalty: float, beams: int
 ) -> None:
     """With as many beams as there are answers none is lost: the search is exact. Nor does it go on for nothing."""
     questions = small(seed, count=1)

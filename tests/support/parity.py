@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from transformers import Florence2ForConditionalGeneration
 
 from florence2.config import Florence2Config
 from florence2.model import IGNORED, Florence2
+from florence2.processor import image_tokens
 from florence2.search import Decoding, Hypothesis, search
 
 # transformers' names for the one matrix that embeds and is the head
@@ -28,22 +30,23 @@ def pair(config: Florence2Config, seed: int = 0, spread: float = 1.0) -> tuple[A
     return theirs, ours
 
 
-@cache
+@lru_cache(maxsize=2)
 def models(config: Florence2Config) -> tuple[Any, Florence2]:
-    return Florence2ForConditionalGeneration(NativeConfig(**config.to_dict())).eval(), Florence2(config)
+    theirs: Any = Florence2ForConditionalGeneration(NativeConfig(**config.to_dict()))
+    return theirs.eval(), Florence2(config)
 
 
-@torch.no_grad()
 def randomise(model: nn.Module, seed: int, spread: float = 1.0) -> None:
     """Weights that show a difference: matrices keep the size of what goes through them, so that attention is neither
     even nor all on one place; no norm is 1, no bias 0. Logits have a standard deviation of about `spread`."""
-    dice = torch.Generator().manual_seed(seed)
-    for name, parameter in model.named_parameters():
-        if parameter.ndim > 1:
-            size = spread if name.endswith("shared.weight") else 1.0
-            parameter.normal_(std=size * parameter[0].numel() ** -0.5, generator=dice)
-        else:
-            parameter.normal_(0.0 if name.endswith("bias") else 1.0, 0.1, generator=dice)
+    with torch.no_grad():
+        dice = torch.Generator().manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                size = spread if name.endswith("shared.weight") else 1.0
+                parameter.normal_(std=size * parameter[0].numel() ** -0.5, generator=dice)
+            else:
+                parameter.normal_(0.0 if name.endswith("bias") else 1.0, 0.1, generator=dice)
 
 
 def copy(ours: Florence2, theirs: Any) -> None:
@@ -54,14 +57,14 @@ def copy(ours: Florence2, theirs: Any) -> None:
     assert set(missing) - COPIES == {f"model.{name}" for name, _ in ours.named_buffers()}
 
 
-@torch.no_grad()
 def lean(model: Florence2, tokens: list[int], nats: float) -> None:
     """Adds nats to the logits of some tokens. For that the last hidden state's first channel becomes a constant."""
-    last, embedding = model.language_model.decoder.layers[-1].final_layer_norm, model.language_model.shared.weight
-    if last.weight[0] != 0:
-        last.weight[0], last.bias[0] = 0.0, CONSTANT
-        embedding[:, 0] = 0.0
-    embedding[tokens, 0] += nats / CONSTANT
+    with torch.no_grad():
+        last, embedding = model.language_model.decoder.layers[-1].final_layer_norm, model.language_model.shared.weight
+        if last.weight[0] != 0:
+            last.weight[0], last.bias[0] = 0.0, CONSTANT
+            embedding[:, 0] = 0.0
+        embedding[tokens, 0] += nats / CONSTANT
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,7 @@ class Questions:
 
 def native(questions: Questions, theirs: Any) -> dict[str, Tensor]:
     """As transformers takes them: <image> in front of the prompt, once for each token of the image."""
-    with torch.no_grad():
-        tokens = theirs.get_image_features(questions.pixels[:1]).pooler_output.shape[1]
+    tokens = image_tokens(questions.pixels.shape[2:], math.prod(theirs.config.vision_config.patch_stride))
     images = questions.ids.new_full((len(questions.ids), tokens), theirs.config.image_token_id)
     return {
         "pixel_values": questions.pixels,
@@ -99,16 +101,17 @@ def native(questions: Questions, theirs: Any) -> dict[str, Tensor]:
     }
 
 
-@torch.no_grad()
 def end_now_and_then(model: Florence2, questions: Questions, seed: int, share: float = 0.05) -> None:
     """Makes </s> the likeliest token at about a `share` of the places of an answer: some end early, some never."""
-    dice = torch.Generator().manual_seed(seed)
-    model.language_model.shared.weight[model.config.text.eos_token_id] *= 2  # its logit varies more than the others'
-    lean(model, [], 0.0)
-    answers = torch.randint(3, 1000, (len(questions.ids), 24), generator=dice)
-    logits = model(questions.pixels, questions.ids, questions.mask, answers)
-    behind = logits.amax(dim=-1) - logits[..., model.config.text.eos_token_id]
-    lean(model, [model.config.text.eos_token_id], behind.flatten().quantile(share).item())
+    with torch.no_grad():
+        dice = torch.Generator().manual_seed(seed)
+        eos = model.config.text.eos_token_id
+        model.language_model.shared.weight[eos] *= 2  # its logit varies more than the others'
+        lean(model, [], 0.0)
+        answers = torch.randint(3, 1000, (len(questions.ids), 24), generator=dice)
+        logits = model(questions.pixels, questions.ids, questions.mask, answers)
+        behind = logits.amax(dim=-1) - logits[..., eos]
+        lean(model, [eos], behind.flatten().quantile(share).item())
 
 
 def generated(theirs: Any, questions: Questions, decoding: Decoding) -> tuple[list[list[int]], list[float] | None]:
@@ -138,7 +141,8 @@ def generated(theirs: Any, questions: Questions, decoding: Decoding) -> tuple[li
 def searched(model: Florence2, questions: Questions, decoding: Decoding, **rules: Any) -> list[Hypothesis]:
     with torch.inference_mode():
         memory = model.encode(model.encode_image(questions.pixels), questions.ids, questions.mask)
-        return search(model, memory, decoding, **rules)
+        hypotheses: list[Hypothesis] = search(model, memory, decoding, **rules)
+    return hypotheses
 
 
 def padded(hypotheses: list[Hypothesis]) -> list[list[int]]:
