@@ -16,7 +16,6 @@ from florence2.bart import Attention, Decoder, DecoderLayer
 from florence2.model import Florence2, Memory
 
 BLOCK = 32  # time steps by which the cache grows
-HEAD_ROWS = 4096  # of the vocabulary at once: with few rows, MKL is a third faster on pieces of this size
 
 
 class Cache:
@@ -29,6 +28,7 @@ class Cache:
     def __init__(self, model: Florence2, memory: Memory, beams: int, in_blocks: bool | None = None) -> None:
         self.model, self.beams, self.time = model, beams, 0
         self.in_blocks = memory.states.is_cuda if in_blocks is None else in_blocks
+        self.head = Head(model.language_model.shared.weight)
         self.layers = [LayerCache(layer, memory, beams) for layer in decoder(model).layers]
         mask = memory.mask
         self.mask = None if mask is None else bias(mask[:, None, None, :], memory.states.dtype)
@@ -65,14 +65,25 @@ class Cache:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[rows, d] -> [rows, vocabulary] in fp32."""
-        weight = self.model.language_model.shared.weight
-        if hidden.is_cuda:
-            return F.linear(hidden, weight).float()
-        out = hidden.new_empty(len(hidden), len(weight))
-        for start in range(0, len(weight), HEAD_ROWS):
-            rows = weight[start : start + HEAD_ROWS]
-            torch.mm(hidden, rows.t(), out=out[:, start : start + len(rows)])
-        return out.float()
+        return self.head(hidden).float()
+
+
+class Head:
+    """hidden [rows, d] -> logits [rows, vocabulary], for few rows and many calls.
+
+    On a CPU the product is as fast as its weights come from memory, and oneDNN lays them out for that: at 24 rows of
+    base 16 ms instead of 30, for a second copy of the matrix (0.16 GB) while answers are searched for.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        packs = weight.device.type == "cpu" and weight.dtype is torch.float32 and torch.backends.mkldnn.is_available()
+        self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach()) if packs else None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        if self.packed is None:
+            return F.linear(hidden, self.weight)
+        return torch.ops.mkldnn._linear_pointwise(hidden, self.packed, None, "none", [], "")
 
 
 class LayerCache:
