@@ -50,7 +50,7 @@ class Decoding:
             values = several(getattr(self, name))
             if not all(isinstance(value, int | float) and abs(value) <= most for value in values):
                 raise Florence2Error(f"expected {name}, a number within +-{most}; got {getattr(self, name)!r}")
-        if self.early_stopping not in (True, False, "never"):
+        if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise Florence2Error(f"expected early_stopping true, false or 'never'; got {self.early_stopping!r}")
 
 

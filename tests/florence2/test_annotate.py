@@ -502,6 +502,7 @@ def test_another_models_processor(model: Florence2) -> None:
         {"eos_penalty": float("nan")},
         {"eos_penalty": "1"},
         {"early_stopping": "always"},
+        {"early_stopping": 1},
     ],
 )
 def test_options_that_can_not_be(options: dict[str, Any], model: Florence2, processor: Processor) -> None:
