@@ -16,9 +16,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from florence2.config import VisionConfig
-from florence2.mlp import mlp, tiled
-
-WINDOWS = 16  # in a tile
+from florence2.mlp import mlp
 
 
 class DaViT(nn.Module):
@@ -114,16 +112,10 @@ class WindowAttention(nn.Module):
             x = F.pad(x, (0, 0, 0, -width % w, 0, -height % w))  # zeros, and they are attended to
         batch, rows, columns = x.shape[0], x.shape[1] // w, x.shape[2] // w
         windows = x.view(batch, rows, w, columns, w, channels).transpose(2, 3).reshape(-1, w * w, channels)
-        some = WINDOWS if tiled(windows, 3 * channels) else len(windows)
-        windows = torch.cat([self.attend(part) for part in windows.split(some)])
-        windows = windows.view(batch, rows, columns, w, w, channels)
+        q, k, v = self.qkv(windows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        windows = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, rows, columns, w, w, channels)
         x = windows.transpose(2, 3).reshape(batch, rows * w, columns * w, channels)
         return self.proj(x[:, :height, :width])
-
-    def attend(self, windows: Tensor) -> Tensor:
-        """[n, w * w, C] -> the same."""
-        q, k, v = self.qkv(windows).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 class ChannelAttention(nn.Module):

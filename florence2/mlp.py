@@ -14,20 +14,15 @@ from torch.nn import functional as F
 TILE = 2**20  # hidden values at once: 4 MB in fp32
 
 
-def tiled(x: Tensor, hidden: int) -> bool:
-    """Whether to work on x in tiles: its rows [..., d] have `hidden` values each on the way."""
-    large = x.numel() // x.shape[-1] * hidden > TILE
-    return large and x.device.type == "cpu" and not torch.is_grad_enabled()
-
-
 def mlp(x: Tensor, fc1: nn.Linear, fc2: nn.Linear, dropout: float = 0.0) -> Tensor:
     """fc2(gelu(fc1(x))) of [..., d], with dropout between.
 
-    In tiles 1.2 times as fast at 2,304 tokens of 512, 2.4 times at 36,864 of 128.
+    In tiles the vision tower takes 4 % less time (base, 768 px, two cores).
     """
-    if not tiled(x, fc1.out_features):
+    rows = max(1, TILE // fc1.out_features)
+    if torch.is_grad_enabled() or x.device.type != "cpu" or x.numel() <= rows * x.shape[-1]:
         return fc2(F.dropout(F.gelu(fc1(x)), dropout, dropout > 0))
-    rows, out = max(1, TILE // fc1.out_features), torch.empty_like(x)
+    out = x.new_empty(x.shape)
     for part, place in zip(x.flatten(0, -2).split(rows), out.flatten(0, -2).split(rows), strict=True):
         torch.addmm(fc2.bias, F.dropout(F.gelu(fc1(part)), dropout, dropout > 0), fc2.weight.t(), out=place)
     return out
