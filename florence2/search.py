@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from florence2.cache import Cache
+from florence2.config import fits
 from florence2.errors import Florence2Error
 from florence2.grammar import Grammar
 from florence2.model import Florence2, Memory
 
+LARGEST = 2**31 - 1  # of any number of things
 DEAD = -1.0e9  # the score of a beam that does not count
 ALIVE = DEAD / 2  # those that count are above this
 
@@ -42,20 +44,16 @@ class Decoding:
 
     def __post_init__(self) -> None:
         for name, least in (("num_beams", 1), ("max_new_tokens", 2)):  # two: <s> and </s>
-            if not whole(value := getattr(self, name), least):
+            if not fits(value := getattr(self, name), int, least, LARGEST):
                 raise Florence2Error(f"expected {name}, a whole number >= {least}; got {value!r}")
-        if not all(whole(size, 0) for size in several(self.no_repeat_ngram_size)):
+        if not all(fits(size, int, 0, LARGEST) for size in several(self.no_repeat_ngram_size)):
             raise Florence2Error(f"expected no_repeat_ngram_size >= 0; got {self.no_repeat_ngram_size!r}")
         for name, most in (("length_penalty", 100), ("eos_penalty", 1_000_000)):  # 1024 ** 100 is a float; -1e6 no DEAD
             values = several(getattr(self, name))
-            if not all(isinstance(value, int | float) and abs(value) <= most for value in values):
+            if not all(fits(value, float, -most, most) for value in values):
                 raise Florence2Error(f"expected {name}, a number within +-{most}; got {getattr(self, name)!r}")
         if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise Florence2Error(f"expected early_stopping true, false or 'never'; got {self.early_stopping!r}")
-
-
-def whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**31
 
 
 def several(value: Any) -> Sequence[Any]:
