@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from florence2.bart import Attention, Decoder, DecoderLayer
+from florence2.bart import Attention, DecoderLayer
 from florence2.model import Florence2, Memory
 
 BLOCK = 32  # time steps by which the cache grows
@@ -29,7 +29,7 @@ class Cache:
         self.model, self.beams, self.time = model, beams, 0
         self.in_blocks = memory.states.is_cuda if in_blocks is None else in_blocks
         self.head = Head(model.language_model.shared.weight)
-        self.layers = [LayerCache(layer, memory, beams) for layer in decoder(model).layers]
+        self.layers = [LayerCache(layer, memory, beams) for layer in model.language_model.decoder.layers]
         mask = memory.mask
         self.mask = None if mask is None else bias(mask[:, None, None, :], memory.states.dtype)
         self.ancestors = torch.empty(len(memory.states), beams, 0, dtype=torch.long, device=memory.states.device)
@@ -43,10 +43,8 @@ class Cache:
         visible = bias(seen.bool(), self.model.dtype)
         if self.in_blocks:
             visible = F.pad(visible, (0, -visible.shape[-1] % (BLOCK * beams)), value=-torch.inf)
-        x = decoder(self.model).place(
-            self.model.language_model.embed(token_ids).view(-1, 1, width(self.model)), self.time
-        )
-        x = x.view(items, beams, -1)
+        embedded = self.model.language_model.embed(token_ids.view(-1, 1))
+        x = self.model.language_model.decoder.place(embedded, self.time).view(items, beams, -1)
         for layer in self.layers:
             x = layer.step(x, self.time, visible, self.mask)
         self.time += 1
@@ -128,11 +126,3 @@ def attend(attention: Attention, x: Tensor, keys: Tensor, values: Tensor, mask: 
 def bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
     """0 where the mask is true, -inf elsewhere."""
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
-
-
-def decoder(model: Florence2) -> Decoder:
-    return model.language_model.decoder
-
-
-def width(model: Florence2) -> int:
-    return model.config.text.d_model

@@ -17,7 +17,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -272,12 +271,10 @@ def with_image_token(state: dict[str, Tensor], config: Florence2Config) -> tuple
     """
     if config.image_token_id is not None:
         return state, config
-    tokens = config.text.vocab_size
-    rows = tokens // 64 * 64 + 64
-    shared = state[SHARED].detach()
+    padded, shared = config.with_vocabulary(config.text.vocab_size), state[SHARED].detach()
     mean = shared.float().mean(dim=0).to(shared.dtype)
-    padded = torch.cat([shared, mean.expand(rows - tokens, -1)])
-    return state | {SHARED: padded}, replace(config, text=replace(config.text, vocab_size=rows), image_token_id=tokens)
+    rows = torch.cat([shared, mean.expand(padded.text.vocab_size - len(shared), -1)])
+    return state | {SHARED: rows}, padded
 
 
 def generation(config: Florence2Config) -> dict[str, Any]:

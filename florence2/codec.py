@@ -19,10 +19,11 @@ from typing import Any, Literal, Protocol
 from florence2.errors import Florence2Error
 from florence2.locations import BINS, Size, dequantize, quantize, written
 from florence2.tasks import Box, Form
+from florence2.tokens import CONTROL, SPECIALS
 
-# Every special token of the vocabulary, spelled exactly; "desciption" is how it was released.
-IN_PAIRS = r"od|ocr|cap|ncap|dcap|grounding|seg|region_cap|region_to_desciption|proposal|poly|s"
-SPECIAL = re.compile(rf"(</?(?:{IN_PAIRS})>|<(?:loc_(?:0|[1-9]\d{{0,2}})|sep|and|pad|unk|mask|image)>)", re.ASCII)
+# Every special token of the released vocabulary, spelled exactly.
+OTHERS = "|".join(token for token in (*SPECIALS, *sorted(CONTROL)) if not token.startswith("<loc_"))
+SPECIAL = re.compile(rf"({OTHERS}|<loc_(?:0|[1-9]\d{{0,2}})>)", re.ASCII)
 SILENT = frozenset(("<s>", "</s>", "<pad>"))  # say nothing, wherever they are
 
 

@@ -59,7 +59,7 @@ class Florence2(nn.Module):
         write(self.state_dict(), self.config, Path(path))
 
     def checkpoint_gradients(self, on: bool = True) -> None:
-        """Training keeps the activations of no layer and computes them again: less memory, about a third more time."""
+        """Training keeps the activations of no layer and computes them again: less memory, one more forward pass."""
         for module in (self.vision_tower, self.language_model.encoder, self.language_model.decoder):
             module.checkpointing = on
 

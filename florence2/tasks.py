@@ -183,6 +183,6 @@ def region(task: Task, input: Input, size: Size | None) -> str:
         raise PromptError(f"{task} needs the image's size (width, height) to turn a box in pixels into tokens")
     tokens = written(quantize(box, size))
     outside = x1 < 0 or y1 < 0 or x0 > size[0] or y0 > size[1]
-    if outside and tuple(size) != UNKNOWN:
+    if outside and size is not UNKNOWN:
         raise PromptError(f"{task} needs a box in its image of {size[0]} x {size[1]} pixels; got {input!r}, outside it")
     return tokens

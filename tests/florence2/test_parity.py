@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,15 +29,6 @@ from florence2.search import Decoding, search
 
 NANO = Florence2Config.preset("nano")
 SPREAD = 2.0  # standard deviation of the logits; they differ by 1e-5 at most, in nano, base and large
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A second one gains little in work this small, and on a busy machine it costs ten times the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def vision(**fields: Any) -> Florence2Config:

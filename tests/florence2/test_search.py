@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -48,15 +48,6 @@ CONFIG = Florence2Config(
 START = EOS = 2
 BOS = 0
 LOCS = 600  # where the bins of a made-up vocabulary begin
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """A second one gains nothing in work this small, and on a busy machine it costs ten times the time."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def ending(seed: int, questions: Questions, spread: float = 1.5) -> Florence2:
