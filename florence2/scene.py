@@ -45,8 +45,8 @@ class Placement:
 
 @dataclass(frozen=True)
 class Mask:
-    """The pixels of a thing: COCO's compressed run-length `counts` over an original of `size` (height, width), and where
-    that lies in the scene. Turning it into outlines waits until a target asks for it: see `polygons`."""
+    """The pixels of a thing: COCO's compressed run-length `counts` over an original of `size` (height, width), and
+    where that lies in the scene. Turning it into outlines waits until a target asks for it: see `polygons`."""
 
     size: tuple[int, int]
     counts: bytes
