@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Encoding, Tokenizer
 from tokenizers.decoders import ByteLevel as ByteLevelDecoder
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
@@ -175,6 +175,14 @@ class Tokens:
         """For texts that may hold anything: a literal "<loc_5>" is seven characters there."""
         return ids_of(self._plain, text)
 
+    def encode_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """As `encode`, and of each id the characters [start, stop) of the text that it writes, less a space in front.
+
+        Tokens that share a character, as bytes of it, have the same place.
+        """
+        encoding = encoded(self._tokenizer, text)
+        return encoding.ids, encoding.offsets
+
     def sentence(self, text: str) -> list[int]:
         """<s> text </s>."""
         return [self.bos, *self.encode(text), self.eos]
@@ -255,11 +263,15 @@ def flagged(token: AddedToken, special: bool) -> AddedToken:
 
 
 def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
+    ids: list[int] = encoded(tokenizer, text).ids
+    return ids
+
+
+def encoded(tokenizer: Tokenizer, text: str) -> Encoding:
     try:
-        ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
+        return tokenizer.encode(text, add_special_tokens=False)
     except TypeError:
         raise PromptError(f"expected a text that has a UTF-8 form; got {text!r:.80}") from None
-    return ids
 
 
 def text_of(path: Path) -> str:

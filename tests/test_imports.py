@@ -35,7 +35,8 @@ DOORS = {
     "py3langid": {"filters/language.py"},
     "spacy": {"specialists/parser.py"},
     "torch": {"florence2/", "specialists/", "filters/nms.py"},
-    "safetensors": {"florence2/checkpoint.py"},
+    "safetensors": {"florence2/checkpoint.py", "florence2/training/state.py"},
+    "peft": {"florence2/training/lora.py"},
     "tokenizers": {"florence2/tokens.py"},
     "huggingface_hub": {"florence2/hub.py"},
     "transformers": {"specialists/"},  # florence2/ outlives its releases

@@ -1,0 +1,52 @@
+"""What is minimised: the cross-entropy of the answers' tokens. Summed here; the trainer divides once, over all ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from florence2.model import IGNORED, Florence2
+from florence2.training.batch import TASKS, Batch, Bucket
+
+
+class Objective(nn.Module):
+    """A module of its own since DistributedDataParallel wants all of a loss in one forward."""
+
+    def __init__(self, model: Florence2, bf16: bool = False, label_smoothing: float = 0.0) -> None:
+        super().__init__()
+        self.model, self.bf16, self.label_smoothing = model, bf16, label_smoothing
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The sum of all tokens' losses by their weights; and, without gradient, this sum for each of TASKS."""
+        total, by_task = batch.weights.new_zeros(()), batch.weights.new_zeros(len(TASKS))
+        for rows, losses in self.losses(batch):
+            total = total + losses.sum()
+            by_task = by_task.index_add(0, batch.task_of_row[rows], losses.detach())
+        return total, by_task
+
+    def losses(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Bucket by bucket the counted tokens: their rows in the batch, and their losses by their weights."""
+        with torch.autocast(batch.labels.device.type, torch.bfloat16, enabled=self.bf16):
+            features = self.model.encode_image(batch.pixel_values)
+            for bucket in batch.buckets:
+                yield self.of_bucket(batch, bucket, features)
+
+    def of_bucket(self, batch: Batch, bucket: Bucket, features: Tensor) -> tuple[Tensor, Tensor]:
+        model, rows = self.model, slice(bucket.start, bucket.stop)
+        own = features[batch.image_of_row[rows]]
+        memory = model.encode(own, batch.input_ids[rows, : bucket.prompt], batch.attention_mask[rows, : bucket.prompt])
+        labels, weights = batch.labels[rows, : bucket.answer], batch.weights[rows, : bucket.answer]
+        hidden = model.decode(memory, model.shifted(labels))
+        counted = (labels != IGNORED) & (weights > 0)  # logits are as wide as the vocabulary: no row of them in vain
+        logits = model.head(hidden[counted]).float()
+        losses = F.cross_entropy(logits, labels[counted], reduction="none", label_smoothing=self.label_smoothing)
+        return counted.nonzero()[:, 0] + bucket.start, losses * weights[counted]
+
+
+def weights_and_tokens(batch: Batch) -> Tensor:
+    """[2, TASKS] float64: the weights of each task's tokens, and how many have one."""
+    counts = torch.stack([batch.weights.sum(1), (batch.weights > 0).sum(1)]).double()
+    return counts.new_zeros(2, len(TASKS)).index_add(1, batch.task_of_row, counts)
