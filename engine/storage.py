@@ -12,6 +12,8 @@
       round-0/notes/part-00000/shard-00000                   what a worker has in hand; gone when the shard is done
       round-0/near_duplicates.parquet                        images that look like another one
       round-0/sources.json, summary.json                     summary.json is written last
+      round-0/training/fold-0/                               checkpoints, log.jsonl, TensorBoard, sample answers
+      round-0/model/                                         a Florence-2 trained on the round; fold-0/, ... if several
       report/index.html                                      a page to look at
 
 Files are written aside and renamed, so that a file that is there is whole, whoever was killed when.
@@ -88,6 +90,15 @@ class Round:
     @property
     def near_duplicates(self) -> Path:
         return self.folder / "near_duplicates.parquet"
+
+    @property
+    def training(self) -> Path:
+        """What trainings of this round keep: checkpoints, logs and sample answers, a folder a fold."""
+        return self.folder / "training"
+
+    def model(self, fold: int = 0, folds: int = 1) -> Path:
+        """The model trained on this round; of several, that which was kept from `fold`."""
+        return self.folder / "model" if folds == 1 else self.folder / "model" / f"fold-{fold}"
 
     def annotations(self, shard: ShardId) -> Path:
         return self.folder / "annotations" / f"{shard}.parquet"
