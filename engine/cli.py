@@ -114,6 +114,9 @@ def run(
         words = shlex.join(word for word in sys.argv[1:] if word != "--overwrite")
         errors.print(Text(f"Stopped. What is done is safe; to go on: engine {words}"), soft_wrap=True)
         raise typer.Exit(UNREAD if isinstance(error, Unread) else INTERRUPTED) from None
+    if stage == "train":
+        _report_models(summary)
+        return
     _report(summary, stage, out)
     share, allowed = _quarantined(summary) / max(summary["items"], 1), pipeline.config.run.max_quarantined
     if share > allowed:
@@ -240,6 +243,15 @@ def _report(summary: dict[str, Any], stage: str, out: Path) -> None:
     where = out / "images" if stage == "ingest" else out / "round-0"
     command = f"engine show {shlex.quote(str(out))} NAME --save picture.png"
     console.print(Text(f"In {where}. One image: {command}"), soft_wrap=True)
+
+
+def _report_models(summary: dict[str, Any]) -> None:
+    for model, made_by in zip(summary["models"], summary["made_by"], strict=True):
+        loss = made_by["held_out_loss"]
+        judged = "no image was held out" if loss is None else f"loss {loss:.3f} on held-out images"
+        console.print(Text(f"{model}: step {made_by['step']}, {judged}"), soft_wrap=True)
+    command = f"python -m florence2 --model {shlex.quote(summary['models'][0])} --task OD IMAGE"
+    console.print(Text(f"Ask it: {command}"), soft_wrap=True)
 
 
 def _describe(group: Group) -> None:

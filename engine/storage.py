@@ -148,6 +148,15 @@ class Output:
         for number, partition in enumerate(read_json(self.manifest)["partitions"]):
             yield from (ShardId(number, shard) for shard in range(partition["shards"]))
 
+    def counts(self) -> dict[ShardId, int]:
+        """How many items each shard of the manifest holds."""
+        counts = {}
+        for number, partition in enumerate(read_json(self.manifest)["partitions"]):
+            size = partition["shard_size"]
+            for shard in range(partition["shards"]):
+                counts[ShardId(number, shard)] = min(size, partition["items"] - shard * size)
+        return counts
+
     def forget(self, shard: ShardId) -> None:
         """Removes what was made of a shard's items, in all rounds: they are about to be others."""
         for folder in self.root.glob("round-*"):
