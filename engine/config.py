@@ -199,8 +199,22 @@ class Config(_Section):
 def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> Config:
     """The YAML at `path`, with `overrides` (key path -> value) and then `settings` ("key.path=YAML value") over it.
 
-    Raises ConfigError, which names the file and the path of each key at fault.
+    A file may begin with `base: FILE`, relative to its folder: it then says only what differs from that one. Raises
+    ConfigError, which names the file and the path of each key at fault.
     """
+    document = _document(path.absolute())
+    for key_path, value in (overrides or {}).items():
+        _assign(document, key_path, value)
+    for setting in settings:
+        _assign(document, *_setting(setting))
+    _resolve(document, Path.cwd())
+    return validated(Config, document, where=f"{path} with --set" if settings else str(path))
+
+
+def _document(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a file says, over what its base says."""
+    if path in above:
+        raise ConfigError(f"{path} is its own base, by way of {', '.join(map(str, above))}")
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -210,13 +224,22 @@ def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str
         raise ConfigError(
             f"{path} must be a mapping (ingest, specialists, filters, ...), not a {type(document).__name__}"
         )
-    _resolve(document, path.absolute().parent)
-    for key_path, value in (overrides or {}).items():
-        _assign(document, key_path, value)
-    for setting in settings:
-        _assign(document, *_setting(setting))
-    _resolve(document, Path.cwd())
-    return validated(Config, document, where=f"{path} with --set" if settings else str(path))
+    base = document.pop("base", None)
+    _resolve(document, path.parent)
+    if base is None:
+        return document
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: expected a file's name, not {base!r}")
+    return _over(_document(Path(os.path.abspath(path.parent / base)), (*above, path)), document)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, section by section: what only the base has comes first."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = _over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _parsed(text: str, where: str) -> Any:
