@@ -14,6 +14,7 @@
       round-0/sources.json, summary.json                     summary.json is written last
       round-0/training/fold-0/                               checkpoints, log.jsonl, TensorBoard, sample answers
       round-0/model/                                         a Florence-2 trained on the round; fold-0/, ... if several
+      round-1/                                               what that model adds: annotations/, decisions/, ...
       report/index.html                                      a page to look at
 
 Files are written aside and renamed, so that a file that is there is whole, whoever was killed when.
@@ -29,6 +30,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,6 +40,7 @@ import pyarrow.parquet as pq
 from engine.entry import Fault
 from engine.errors import OutputError
 from engine.records import Item, Record
+from engine.rounds import joined
 from engine.schema import (
     ANNOTATION_COLUMNS,
     VERSION,
@@ -211,15 +214,24 @@ def read_records(
     columns: Sequence[str] = ANNOTATION_COLUMNS,
     decided: bool = True,
 ) -> list[Record]:
-    """A shard's records with the annotations of `columns`; without decisions if `decided` is False."""
-    round_ = output.round(round_number)
+    """A shard's records as they are in a round: with the annotations of `columns`, and the decisions, of all rounds up
+    to it; without the decisions of any if `decided` is False."""
     items = read_table(output.items(shard))
+    of_rounds = (_of_round(output, number, shard, items, columns, decided) for number in range(round_number + 1))
+    return reduce(lambda before, new: list(map(joined, before, new)), of_rounds)
+
+
+def _of_round(
+    output: Output, number: int, shard: ShardId, items: pa.Table, columns: Sequence[str], decided: bool
+) -> list[Record]:
+    """What one round added."""
+    round_ = output.round(number)
     annotations = read_table(round_.annotations(shard), ["item_id", "error", "perceptual_hash", *columns])
     decisions = read_table(round_.decisions(shard)) if decided else None
     for table, path in ((annotations, round_.annotations(shard)), (decisions, round_.decisions(shard))):
         if table is not None and table.column("item_id") != items.column("item_id"):
             raise OutputError(f"{path} is of other images than {output.items(shard)}. {_remedy(path)}")
-    return records_from_tables(items, annotations, decisions, round_number)
+    return records_from_tables(items, annotations, decisions, number)
 
 
 def write_given(output: Output, shard: ShardId, taken: Sequence[tuple[Record, Sequence[Fault]]], digest: str) -> None:
