@@ -129,6 +129,9 @@ class Phase(_Section):
     )
     exclude: tuple[str, ...] = Field((), description="sources whose annotations are not learned")
     texts_from: tuple[str, ...] | None = Field(None, description="the only sources whose texts are learned; none: all")
+    eos_weight: float = Field(
+        1, ge=0, le=100, description="of the end of a list in the loss; below 1, lists learn less to end early"
+    )
     recipe: Parameters = Field(
         {}, description="learning rate, warm-up, precision, freezing, LoRA ...: see docs/training.md"
     )

@@ -216,22 +216,56 @@ def read_records(
 ) -> list[Record]:
     """A shard's records as they are in a round: with the annotations of `columns`, and the decisions, of all rounds up
     to it; without the decisions of any if `decided` is False."""
+    return read_shard(output, round_number, shard, columns=columns, decided=decided).records()
+
+
+def read_shard(
+    output: Output,
+    round_number: int,
+    shard: ShardId,
+    *,
+    columns: Sequence[str] = ANNOTATION_COLUMNS,
+    decided: bool = True,
+) -> Tables:
+    """As `read_records`, but nothing is made a record yet: that takes 50 times as long as reading."""
     items = read_table(output.items(shard))
-    of_rounds = (_of_round(output, number, shard, items, columns, decided) for number in range(round_number + 1))
-    return reduce(lambda before, new: list(map(joined, before, new)), of_rounds)
+    rounds = [
+        _of_round(output.round(number), shard, items, output.items(shard), columns, decided)
+        for number in range(round_number + 1)
+    ]
+    return Tables(items, tuple(rounds))
+
+
+@dataclass(frozen=True)
+class Tables:
+    """What was read of a shard: its items, and of each round annotations and, if they were read, decisions."""
+
+    items: pa.Table
+    rounds: tuple[tuple[pa.Table, pa.Table | None], ...]
+
+    def records(self, rows: Sequence[int] | None = None) -> list[Record]:
+        """Those of the rows, in their order; of all if none are named."""
+
+        def chosen(table: pa.Table | None) -> pa.Table | None:
+            return table if rows is None or table is None else table.take(list(rows))
+
+        of_rounds = (
+            records_from_tables(chosen(self.items), chosen(annotations), chosen(decisions), number)
+            for number, (annotations, decisions) in enumerate(self.rounds)
+        )
+        return reduce(lambda before, new: list(map(joined, before, new)), of_rounds)
 
 
 def _of_round(
-    output: Output, number: int, shard: ShardId, items: pa.Table, columns: Sequence[str], decided: bool
-) -> list[Record]:
+    round_: Round, shard: ShardId, items: pa.Table, items_path: Path, columns: Sequence[str], decided: bool
+) -> tuple[pa.Table, pa.Table | None]:
     """What one round added."""
-    round_ = output.round(number)
     annotations = read_table(round_.annotations(shard), ["item_id", "error", "perceptual_hash", *columns])
     decisions = read_table(round_.decisions(shard)) if decided else None
     for table, path in ((annotations, round_.annotations(shard)), (decisions, round_.decisions(shard))):
         if table is not None and table.column("item_id") != items.column("item_id"):
-            raise OutputError(f"{path} is of other images than {output.items(shard)}. {_remedy(path)}")
-    return records_from_tables(items, annotations, decisions, number)
+            raise OutputError(f"{path} is of other images than {items_path}. {_remedy(path)}")
+    return annotations, decisions
 
 
 def write_given(output: Output, shard: ShardId, taken: Sequence[tuple[Record, Sequence[Fault]]], digest: str) -> None:

@@ -18,6 +18,7 @@ from engine.records import Record
 from engine.storage import ShardId, read_records
 from florence2.scene import Scene
 from florence2.tasks import Task
+from florence2.targets import KINDS, task_of
 from pipelines.scenes import scene_of
 from pipelines.training.settings import Stretch
 from pipelines.training.stream import DATA_CPUS, Source, settle
@@ -47,7 +48,13 @@ class Census:
     def nothing_for(self, stretch: Stretch) -> list[Task]:
         """The tasks that the phase's mix asks for, and of which no image has an example."""
         there = self.examples.get(stretch.name, Counter())
-        return [task for task in Task if stretch.mix.weight(task) and not there[task]]
+        return [task for task in wanted(stretch) if not there[task]]
+
+
+def wanted(stretch: Stretch) -> list[Task]:
+    """The tasks that the phase's mix asks for."""
+    asked = {task_of(kind) for kind in stretch.mix.weights(list(KINDS))}
+    return [task for task in Task if task in asked]
 
 
 def census(source: Source, stretches: Sequence[Stretch], shards: Sequence[ShardId], with_texts: bool) -> Census:
@@ -88,8 +95,8 @@ def _count(record: Record, stretches: Sequence[Stretch], examples: dict[str, Cou
     """Whether the record has an example for any phase."""
     any_there = False
     for stretch in stretches:
-        scene = scene_of(record, exclude_sources=stretch.exclude)
-        there = stretch.targets.available(scene)
+        scene = scene_of(record, exclude_sources=stretch.exclude, texts_from=stretch.phase.texts_from)
+        there = {task: number for task, number in stretch.targets.available(scene).items() if task in wanted(stretch)}
         examples[stretch.name].update({task.value: number for task, number in there.items()})
         if there:
             any_there = True

@@ -97,8 +97,7 @@ class Training:
         return (target / MADE_BY).exists()
 
     def _train(self, settings: Settings, made_by: dict[str, Any], waiting: list[int], crew: Crew) -> None:
-        leaders = {id_: group[0] for group in Dataset(self.output).near_duplicates() for id_ in group}
-        folds = Folds(settings.train.folds, leaders)
+        folds = Folds(settings.train.folds, Dataset(self.output).leaders())
         source = Source(self.output, self.round_number, self.config.ingest, folds, None, settings.train.held_out)
         with self.console.status("train: counting what there is to learn"):
             counted = census(source, settings.stretches, list(self.output.shards()), settings.from_scratch)

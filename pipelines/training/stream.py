@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -24,13 +24,13 @@ from engine.config import Ingest
 from engine.errors import ImageError, OutputError
 from engine.folds import Folds
 from engine.records import Record
-from engine.storage import Output, ShardId, read_records
+from engine.storage import Output, ShardId, Tables, read_shard
 from florence2.errors import Florence2Error
 from florence2.processor import Processor, resized
-from florence2.targets import fit
+from florence2.targets import Targets, fit
 from florence2.training.batch import Row, tokenise
 from pipelines.scenes import scene_of
-from pipelines.training.picks import Pick, Picks
+from pipelines.training.picks import AT_A_TIME, Pick
 from pipelines.training.settings import Stretch
 
 CHUNK_BYTES = 8 * 2**20  # of pixels in a task's answer: enough to make the task worth it, few enough to be kept ready
@@ -109,26 +109,38 @@ class Preparation:
 
     def record(self, pick: Pick) -> Record | None:
         source = self.source
-        record = _records(source.output, source.round, pick.shard)[pick.row]
+        (record,) = _tables(source.output, source.round, pick.shard).records([pick.row])
         return record if (source.judges if self.judging else source.learns)(record) else None
 
     def prepared(self, record: Record, pick: Pick) -> Prepared | Unprepared | None:
-        item, rng = record.item, random.Random(f"{self.seed} {pick.epoch} {record.item.item_id.hex()}")
-        stretch, size = self.stretch, self.processor.size
-        scene = scene_of(record, exclude_sources=stretch.exclude)
-        if not stretch.targets.available(scene):
+        """None if nothing that the phase wants is known of the image."""
+        item, stretch = record.item, self.stretch
+        rng = random.Random(f"{self.seed} {pick.epoch} {item.item_id.hex()}")
+        scene = scene_of(record, exclude_sources=stretch.exclude, texts_from=stretch.phase.texts_from)
+        if not stretch.mix.weights(list(self.targets.kinds(scene, rng))):
             return None
         try:
             image: npt.NDArray[np.uint8] = open_image(item, self.source.ingest, self.source.output.downloads)
             if not self.judging:
                 image, scene = stretch.augment(image, scene, rng)
-            drawn = stretch.mix.draw(scene, stretch.targets, stretch.phase.tasks_per_image, rng)
-            fitted = [fit(example, self.processor.tokens, self.max_answer) for example in drawn]
-            pixels = resized(Image.fromarray(image), 0, (size[1], size[0]), self.processor.resample)
+            drawn = stretch.mix.draw(scene, self.targets, stretch.phase.tasks_per_image, rng)
+            height, width = self.processor.size
+            pixels = resized(Image.fromarray(image), 0, (width, height), self.processor.resample)
         except (ImageError, Florence2Error) as error:
             return Unprepared(pick.place, item.item_id, f"{item.uri}: {error}")
-        rows = tuple(tokenise(e, self.processor.tokens, stretch.eos_weight) for e, _ in fitted)
-        return Prepared(pick.place, item.item_id, pixels, rows, sum(cut for _, cut in fitted)) if rows else None
+        fitted = [fit(example, self.processor.tokens, self.max_answer) for example in drawn]
+        rows = [
+            tokenise(example, self.processor.tokens, stretch.phase.eos_weight)
+            for example, cut in fitted
+            if example.answer or not cut  # what nothing is left of would say that nothing is there
+        ]
+        return Prepared(pick.place, item.item_id, pixels, tuple(rows), sum(cut for _, cut in fitted)) if rows else None
+
+    @property
+    def targets(self) -> Targets:
+        """The phase's, for the size at which the model sees the image."""
+        given = "model_size" in self.stretch.phase.targets
+        return self.stretch.targets if given else replace(self.stretch.targets, model_size=max(self.processor.size))
 
 
 def stream(preparation: Preparation, chunks: Iterator[list[Pick]], share: float) -> Iterator[Prepared | Unprepared]:
@@ -155,6 +167,7 @@ def settle(share: float) -> None:
     context.verbose_progress = False
 
 
-@lru_cache(maxsize=16)
-def _records(output: Output, round_number: int, shard: ShardId) -> list[Record]:
-    return read_records(output, round_number, shard)
+@lru_cache(maxsize=2 * AT_A_TIME)
+def _tables(output: Output, round_number: int, shard: ShardId) -> Tables:
+    """Kept by each of Ray's processes: neighbouring picks come from the same few shards."""
+    return read_shard(output, round_number, shard)

@@ -22,10 +22,10 @@ from engine.storage import ShardId, write_json
 from florence2.errors import Florence2Error
 from florence2.model import Florence2
 from florence2.processor import Processor, image_tokens
-from florence2.tasks import Task
 from florence2.training.batch import Batch
 from florence2.training.state import latest, read_extra
 from florence2.training.trainer import Trainer
+from pipelines.training.census import wanted
 from pipelines.training.journal import Journal, Silent, Written
 from pipelines.training.picks import Picks, at_places
 from pipelines.training.samples import draw_samples
@@ -233,11 +233,15 @@ class Stretching:
         return loss
 
     def draw(self, images: Sequence[Prepared]) -> None:
-        tasks = [task for task in Task if self.stretch.mix.weight(task)]
-        wanted = images[: self.job.settings.train.samples]
+        few = images[: self.job.settings.train.samples]
         training = self.training
         draw_samples(
-            self.trainer.model, self.preparation.processor, wanted, tasks, self.job.folder / SAMPLES, training.step
+            self.trainer.model,
+            self.preparation.processor,
+            few,
+            wanted(self.stretch),
+            self.job.folder / SAMPLES,
+            training.step,
         )
 
 
