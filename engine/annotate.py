@@ -14,7 +14,8 @@ from engine.images import decode
 from engine.near import perceptual_hash
 from engine.protocols import Image, Sample, Specialist
 from engine.reading import read
-from engine.records import AnyAnnotation, Item, ItemError, Record, digest16
+from engine.records import AnyAnnotation, Decision, Item, ItemError, Record, digest16
+from engine.rounds import begun
 
 
 @dataclass
@@ -54,8 +55,8 @@ def annotate(
     """`records`, in order, with what every specialist adds and every filter decides; images are decoded once.
 
     An item that can't be decoded, or on which a specialist or filter raises, comes back with an error and without
-    annotations; the others of its batch are not touched by it. A duplicate keeps what came along with it, which may be
-    another than its original's. `seconds` gains the time each part took.
+    what this round made of it; the others of its batch are not touched by it. A duplicate keeps what came along with
+    it, which may be another than its original's. `seconds` gains the time each part took.
     """
     done: dict[bytes, Record] = {}
     samples: list[Sample] = []
@@ -63,35 +64,36 @@ def annotate(
     for record in records:
         item = record.item
         if record.error or item.duplicate_of:
-            done[item.item_id] = _decided(record, filters)
+            done[item.item_id] = _decided(record, filters, begun(record))
             continue
         try:
             image = open_image(item, ingest, downloads)
-            samples.append(Sample(image, replace(record, perceptual_hash=perceptual_hash(image)), filters))
+            hashed = replace(record, perceptual_hash=record.perceptual_hash or perceptual_hash(image))
+            samples.append(Sample(image, hashed, filters, begun(record)))
         except ImageError as error:
-            done[item.item_id] = quarantined(record, "decode", error.kind, error.message)
+            done[item.item_id] = quarantined(begun(record), "decode", error.kind, error.message)
     start = _lap(seconds, "decode", start)
     for specialist in specialists:
         samples = _run(specialist, samples, done)
         start = _lap(seconds, specialist.name, start)
     for sample in samples:
-        done[sample.record.item.item_id] = _decided(sample.record, filters)
+        done[sample.record.item.item_id] = _decided(sample.record, filters, _before(sample))
     _lap(seconds, "filters", start)
     return [done[record.item.item_id] for record in records]
 
 
-def _decided(record: Record, filters: Sequence[Filter]) -> Record:
+def _decided(record: Record, filters: Sequence[Filter], before: Record) -> Record:
     try:
-        return decide(record, filters)
+        return decide(record, filters, before)
     except FilterFault as fault:  # a filter's fault on one record must not take its shard along
-        return quarantined(record, fault.filter_name, "raised", str(fault))
+        return quarantined(before, fault.filter_name, "raised", str(fault))
 
 
-def quarantined(record: Record, stage: str, kind: str, message: str) -> Record:
-    """`record` with an error in place of whatever annotations it had."""
+def quarantined(before: Record, stage: str, kind: str, message: str) -> Record:
+    """An item's record as it was when the round began, with an error for what would have been added."""
     # Messages may hold file names that are not valid Unicode, which Arrow turns down.
     message = message.encode(errors="replace").decode()
-    return Record(record.item, error=ItemError(stage, kind, message[:1000]), round=record.round)
+    return replace(before, error=ItemError(stage, kind, message[:1000]))
 
 
 def open_image(item: Item, ingest: Ingest, downloads: Path | None = None) -> Image:
@@ -113,10 +115,14 @@ def _run(specialist: Specialist, samples: Sequence[Sample], done: dict[bytes, Re
         return _extended(specialist, samples)
     except Exception as error:
         if len(samples) == 1:
-            record = samples[0].record
-            done[record.item.item_id] = quarantined(record, specialist.name, "raised", _reason(error))
+            before = _before(samples[0])
+            done[before.item.item_id] = quarantined(before, specialist.name, "raised", _reason(error))
             return []
         return [kept for sample in samples for kept in _run(specialist, [sample], done)]
+
+
+def _before(sample: Sample) -> Record:
+    return sample.before or Record(sample.record.item)
 
 
 def _extended(specialist: Specialist, samples: Sequence[Sample]) -> list[Sample]:
@@ -124,19 +130,33 @@ def _extended(specialist: Specialist, samples: Sequence[Sample]) -> list[Sample]
     if len(answers) != len(samples):
         raise RecordError(f"{specialist.name} gave {len(answers)} answers for {len(samples)} images")
     return [
-        replace(sample, record=sample.record.append(_from(specialist, answer)))
+        replace(sample, record=_with(sample.record, specialist, answer))
         for sample, answer in zip(samples, answers, strict=True)
     ]
 
 
-def _from(specialist: Specialist, annotations: Sequence[AnyAnnotation]) -> Sequence[AnyAnnotation]:
-    for annotation in annotations:
-        if annotation.source != specialist.name:
-            raise RecordError(
-                f"annotation {annotation.id} of specialist {specialist.name!r} says its source is "
-                f"{annotation.source!r}; a specialist signs with its own name"
-            )
-    return annotations
+def _with(record: Record, specialist: Specialist, answer: Sequence[AnyAnnotation | Decision]) -> Record:
+    opinions = [_opinion(specialist, entry, record.round) for entry in answer if isinstance(entry, Decision)]
+    annotations = [_signed(specialist, entry) for entry in answer if not isinstance(entry, Decision)]
+    return record.append(annotations).decide(opinions)
+
+
+def _signed(specialist: Specialist, annotation: AnyAnnotation) -> AnyAnnotation:
+    if annotation.source != specialist.name:
+        raise RecordError(
+            f"annotation {annotation.id} of specialist {specialist.name!r} says its source is "
+            f"{annotation.source!r}; a specialist signs with its own name"
+        )
+    return annotation
+
+
+def _opinion(specialist: Specialist, decision: Decision, round_number: int) -> Decision:
+    if decision.action != "keep" or decision.by != specialist.name:
+        raise RecordError(
+            f"specialist {specialist.name!r} gave a decision to {decision.action} {decision.annotation_id}, by "
+            f"{decision.by!r}; a specialist has opinions: decisions to keep, signed with its own name"
+        )
+    return replace(decision, round=round_number)
 
 
 def _reason(error: Exception) -> str:

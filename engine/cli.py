@@ -22,7 +22,7 @@ from engine.config import Config, Ingest, load_config
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, EngineError
 from engine.storage import Output
-from pipelines.build import EMBEDDED, Pipeline, build_pipeline
+from pipelines.build import EMBEDDED, Pipeline, build_pipeline, shipped
 from pipelines.compatible import config_there
 from pipelines.samples import sample_photos
 from pipelines.stages import STAGES, Stages
@@ -59,7 +59,10 @@ errors = Terminal(stderr=True)
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", help="Pipeline YAML. Default: that of --out where there is one, else the embedded pipeline."
+        "--config",
+        "-c",
+        help="Pipeline YAML, or one that comes along, by name: little_data. Default: that of --out where there is one, "
+        "else the embedded pipeline.",
     ),
 ]
 SetOption = Annotated[
@@ -114,6 +117,9 @@ def run(
         words = shlex.join(word for word in sys.argv[1:] if word != "--overwrite")
         errors.print(Text(f"Stopped. What is done is safe; to go on: engine {words}"), soft_wrap=True)
         raise typer.Exit(UNREAD if isinstance(error, Unread) else INTERRUPTED) from None
+    if stage == "train":
+        _report_models(summary)
+        return
     _report(summary, stage, out)
     share, allowed = _quarantined(summary) / max(summary["items"], 1), pipeline.config.run.max_quarantined
     if share > allowed:
@@ -137,7 +143,8 @@ def filters_() -> None:
 @app.command("config")
 def config_(
     config: Annotated[
-        Path | None, typer.Option("--config", "-c", help="Pipeline YAML. Default: the embedded pipeline.")
+        Path | None,
+        typer.Option("--config", "-c", help="Pipeline YAML, or the name of one that comes along. Default: embedded."),
     ] = None,
     settings: SetOption = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema of configurations instead.")] = False,
@@ -146,7 +153,7 @@ def config_(
     if schema:
         console.out(json.dumps(_schema(), indent=2))
         return
-    resolved = load_config(config or EMBEDDED, settings or ())
+    resolved = load_config(shipped(config) if config else EMBEDDED, settings or ())
     build_pipeline(resolved)
     console.out(yaml.safe_dump(resolved.model_dump(mode="json"), sort_keys=False, allow_unicode=True), end="")
 
@@ -208,7 +215,8 @@ def _pipeline(
         overrides["ingest.images"] = [*images]
     if limit:
         overrides["ingest.limit"] = limit
-    path = config or (output.config if os.path.exists(output.config) else EMBEDDED)
+    there = output.config if os.path.exists(output.config) else EMBEDDED
+    path = shipped(config) if config else there
     resolved = load_config(path, settings or (), overrides)
     if not resolved.ingest.images:
         ingest = resolved.ingest.model_copy(update={"images": sample_photos()})
@@ -240,6 +248,15 @@ def _report(summary: dict[str, Any], stage: str, out: Path) -> None:
     where = out / "images" if stage == "ingest" else out / "round-0"
     command = f"engine show {shlex.quote(str(out))} NAME --save picture.png"
     console.print(Text(f"In {where}. One image: {command}"), soft_wrap=True)
+
+
+def _report_models(summary: dict[str, Any]) -> None:
+    for model, made_by in zip(summary["models"], summary["made_by"], strict=True):
+        loss = made_by["held_out_loss"]
+        judged = "no image was held out" if loss is None else f"loss {loss:.3f} on held-out images"
+        console.print(Text(f"{model}: step {made_by['step']}, {judged}"), soft_wrap=True)
+    command = f"python -m florence2 --model {shlex.quote(summary['models'][0])} --task OD IMAGE"
+    console.print(Text(f"Ask it: {command}"), soft_wrap=True)
 
 
 def _describe(group: Group) -> None:

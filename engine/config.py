@@ -79,6 +79,9 @@ def _gpus(number: float) -> float:
     return number
 
 
+Side = Annotated[int, Field(ge=16, le=8192)]
+
+
 class Run(_Section):
     """How the work is spread, guarded and watched. Nothing here changes an annotation."""
 
@@ -104,13 +107,79 @@ class Run(_Section):
     min_free_mb: int = Field(200, ge=0, description="free space in the output folder below which a run does not start")
 
 
+Parameters = dict[str, Any]
+
+
+class Phase(_Section):
+    """A part of a training: what is learned, at which size and pace. A training has one, or its `phases` in turn."""
+
+    steps: int = Field(1000, ge=1, le=10**9, description="optimiser's steps")
+    images_per_step: int = Field(32, ge=1, le=10**6, description="images in a step, over all workers together")
+    images_at_once: int = Field(
+        32, ge=1, le=10**6, description="images of a worker in memory; a step takes as many turns as it needs"
+    )
+    tasks_per_image: int = Field(
+        4, ge=1, le=1000, description="examples of an image, drawn by `mix`; they share one encoding of the image"
+    )
+    size: tuple[Side, Side] | None = Field(
+        None, description="height and width at which the model sees images; none: the start's own, 96 for nano"
+    )
+    composed: bool | None = Field(
+        None, description="learn captions that were composed from regions; none: only from scratch, never on released"
+    )
+    exclude: tuple[str, ...] = Field((), description="sources whose annotations are not learned")
+    texts_from: tuple[str, ...] | None = Field(None, description="the only sources whose texts are learned; none: all")
+    eos_weight: float = Field(
+        1, ge=0, le=100, description="of the end of a list in the loss; below 1, lists learn less to end early"
+    )
+    recipe: Parameters = Field(
+        {}, description="learning rate, warm-up, precision, freezing, LoRA ...: see docs/training.md"
+    )
+    mix: Parameters = Field({}, description="task group -> its share of the examples")
+    targets: Parameters = Field({}, description="how annotations are written as answers: order of regions, limits ...")
+    augment: Parameters = Field({}, description="flips, crops and colours, with boxes, masks and words kept true")
+
+
+class Train(Phase):
+    """How a Florence-2 is trained on what stands in a round."""
+
+    start: str = Field(
+        "nano",
+        min_length=1,
+        description="nano, base or large: from scratch; previous: the model of the round before; a folder; a hub id",
+    )
+    vocabulary_size: int = Field(
+        4096, ge=1400, le=10**6, description="tokens of the tokenizer trained on the round's texts, from scratch"
+    )
+    folds: int = Field(
+        1, ge=1, le=100, description="models, each kept from one part of the images; 2 and more: for reannotate"
+    )
+    held_out: float = Field(0.02, ge=0, lt=1, description="share of the images that judge the model and train none")
+    judged_on: int = Field(500, ge=0, le=10**6, description="held-out images that are looked at, at most")
+    seed: int = Field(0, ge=0, lt=2**31)
+    workers: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = Field(
+        "auto", description="Ray Train workers; auto: one for each GPU, or one on CPUs"
+    )
+    checkpoint_steps: int = Field(200, ge=1, le=10**9, description="steps between checkpoints, and judgements")
+    samples: int = Field(4, ge=0, le=100, description="held-out images whose answers are drawn for the report")
+    phases: dict[str, Parameters | None] = Field(
+        {}, description="name -> what differs there from the values above; in this order"
+    )
+
+
+class Reannotate(_Section):
+    """How the model of a round annotates all images again, as the next round."""
+
+    specialists: dict[str, Parameters | None] = Field(
+        {"florence2": {}}, description="as `specialists`; the Florence-2 takes the round's model unless told another"
+    )
+    filters: dict[str, Parameters | None] = Field({}, description="as `filters`: they decide on what is new alone")
+
+
 class Report(_Section):
     """The page that shows a dataset."""
 
     images: int = Field(60, ge=0, le=10_000, description="pictures on the page, evenly spaced through the set")
-
-
-Parameters = dict[str, Any]
 
 
 class Config(_Section):
@@ -125,14 +194,30 @@ class Config(_Section):
         {}, description="filter key -> `use` (an installed filter, see `engine filters`) and its thresholds"
     )
     run: Run = Run()
+    train: Train = Train()
+    reannotate: Reannotate = Reannotate()
     report: Report = Report()
 
 
 def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> Config:
     """The YAML at `path`, with `overrides` (key path -> value) and then `settings` ("key.path=YAML value") over it.
 
-    Raises ConfigError, which names the file and the path of each key at fault.
+    A file may begin with `base: FILE`, relative to its folder: it then says only what differs from that one. Raises
+    ConfigError, which names the file and the path of each key at fault.
     """
+    document = _document(path.absolute())
+    for key_path, value in (overrides or {}).items():
+        _assign(document, key_path, value)
+    for setting in settings:
+        _assign(document, *_setting(setting))
+    _resolve(document, Path.cwd())
+    return validated(Config, document, where=f"{path} with --set" if settings else str(path))
+
+
+def _document(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """What a file says, over what its base says."""
+    if path in above:
+        raise ConfigError(f"{path} is its own base, by way of {', '.join(map(str, above))}")
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -142,13 +227,22 @@ def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str
         raise ConfigError(
             f"{path} must be a mapping (ingest, specialists, filters, ...), not a {type(document).__name__}"
         )
-    _resolve(document, path.absolute().parent)
-    for key_path, value in (overrides or {}).items():
-        _assign(document, key_path, value)
-    for setting in settings:
-        _assign(document, *_setting(setting))
-    _resolve(document, Path.cwd())
-    return validated(Config, document, where=f"{path} with --set" if settings else str(path))
+    base = document.pop("base", None)
+    _resolve(document, path.parent)
+    if base is None:
+        return document
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base: expected a file's name, not {base!r}")
+    return _over(_document(Path(os.path.abspath(path.parent / base)), (*above, path)), document)
+
+
+def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`changes` over `base`, section by section: what only the base has comes first."""
+    merged = dict(base)
+    for key, value in changes.items():
+        below = merged.get(key)
+        merged[key] = _over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _parsed(text: str, where: str) -> Any:

@@ -14,9 +14,10 @@ from engine.storage import Output, ShardId, read_items, read_records, read_table
 
 @dataclass(frozen=True)
 class Dataset:
-    """One round of an output folder. Streams shard by shard; each method reads only the columns that it needs.
+    """An output folder as it is in a round. Streams shard by shard; each method reads only the columns that it needs.
 
-    With `standing=True` (the default) annotations that a decision turned down are left out.
+    Annotations and decisions are those of all rounds up to it. With `standing=True` (the default) annotations that a
+    decision turned down are left out.
     """
 
     output: Output
@@ -62,12 +63,17 @@ class Dataset:
             yield from ((record.item, triplet) for triplet in record.triplets)
 
     def near_duplicates(self) -> list[list[bytes]]:
-        """Groups of item ids of images that look the same; the first of each group is the first in the set."""
-        path = self.output.round(self.round).near_duplicates
+        """Groups of item ids of images that look the same; the first of each group is the first in the set. They were
+        found when the images were first opened, in round 0."""
+        path = self.output.round(0).near_duplicates
         groups: dict[bytes, list[bytes]] = {}
         for row in read_table(path).to_pylist() if path.exists() else ():
             groups.setdefault(row["group"], []).append(row["item_id"])
         return list(groups.values())
+
+    def leaders(self) -> dict[bytes, bytes]:
+        """For each image that looks like another one, the first of its group: what `engine.folds.Folds` asks for."""
+        return {item_id: group[0] for group in self.near_duplicates() for item_id in group}
 
     def _records(self, column: str, standing: bool) -> Iterator[Record]:
         for record in self.records(columns=(column,)):

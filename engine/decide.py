@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from engine.records import HUMAN, Decision, Record, cascade
+from engine.rounds import added
 
 
 class Filter(Protocol):
@@ -26,18 +27,23 @@ class FilterFault(Exception):
         self.filter_name = filter_name
 
 
-def decide(record: Record, filters: Sequence[Filter]) -> Record:
+def decide(record: Record, filters: Sequence[Filter], before: Record | None = None) -> Record:
     """`record` with every filter's decisions, each filter seeing what stands after those before it.
 
     Human annotations always stand: where a filter would turn one down, its decision is kept as one to keep it, with
     the reason and the value. Raises FilterFault.
+
+    `before` is what the record had when a later round began. That is settled: filters see what was added since, and
+    nothing else.
     """
+    part = new = record if before is None else added(record, before)
     for filter_ in filters:
         try:
-            record = record.decide(_sparing(record, filter_.decide(record)))
+            part = part.decide(_sparing(part, filter_.decide(part)))
         except Exception as error:
             raise FilterFault(filter_.name, error) from error
-    return record.decide(cascade(record))
+    part = part.decide(cascade(part))
+    return record.decide(part.decisions[len(new.decisions) :])
 
 
 def _sparing(record: Record, decisions: Iterable[Decision]) -> Iterator[Decision]:

@@ -80,7 +80,7 @@ class RunProgress:
     def detail(self) -> str:
         tally, rate = self.tally, self.images_per_second
         left = self.total - self.done - tally.items
-        eta = f"{_duration(left / rate)} left" if rate else "?"
+        eta = f"{duration(left / rate)} left" if rate else "?"
         parts = [f"{rate:.2f} images/s", eta, f"{tally.annotations} annotations", f"{tally.fallen} turned down"]
         return ", ".join([*parts, f"{tally.quarantined} quarantined"])
 
@@ -94,7 +94,7 @@ class RunProgress:
             self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

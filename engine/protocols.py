@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.decide import Filter, decide
-from engine.records import AnyAnnotation, Record
+from engine.records import AnyAnnotation, Decision, Record
 
 Image: TypeAlias = npt.NDArray[np.uint8]
 
@@ -27,15 +27,17 @@ class Sample:
 
     `standing` is what stands of the record by the pipeline's filters as things are: for specialists that build upon
     others' annotations, such as one that writes about what was found. It is decided again when all have annotated.
+    `before` is the record as a later round found it: on that the filters have no say.
     """
 
     image: Image
     record: Record
     filters: Sequence[Filter] = ()
+    before: Record | None = None
 
     @cached_property
     def standing(self) -> Record:
-        return decide(self.record, self.filters).standing
+        return decide(self.record, self.filters, self.before).standing
 
 
 class Specialist(Protocol):
@@ -51,5 +53,9 @@ class Specialist(Protocol):
     def setup(self) -> None:
         """Loads the weights; called once, in the worker. `engine.native` says how many native threads it may use."""
 
-    def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation]]:
-        """The new annotations of each sample, in the batch's order. Ids come from `sample.record.ids(self.name)`."""
+    def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation | Decision]]:
+        """The new annotations of each sample, in the batch's order. Ids come from `sample.record.ids(self.name)`.
+
+        Decisions to keep what is in the record already, signed with its own name, are a specialist's opinions of it:
+        they carry a measured value, and change nothing of what stands.
+        """

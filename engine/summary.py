@@ -25,19 +25,20 @@ COLUMNS = {
 
 
 def count_round(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, Any]:
-    """Items, quarantine by stage and kind, annotations (made, standing) by source and kind, and falls by filter and
-    reason. Reads column by column and shard by shard; no mask is read."""
-    round_ = output.round(number)
+    """Items, quarantine by stage and kind; and of all rounds up to this one annotations (made, standing) by source and
+    kind, and falls by filter and reason. Reads column by column and shard by shard; no mask is read."""
+    rounds = [output.round(before) for before in range(number + 1)]
     items = 0
     made: Counter[tuple[str, str]] = Counter()
     fell: Counter[tuple[str, str]] = Counter()
     falls: Counter[tuple[str, str]] = Counter()
     quarantine: Counter[tuple[str, str]] = Counter()
     for shard in shards:
-        errors = read_table(round_.annotations(shard), ["error"]).column("error")
+        errors = read_table(rounds[-1].annotations(shard), ["error"]).column("error")
         items += len(errors)
         quarantine.update((error["stage"], error["kind"]) for error in errors.drop_null().to_pylist())
-        annotations, decisions = _annotations(round_, shard), _decisions(round_, shard)
+        annotations = pa.concat_tables(_annotations(round_, shard) for round_ in rounds)
+        decisions = pa.concat_tables(_decisions(round_, shard) for round_ in rounds)
         made.update(_pairs(annotations, "source", "kind"))
         falls.update(_pairs(decisions, "by", "reason"))
         fell.update(_pairs(annotations.join(decisions, ["row", "id"], join_type="left semi"), "source", "kind"))

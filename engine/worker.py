@@ -12,8 +12,9 @@ from engine.decide import Filter
 from engine.given import canonical
 from engine.protocols import Specialist
 from engine.records import ItemError, Record
+from engine.rounds import added, begun
 from engine.schema import annotations_to_table, decisions_to_table
-from engine.storage import Output, ShardId, read_given, write_annotations, write_decisions
+from engine.storage import Output, ShardId, read_given, read_records, write_annotations, write_decisions
 from engine.vocabulary import Vocabulary
 from engine.watchdog import Watchdog
 
@@ -58,12 +59,13 @@ class Orders:
 
 
 def storable(record: Record) -> Record:
-    """`record`, or its item in quarantine if an annotation of it can't be written."""
+    """`record`, what a round adds, or its item in quarantine if an annotation of it can't be written."""
     try:
         annotations_to_table([record])
         decisions_to_table([record])
     except (TypeError, ValueError, OverflowError) as error:
-        return quarantined(record, "annotate", "unstorable", f"{type(error).__name__}: {error}")
+        nothing = Record(record.item, round=record.round)
+        return quarantined(nothing, "annotate", "unstorable", f"{type(error).__name__}: {error}")
     return record
 
 
@@ -86,11 +88,11 @@ class Worker:
         plan, round_ = self.plan, self.plan.output.round(self.plan.round)
         watchdog = Watchdog(round_.note(orders.shard), plan.run.item_seconds)
         records: list[Record] = []
-        given = [canonical(record, plan.vocabulary) for record in read_given(plan.output, orders.shard)]
-        for batch in orders.batches([replace(record, round=plan.round) for record in given], plan.run.batch_size):
+        for batch in orders.batches(self._read(orders.shard), plan.run.batch_size):
             tally = Tally()
             with watchdog.watch([record.item.item_id for record in batch]):
-                made = self._annotate(batch, orders, tally)
+                annotated = self._annotate(batch, orders, tally)
+            made = [added(record, begun(before)) for record, before in zip(annotated, batch, strict=True)]
             tally.count(made)
             records += made
             yield tally
@@ -98,6 +100,13 @@ class Worker:
             self._write(orders.shard, records)
         except (TypeError, ValueError, OverflowError):  # a specialist gave what no column can hold
             self._write(orders.shard, [storable(record) for record in records])
+
+    def _read(self, shard: ShardId) -> list[Record]:
+        """The records to add to: what came along with the images, or what the rounds before have of them."""
+        plan = self.plan
+        if plan.round == 0:
+            return [canonical(record, plan.vocabulary) for record in read_given(plan.output, shard)]
+        return [replace(record, round=plan.round) for record in read_records(plan.output, plan.round - 1, shard)]
 
     def _write(self, shard: ShardId, records: Sequence[Record]) -> None:
         round_ = self.plan.output.round(self.plan.round)
@@ -107,7 +116,7 @@ class Worker:
     def _annotate(self, batch: Sequence[Record], orders: Orders, tally: Tally) -> list[Record]:
         plan = self.plan
         if len(batch) == 1 and (error := orders.quarantined.get(batch[0].item.item_id)):
-            return [Record(batch[0].item, error=error, round=plan.round)]
+            return [replace(begun(batch[0]), error=error)]
         return annotate(
             batch, plan.specialists, plan.filters, plan.ingest, tally.seconds, downloads=plan.output.downloads
         )

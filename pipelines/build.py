@@ -22,6 +22,16 @@ BY_SOURCE = ("thresholds", "min_phrase", "min_box")  # the parameters of filters
 EMBEDDED = Path(__file__).with_name("embedded.yaml")
 
 
+def shipped(config: Path) -> Path:
+    """`config`, or the pipeline of that name that comes along: "little_data". ConfigError if there is neither."""
+    if config.suffix or config.exists() or len(config.parts) > 1:
+        return config
+    there = {path.stem: path for path in sorted(EMBEDDED.parent.glob("*.yaml"))}
+    if config.name not in there:
+        raise ConfigError(f"--config {config}: no such file, and the pipelines that come along are {', '.join(there)}")
+    return there[config.name]
+
+
 @dataclass(frozen=True)
 class Pipeline:
     """A checked configuration with its components built. Nothing heavy is loaded."""

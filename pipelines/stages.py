@@ -44,7 +44,7 @@ STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "expor
 class Stages:
     """The stages over one output folder. `run` is the way in: it checks, locks, and then composes them."""
 
-    RUNNABLE: ClassVar[tuple[str, ...]] = ("ingest", "annotate", "filter", "report")
+    RUNNABLE: ClassVar[tuple[str, ...]] = ("ingest", "annotate", "filter", "train", "report")
 
     pipeline: Pipeline
     output: Output
@@ -81,9 +81,15 @@ class Stages:
         if stage == "report" and is_decided(self.output):
             return self.report()
         manifest = self.ingest()
-        run = {"ingest": lambda: manifest, "annotate": self.annotate, "filter": self.filter, "report": self.report}
+        run = {
+            "ingest": lambda: manifest,
+            "annotate": self.annotate,
+            "filter": self.filter,
+            "train": self.train,
+            "report": self.report,
+        }
         summary = run[stage]()
-        if stage in ("annotate", "filter") or not decided:
+        if stage in ("annotate", "filter", "train") or not decided:
             self._keep(asked)
         return summary
 
@@ -162,6 +168,15 @@ class Stages:
         )
         return self._summarise(shards, {"stage": "filter", "seconds": round(seconds, 3)})
 
+    def train(self) -> dict[str, Any]:
+        """A Florence-2 on what stands, after annotating what isn't yet."""
+        from pipelines.training.stage import Training  # torch and Ray Train take seconds to import
+
+        if not is_decided(self.output):
+            self.annotate()
+        check_decided_once(self.output)
+        return Training(self.output, self.pipeline.config, 0, self.console).run()
+
     def report(self) -> dict[str, Any]:
         """The page about what is there, after annotating what isn't."""
         from engine.report import write_report
@@ -201,7 +216,7 @@ class Stages:
     def _annotate(self, round_: Round, waiting: Sequence[ShardId]) -> dict[str, Any]:
         from engine.runner import run_shards  # Ray takes a second to import; --help and filter do without
 
-        counts = self._counts()
+        counts = self.output.counts()
         total, left = sum(counts.values()), sum(counts[shard] for shard in waiting)
         names = ", ".join(specialist.name for specialist in self.pipeline.specialists) or "no specialist"
         going_on = f", {total - left} are done already" if left < total else ""
@@ -213,15 +228,6 @@ class Stages:
             tally = run_shards(self.pipeline.plan(self.output), waiting, progress)
         shutil.rmtree(round_.folder / "notes", ignore_errors=True)
         return _timings(tally, progress, time.monotonic() - start)
-
-    def _counts(self) -> dict[ShardId, int]:
-        """How many items each shard holds."""
-        counts = {}
-        for number, partition in enumerate(read_json(self.output.manifest)["partitions"]):
-            size = partition["shard_size"]
-            for shard in range(partition["shards"]):
-                counts[ShardId(number, shard)] = min(size, partition["items"] - shard * size)
-        return counts
 
     def _summarise(self, shards: Sequence[ShardId], this_run: dict[str, Any]) -> dict[str, Any]:
         round_ = self.output.round(0)

@@ -186,3 +186,30 @@ def test_building_a_pipeline_loads_nothing_heavy() -> None:
 
 def test_defaults_are_a_configuration() -> None:
     assert build_pipeline(Config()).specialists == ()
+
+
+def test_a_file_says_what_differs_from_its_base(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "ingest: {images: [photos], limit: 5}\nfilters: {size: {min_side: 4}, aspect: {}, labels: {}}\nrun: {workers: 1}"
+    )
+    (tmp_path / "sub").mkdir()
+    middle = tmp_path / "sub" / "middle.yaml"
+    middle.write_text("base: ../base.yaml\ningest: {limit: 7}\nfilters: {aspect: null, size: {min_side: 9}}")
+    (tmp_path / "top.yaml").write_text("base: sub/middle.yaml\nrun: {workers: 2}")
+    config = load_config(tmp_path / "top.yaml", ["ingest.limit=8"])
+    assert config.ingest.images == (str(tmp_path / "photos"),)  # relative to the file that says it
+    assert (config.ingest.limit, config.run.workers) == (8, 2)
+    assert list(config.filters.items()) == [("size", {"min_side": 9}), ("aspect", None), ("labels", {})]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("base: pipeline.yaml", "its own base"),
+        ("base: nowhere.yaml", "nowhere.yaml"),
+        ("base: [a]", "expected a file's name"),
+    ],
+)
+def test_a_base_that_is_none(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(written(tmp_path, text))

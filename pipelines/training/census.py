@@ -1,0 +1,113 @@
+"""What a round has to teach, before anything is trained: examples by task, images by use, and its words.
+
+Counted by Ray Data, shard by shard. What comes back to the driver are counts, and a bounded sample of the texts.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import ray.data
+
+from engine.errors import OutputError
+from engine.records import Record
+from engine.storage import ShardId, read_records
+from florence2.scene import Scene
+from florence2.tasks import Task
+from florence2.targets import KINDS, task_of
+from pipelines.scenes import scene_of
+from pipelines.training.settings import Stretch
+from pipelines.training.stream import DATA_CPUS, Source, settle
+
+TEXTS = 200_000  # from which a tokenizer is trained: twice as many change little
+
+
+@dataclass
+class Census:
+    """`examples` by phase and task; `held_out` are the images that judge, as (shard, row); `faults` say what could not
+    be read."""
+
+    learned: int = 0
+    examples: dict[str, Counter[str]] = field(default_factory=dict)
+    held_out: list[tuple[ShardId, int]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
+
+    def add(self, other: Census) -> None:
+        self.learned += other.learned
+        for name, counts in other.examples.items():
+            self.examples.setdefault(name, Counter()).update(counts)
+        self.held_out += other.held_out
+        self.texts += other.texts
+        self.faults += other.faults
+
+    def nothing_for(self, stretch: Stretch) -> list[Task]:
+        """The tasks that the phase's mix asks for, and of which no image has an example."""
+        there = self.examples.get(stretch.name, Counter())
+        return [task for task in wanted(stretch) if not there[task]]
+
+
+def wanted(stretch: Stretch) -> list[Task]:
+    """The tasks that the phase's mix asks for."""
+    asked = {task_of(kind) for kind in stretch.mix.weights(list(KINDS))}
+    return [task for task in Task if task in asked]
+
+
+def census(source: Source, stretches: Sequence[Stretch], shards: Sequence[ShardId], with_texts: bool) -> Census:
+    """The whole round's. A shard that can't be read is a fault, and the others are counted."""
+    settle(0.25)
+    texts = TEXTS // max(1, len(shards)) + 1 if with_texts else 0
+
+    def count(row: dict[str, bytes]) -> dict[str, bytes]:
+        return {"census": pickle.dumps(of_shard(source, stretches, pickle.loads(row["shard"]), texts))}
+
+    total = Census()
+    rows = [{"shard": pickle.dumps(shard)} for shard in shards]
+    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
+    for row in dataset.map(count, num_cpus=DATA_CPUS).iter_rows():
+        total.add(pickle.loads(row["census"]))
+    return total
+
+
+def of_shard(source: Source, stretches: Sequence[Stretch], shard: ShardId, texts: int) -> Census:
+    found = Census(examples={stretch.name: Counter() for stretch in stretches})
+    try:
+        records = read_records(source.output, source.round, shard)
+    except OutputError as error:
+        found.faults.append(str(error))
+        return found
+    words: list[str] = []
+    for row, record in enumerate(records):
+        if source.judges(record):
+            found.held_out.append((shard, row))
+        elif source.learns(record):
+            found.learned += _count(record, stretches, found.examples, words)
+    rng = random.Random(str(shard))
+    found.texts = rng.sample(words, texts) if len(words) > texts else words
+    return found
+
+
+def _count(record: Record, stretches: Sequence[Stretch], examples: dict[str, Counter[str]], words: list[str]) -> bool:
+    """Whether the record has an example for any phase."""
+    any_there = False
+    for stretch in stretches:
+        scene = scene_of(record, exclude_sources=stretch.exclude, texts_from=stretch.phase.texts_from)
+        there = {task: number for task, number in stretch.targets.available(scene).items() if task in wanted(stretch)}
+        examples[stretch.name].update({task.value: number for task, number in there.items()})
+        if there:
+            any_there = True
+            words += _words(scene)
+    return any_there
+
+
+def _words(scene: Scene) -> Iterator[str]:
+    yield from (caption.text for caption in scene.captions)
+    yield from (line.text for line in scene.lines)
+    for thing in scene.things:
+        yield from thing.texts
+        if thing.label:
+            yield thing.label

@@ -1,0 +1,95 @@
+"""One training on Ray Train: workers for the machine at hand, their progress, and what became of them."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import dataclass
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+
+from engine.config import Train
+from engine.errors import RunError
+from engine.storage import read_json
+from pipelines.training.progress import Follower
+from pipelines.training.stream import DATA_CPUS
+from pipelines.training.worker import FAILURE, Job, train_worker
+
+LIVES = 5  # deaths of workers from which one training recovers
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The workers of a training. `threads` are torch's, of each; None on GPUs."""
+
+    workers: int
+    cpus: float
+    gpus: int
+    threads: int | None
+
+
+def crew_of(train: Train) -> Crew:
+    """As many workers as are asked for, or as there are GPUs, or one. RunError, with the numbers, if they don't fit:
+    Ray would wait for ever."""
+    there = ray.cluster_resources()
+    cpus, gpus = there.get("CPU", 0.0), int(there.get("GPU", 0))
+    workers = train.workers if train.workers != "auto" else gpus or 1
+    most = gpus or int(cpus)
+    if workers > most:
+        kind = f"one for each of {gpus} GPUs" if gpus else f"one for each of {cpus:g} CPUs"
+        raise RunError(f"train.workers: {workers} workers were asked for, and {most} fit: {kind}. Ask for fewer.")
+    left = (cpus - DATA_CPUS) / workers  # reading and augmenting has its share
+    return Crew(workers, float(int(left)) if left > 1 else left, bool(gpus), None if gpus else int(cpus) // workers)
+
+
+def fit(job: Job, crew: Crew, follower: Follower) -> None:
+    """Trains one model to the end. RunError if it can't be; KeyboardInterrupt passes through."""
+    failure = job.folder / FAILURE
+    failure.unlink(missing_ok=True)
+    attempt = Attempt(job, crew)
+    attempt.start()
+    while attempt.is_alive():
+        follower.look()
+        attempt.join(0.5)
+    follower.look()
+    shutil.rmtree(job.folder / RAY, ignore_errors=True)
+    if failure.exists():
+        raise RunError(read_json(failure)["message"])
+    if attempt.error is not None:
+        raise RunError(f"the training's workers ended {LIVES + 1} times, the last time so: {_last(attempt.error)}")
+
+
+RAY = "ray"  # where Ray Train keeps its own notes while it runs
+
+
+class Attempt(threading.Thread):
+    """Ray Train's own loop, aside: the main thread shows progress, and is interrupted."""
+
+    def __init__(self, job: Job, crew: Crew) -> None:
+        super().__init__(daemon=True)
+        self.error: Exception | None = None
+        self.trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"job": job},
+            scaling_config=ScalingConfig(
+                num_workers=crew.workers,
+                use_gpu=bool(crew.gpus),
+                resources_per_worker={"CPU": crew.cpus} | ({"GPU": 1} if crew.gpus else {}),
+            ),
+            run_config=RunConfig(
+                name="run", storage_path=str(job.folder / RAY), failure_config=FailureConfig(max_failures=LIVES)
+            ),
+        )
+
+    def run(self) -> None:
+        try:
+            self.trainer.fit()
+        except Exception as error:  # Ray raises whatever there is
+            self.error = error
+
+
+def _last(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__

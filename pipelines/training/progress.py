@@ -1,0 +1,72 @@
+"""How a training tells a person how it goes: from the journal that its first worker writes, wherever that runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from engine.progress import duration
+from pipelines.training.journal import followed
+
+PLAIN_EVERY = 10.0  # seconds between lines
+MOST_FAULTS = 5  # that are told one by one
+
+
+@dataclass
+class Follower:
+    """Reads on in a journal and says what is new."""
+
+    console: Console
+    name: str  # "train", or "train fold 1"
+    folder: Path
+    steps: int  # of all phases
+    offset: int = 0
+    step: dict[str, Any] = field(default_factory=dict)  # the last one
+    faults: int = 0
+    pace: list[tuple[int, float]] = field(default_factory=list)  # steps and when they were done, the latest last
+    _told: float = 0.0
+
+    def look(self) -> None:
+        for line, offset in followed(self.folder, self.offset):
+            self.offset = offset
+            self.hear(line)
+        now = time.monotonic()
+        if self.step and (now - self._told >= PLAIN_EVERY or self.step["step"] == self.steps):
+            self._told = now
+            self.tell()
+
+    def hear(self, line: dict[str, Any]) -> None:
+        match line["event"]:
+            case "step":
+                self.step = line
+                self.pace = [*self.pace[-50:], (line["step"], line["at"])]
+            case "judged":
+                self.say(f"{self.name}: loss {line['loss']:.3f} on held-out images after {line['step']} steps")
+            case "fault":
+                self.faults += 1
+                if self.faults <= MOST_FAULTS:
+                    more = "; further ones are in its log" if self.faults == MOST_FAULTS else ""
+                    self.say(f"! not learned: {line['message']}{more}", "yellow")
+
+    def tell(self) -> None:
+        if not self.step:
+            return
+        step, self.step = self.step, {}
+        losses = ", ".join(f"{task} {loss:.2f}" for task, loss in sorted(step["losses"].items()))
+        self.say(
+            f"{self.name}: step {step['step']} of {self.steps}, loss {step['loss']:.3f} ({losses}); "
+            f"{step['images_per_second']:.1f} images/s{self.left(step['step'])}"
+        )
+
+    def left(self, step: int) -> str:
+        (first, start), (last, end) = self.pace[0], self.pace[-1]
+        if last == first:
+            return ""
+        return f", {duration((self.steps - step) * (end - start) / (last - first))} left"
+
+    def say(self, line: str, style: str | None = None) -> None:
+        self.console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)

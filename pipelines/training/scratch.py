@@ -1,0 +1,35 @@
+"""A model that knows nothing yet, and a tokenizer for the words of its round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from florence2.model import Florence2
+from florence2.processor import Processor
+from florence2.tasks import Task
+from florence2.tokens import Tokens
+from florence2.training.start import start_from_scratch
+from pipelines.training.census import Census
+from pipelines.training.settings import Settings
+
+SIDE = {"nano": 96}  # px, where the configuration says no size
+RELEASED_SIDE = 768
+
+
+def scratch(settings: Settings, counted: Census, folder: Path) -> Path:
+    """Written into `folder`, unless it was already: a training that goes on keeps its tokens."""
+    processor_file = folder / "preprocessor_config.json"  # written last
+    if processor_file.exists():
+        return folder
+    texts = [task.sentence for task in Task] + sorted(counted.texts)
+    tokens = Tokens.train(texts, settings.train.vocabulary_size)
+    config = settings.preset.with_vocabulary(tokens.size)
+    side = SIDE.get(settings.train.start, RELEASED_SIDE)
+    torch.manual_seed(settings.train.seed)
+    model = Florence2(config)
+    start_from_scratch(model, settings.train.seed)
+    model.save_pretrained(folder)
+    Processor.for_model(config, tokens, settings.stretches[0].phase.size or (side, side)).save_pretrained(folder)
+    return folder

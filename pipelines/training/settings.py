@@ -1,0 +1,101 @@
+"""What the configuration says of training, checked and in the words of those who do it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+from engine.components import parameters_of
+from engine.config import Parameters, Phase, Train
+from engine.errors import ConfigError
+from engine.validation import validated
+from engine.versions import digest_of_json
+from florence2.augment import Augment
+from florence2.config import PRESETS, Florence2Config
+from florence2.errors import Florence2Error
+from florence2.targets import Mix, Targets
+from florence2.training.trainer import Recipe
+
+COMPOSER = "composer"  # its captions are made of regions; see `Phase.composed`
+PREVIOUS = "previous"
+Made = TypeVar("Made")
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A phase of training, ready to run."""
+
+    name: str
+    phase: Phase
+    recipe: Recipe
+    mix: Mix
+    targets: Targets
+    augment: Augment
+    exclude: tuple[str, ...]  # sources that are not learned, the composer among them where its captions are not
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A training: where it starts, and its phases in order."""
+
+    train: Train
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def from_scratch(self) -> bool:
+        return self.train.start in PRESETS
+
+    @property
+    def preset(self) -> Florence2Config:
+        return PRESETS[self.train.start]
+
+    @property
+    def digest(self) -> str:
+        """Of all that the model depends on; how often it is saved and looked at changes nothing."""
+        how = {"checkpoint_steps", "samples", "judged_on", "workers", "images_at_once"}
+        return digest_of_json([self.train.model_dump(mode="json", exclude=how)])
+
+
+def settings_of(train: Train) -> Settings:
+    """Raises ConfigError, which names the path of each value at fault."""
+    phases: Mapping[str, Parameters | None] = train.phases or {"all": {}}
+    common = train.model_dump(include=set(Phase.model_fields), exclude_unset=True)
+    kept = [(name, changes) for name, changes in phases.items() if changes is not None]
+    if not kept:
+        raise ConfigError("train.phases: every phase is null; leave train.phases out for a single one")
+    return Settings(train, tuple(_stretch(train, name, common, changes) for name, changes in kept))
+
+
+def _stretch(train: Train, name: str, common: Parameters, changes: Parameters) -> Stretch:
+    where = f"train.phases.{name}" if train.phases else "train"
+    phase = validated(Phase, _over(common, changes), where=where, prefix=where)
+    composed = train.start in PRESETS if phase.composed is None else phase.composed
+    return Stretch(
+        name,
+        phase,
+        made(Recipe, {"seed": train.seed, **phase.recipe, "steps": phase.steps}, f"{where}.recipe"),
+        made(Mix, phase.mix, f"{where}.mix"),
+        made(Targets, phase.targets, f"{where}.targets"),
+        made(Augment, phase.augment, f"{where}.augment"),
+        phase.exclude if composed else (*phase.exclude, COMPOSER),
+    )
+
+
+def _over(common: Parameters, changes: Parameters) -> Parameters:
+    """`changes` over `common`; mappings in it one key at a time."""
+    return common | {
+        key: {**common[key], **value} if isinstance(value, Mapping) and isinstance(common.get(key), Mapping) else value
+        for key, value in changes.items()
+    }
+
+
+def made(kind: type[Made], values: Parameters, where: str) -> Made:
+    """A dataclass of parameters from a section of the YAML. Raises ConfigError."""
+    checked = validated(parameters_of(kind), values, where=where, prefix=where)
+    given: dict[str, Any] = {name: getattr(checked, name) for name in checked.model_fields_set}
+    assert given.keys() <= {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    try:
+        return kind(**given)
+    except Florence2Error as error:
+        raise ConfigError(f"{where}: {error}") from error

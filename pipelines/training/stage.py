@@ -1,0 +1,179 @@
+"""The train stage on the driver: what there is to learn, where to start, one Ray Train run a fold, and its progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from engine.config import Config
+from engine.dataset import Dataset
+from engine.errors import ConfigError, OutputError, RunError
+from engine.folds import Folds
+from engine.runner import cluster
+from engine.storage import Output, Round, read_json, shard_digest, write_json
+from engine.versions import digest_of_json
+from florence2.checkpoint import locate, read_config
+from florence2.errors import Florence2Error
+from florence2.processor import Processor
+from florence2.tasks import Task
+from pipelines.training.census import Census, census
+from pipelines.training.fit import Crew, crew_of, fit
+from pipelines.training.picks import Picks
+from pipelines.training.progress import Follower
+from pipelines.training.scratch import scratch
+from pipelines.training.settings import PREVIOUS, Settings, settings_of
+from pipelines.training.stream import Source
+from pipelines.training.worker import MADE_BY, Job
+
+OBJECT_STORE_BYTES = 2**29  # of a Ray of our own: images that are ready to be learned
+BEGUN = "begun.json"
+
+
+@dataclass(frozen=True)
+class Training:
+    """The trainings of one round, a model for each fold."""
+
+    output: Output
+    config: Config
+    round_number: int
+    console: Console
+
+    @property
+    def round(self) -> Round:
+        return self.output.round(self.round_number)
+
+    def run(self) -> dict[str, Any]:
+        """Trains what is not trained yet, and returns the summary. Raises ConfigError, OutputError or RunError."""
+        settings = settings_of(self.config.train)
+        made_by = self.made_by(settings)
+        waiting = [fold for fold in range(settings.train.folds) if not self.is_trained(fold, made_by)]
+        if waiting:
+            with cluster(self.config.run, OBJECT_STORE_BYTES):
+                self._train(settings, made_by, waiting, crew_of(settings.train))
+        else:
+            self.say(f"train: nothing to do, {self.round.folder / 'model'} was trained by this configuration")
+        return self.summary(settings)
+
+    def say(self, line: str, style: str | None = None) -> None:
+        self.console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
+
+    def made_by(self, settings: Settings) -> dict[str, Any]:
+        """What the models of this round depend on."""
+        shards = list(self.output.shards())
+        decided = sorted({str(shard_digest(self.round.decisions(shard))) for shard in shards})
+        labels = digest_of_json([read_json(self.round.sources)["digest"], decided])
+        start = settings.train.start
+        if start == PREVIOUS:
+            start = digest_of_json([read_json(path) for path in self.previous(settings)])
+        return {
+            "digest": digest_of_json([settings.digest, labels, start]),
+            "labels": labels,
+            "settings": settings.train.model_dump(mode="json"),
+            "round": self.round_number,
+            "folds": settings.train.folds,
+        }
+
+    def previous(self, settings: Settings) -> Iterator[Path]:
+        """What says how the models of the round before were made."""
+        if self.round_number == 0:
+            raise ConfigError("train.start: previous is the model of the round before, and round 0 has none before it")
+        for fold in range(settings.train.folds):
+            path = self.output.round(self.round_number - 1).model(fold, settings.train.folds) / MADE_BY
+            if not path.exists():
+                raise OutputError(f"train.start: previous, and there is no {path.parent}: train that round first")
+            yield path
+
+    def is_trained(self, fold: int, made_by: dict[str, Any]) -> bool:
+        """Whether the fold's model is there. Raises OutputError if it, or one half trained, is of another kind."""
+        folds = made_by["folds"]
+        target, begun = self.round.model(fold, folds), self.round.training / f"fold-{fold}" / BEGUN
+        for path in (target / MADE_BY, begun):
+            if path.exists() and (there := read_json(path))["digest"] != made_by["digest"]:
+                raise OutputError(_other(self.round, path.parent, there, made_by))
+        return (target / MADE_BY).exists()
+
+    def _train(self, settings: Settings, made_by: dict[str, Any], waiting: list[int], crew: Crew) -> None:
+        folds = Folds(settings.train.folds, Dataset(self.output).leaders())
+        source = Source(self.output, self.round_number, self.config.ingest, folds, None, settings.train.held_out)
+        with self.console.status("train: counting what there is to learn"):
+            counted = census(source, settings.stretches, list(self.output.shards()), settings.from_scratch)
+        self.check(counted, settings)
+        picks = picks_of(self.output, settings.train.seed)
+        start = self.start(settings, counted)
+        for fold in waiting:
+            folder = self.round.training / f"fold-{fold}"
+            write_json(folder / BEGUN, made_by)
+            job = Job(
+                settings,
+                replace(source, fold=fold if folds.count > 1 else None),
+                start or str(self.output.round(self.round_number - 1).model(fold, folds.count)),
+                folder,
+                self.round.model(fold, folds.count),
+                made_by | {"fold": fold},
+                picks,
+                tuple(counted.held_out[: settings.train.judged_on]),
+                crew.threads,
+                data_share=0.5 / crew.workers,
+            )
+            name = "train" if folds.count == 1 else f"train fold {fold}"
+            fit(job, crew, Follower(self.console, name, folder, sum(s.recipe.steps for s in settings.stretches)))
+
+    def check(self, counted: Census, settings: Settings) -> None:
+        """Says what will be learned and what can't be. RunError if nothing can."""
+        for fault in counted.faults:
+            self.say(f"! left out: {fault}", "yellow")
+        for stretch in settings.stretches:
+            there = counted.examples.get(stretch.name, {})
+            told = ", ".join(f"{task} {there[task]}" for task in Task if there.get(task))
+            phase = f", phase {stretch.name}" if len(settings.stretches) > 1 else ""
+            if not told:
+                raise RunError(
+                    f"nothing stands in {self.round.folder} that can be learned{phase}: no annotation for any task. "
+                    "Annotate first, or look at what the filters turned down: engine report"
+                )
+            self.say(f"train: {counted.learned} images, {len(counted.held_out)} held out{phase}: {told}")
+            if missing := counted.nothing_for(stretch):
+                self.say(f"! nothing stands for {', '.join(missing)}: not learned{phase}", "yellow")
+
+    def start(self, settings: Settings, counted: Census) -> str:
+        """The folder or hub id where the model starts; "" for that of the round before, which has one a fold."""
+        if settings.train.start == PREVIOUS:
+            return ""
+        if settings.from_scratch:
+            return str(scratch(settings, counted, self.round.training / "start"))
+        try:
+            read_config(locate(settings.train.start))  # errors now, not in a worker
+            Processor.from_pretrained(settings.train.start)
+        except Florence2Error as error:
+            raise ConfigError(f"train.start: {error}") from error
+        return settings.train.start
+
+    def summary(self, settings: Settings) -> dict[str, Any]:
+        folds = settings.train.folds
+        models = [self.round.model(fold, folds) for fold in range(folds)]
+        return {"models": [str(model) for model in models], "made_by": [read_json(m / MADE_BY) for m in models]}
+
+
+def picks_of(output: Output, seed: int) -> Picks:
+    counts = output.counts()
+    return Picks(tuple(counts), tuple(counts.values()), seed)
+
+
+def _other(round_: Round, what: Path, there: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Another configuration's model lies where this one's would: what differs, and what to do."""
+    lines = [
+        f"  train.{key}: {there['settings'].get(key)} there, {value} asked for"
+        for key, value in asked["settings"].items()
+        if there["settings"].get(key) != value
+    ]
+    if not lines:
+        lines = ["  The settings are equal: the round's labels changed, or the model that it starts from."]
+    joined = "\n".join(lines)
+    return (
+        f"{what} was trained by another configuration:\n{joined}\n"
+        f"To train anew, remove {round_.model()} and {round_.training}; to keep it, name another --out."
+    )

@@ -1,0 +1,173 @@
+"""From a round's shards to rows that the model can learn: read, decoded, augmented and tokenised by Ray Data.
+
+Workers ask for picks; Ray Data's tasks, on whatever machine has time, answer with prepared images. Nothing passes
+through the driver. What an image gives depends on the seed and its place in the stream alone, so that a training that
+was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+import ray.data
+from PIL import Image
+
+from engine.annotate import open_image
+from engine.config import Ingest
+from engine.errors import ImageError, OutputError
+from engine.folds import Folds
+from engine.records import Record
+from engine.storage import Output, ShardId, Tables, read_shard
+from florence2.errors import Florence2Error
+from florence2.processor import Processor, resized
+from florence2.targets import Targets, fit
+from florence2.training.batch import Row, tokenise
+from pipelines.scenes import scene_of
+from pipelines.training.picks import AT_A_TIME, Pick
+from pipelines.training.settings import Stretch
+
+CHUNK_BYTES = 8 * 2**20  # of pixels in a task's answer: enough to make the task worth it, few enough to be kept ready
+DATA_CPUS = 0.5  # of a task: on two cores one prepares, now and then two, while the model has what is left
+SEGMENT = 4096  # tasks of one execution of Ray Data, which takes a second to start
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is read, and which of it: a fold's model learns from no image of that fold and from none held out."""
+
+    output: Output
+    round: int
+    ingest: Ingest
+    folds: Folds
+    fold: int | None  # None: of all folds
+    held_out: float
+
+    def learns(self, record: Record) -> bool:
+        fold = self.folds.of(record.item)
+        return self._usable(record) and fold != self.fold and not self.folds.held_out(record.item, self.held_out)
+
+    def judges(self, record: Record) -> bool:
+        return self._usable(record) and self.folds.held_out(record.item, self.held_out)
+
+    @staticmethod
+    def _usable(record: Record) -> bool:
+        return not record.error and not record.item.duplicate_of
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One image ready to be learned: uint8 [height, width, 3], and the examples drawn for it."""
+
+    place: int
+    item_id: bytes
+    pixels: npt.NDArray[np.uint8]
+    rows: tuple[Row, ...]
+    cut: int  # regions of its answers that were left out, for their length
+
+
+@dataclass(frozen=True)
+class Unprepared:
+    """One image that can't be learned, and why."""
+
+    place: int
+    item_id: bytes
+    message: str
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How images become rows: for training with augmentation, for judging without."""
+
+    source: Source
+    stretch: Stretch
+    processor: Processor
+    seed: int
+    max_answer: int  # ids that an answer may have
+    judging: bool = False
+
+    @property
+    def chunk(self) -> int:
+        height, width = self.processor.size
+        return max(1, min(64, CHUNK_BYTES // (height * width * 3)))
+
+    def chunk_of(self, picks: list[Pick]) -> Iterator[Prepared | Unprepared]:
+        """What the picks give, in their order; nothing for those that are not learned or say nothing."""
+        for pick in picks:
+            try:
+                record = self.record(pick)
+                if record is not None and (made := self.prepared(record, pick)):
+                    yield made
+            except OutputError as error:
+                yield Unprepared(pick.place, b"", f"{pick.shard}, row {pick.row}: {error}")
+
+    def record(self, pick: Pick) -> Record | None:
+        source = self.source
+        (record,) = _tables(source.output, source.round, pick.shard).records([pick.row])
+        return record if (source.judges if self.judging else source.learns)(record) else None
+
+    def prepared(self, record: Record, pick: Pick) -> Prepared | Unprepared | None:
+        """None if nothing that the phase wants is known of the image."""
+        item, stretch = record.item, self.stretch
+        rng = random.Random(f"{self.seed} {pick.epoch} {item.item_id.hex()}")
+        scene = scene_of(record, exclude_sources=stretch.exclude, texts_from=stretch.phase.texts_from)
+        if not stretch.mix.weights(list(self.targets.kinds(scene, rng))):
+            return None
+        try:
+            image: npt.NDArray[np.uint8] = open_image(item, self.source.ingest, self.source.output.downloads)
+            if not self.judging:
+                image, scene = stretch.augment(image, scene, rng)
+            drawn = stretch.mix.draw(scene, self.targets, stretch.phase.tasks_per_image, rng)
+            height, width = self.processor.size
+            pixels = resized(Image.fromarray(image), 0, (width, height), self.processor.resample)
+        except (ImageError, Florence2Error) as error:
+            return Unprepared(pick.place, item.item_id, f"{item.uri}: {error}")
+        fitted = [fit(example, self.processor.tokens, self.max_answer) for example in drawn]
+        rows = [
+            tokenise(example, self.processor.tokens, stretch.phase.eos_weight)
+            for example, cut in fitted
+            if example.answer or not cut  # what nothing is left of would say that nothing is there
+        ]
+        return Prepared(pick.place, item.item_id, pixels, tuple(rows), sum(cut for _, cut in fitted)) if rows else None
+
+    @property
+    def targets(self) -> Targets:
+        """The phase's, for the size at which the model sees the image."""
+        given = "model_size" in self.stretch.phase.targets
+        return self.stretch.targets if given else replace(self.stretch.targets, model_size=max(self.processor.size))
+
+
+def stream(preparation: Preparation, chunks: Iterator[list[Pick]], share: float) -> Iterator[Prepared | Unprepared]:
+    """What the chunks of picks give, in their order, prepared ahead. `share` of the object store may be used for it."""
+    settle(share)
+
+    def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
+        return {"made": pickle.dumps(list(preparation.chunk_of(pickle.loads(row["picks"]))))}
+
+    while segment := [{"picks": pickle.dumps(chunk)} for chunk in islice(chunks, SEGMENT)]:
+        dataset = ray.data.from_items(segment, override_num_blocks=len(segment))
+        for row in dataset.map(prepare, num_cpus=DATA_CPUS).iter_rows():
+            yield from pickle.loads(row["made"])
+
+
+def settle(share: float) -> None:
+    """Ray Data's settings of this process: in order, silent, and within its share of the object store."""
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
+        object_store_memory=share * ray.cluster_resources().get("object_store_memory", 2**28)
+    )
+    context.enable_progress_bars = False
+    context.verbose_progress = False
+
+
+@lru_cache(maxsize=2 * AT_A_TIME)
+def _tables(output: Output, round_number: int, shard: ShardId) -> Tables:
+    """Kept by each of Ray's processes: neighbouring picks come from the same few shards."""
+    return read_shard(output, round_number, shard)
