@@ -1,4 +1,4 @@
-"""What is minimised: the cross-entropy of the answers' tokens. Summed here; the trainer divides once, over all ranks."""
+"""What is minimised: the cross-entropy of the answers' tokens. Only summed here: the trainer divides, over all ranks."""
 
 from __future__ import annotations
 
