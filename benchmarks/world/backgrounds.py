@@ -1,0 +1,70 @@
+"""What the world's scenes lie on: middle tones of little colour, so that every colour of a shape stands out."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from benchmarks.world.shapes import Numbers, Pixels
+from pipelines.samples import sample_photos
+
+BACKGROUNDS = ("plain", "shaded", "cloudy", "grainy", "photographic")
+DARK, LIGHT = 84.0, 176.0  # what their pixels lie between, but for noise
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "gravel.png", "motorcycle_left.png", "rocket.jpg")
+LONGEST = 320  # px, of a photo kept in memory
+
+
+def background(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Numbers:
+    """Pixels [height, width, 3] of a background of `size` (width, height).
+
+    "photographic" takes the sample photos: raises ConfigError where scikit-image is not installed.
+    """
+    width, height = size
+    if kind == "photographic":
+        return _photo(size, rng)
+    if kind == "cloudy":
+        grid = _tones(rng, 25).reshape(5, 5, 3)
+        return np.asarray(Image.fromarray(grid.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC), np.float32)
+    here, there = _tones(rng, 2)
+    if kind == "shaded":
+        turn = rng.uniform(0, 2 * math.pi)
+        x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
+        slope = np.clip(0.5 + (x * math.cos(turn) + y[:, None] * math.sin(turn)) / 2.4, 0, 1)[..., None]
+        return here + (there - here) * slope
+    noise = rng.normal(0, 16, (height, width, 1)) if kind == "grainy" else np.zeros((height, width, 1))
+    return (here + noise).astype(np.float32)
+
+
+def _tones(rng: np.random.Generator, count: int) -> Numbers:
+    """Colours [count, 3], nearly grey."""
+    grey = rng.uniform(DARK + 16, LIGHT - 16, (count, 1))
+    return (grey + rng.uniform(-16, 16, (count, 3))).astype(np.float32)
+
+
+def _photo(size: tuple[int, int], rng: np.random.Generator) -> Numbers:
+    """A crop of a sample photo, so blurred that nothing in it is an object, its tones drawn together."""
+    photo = _photos()[int(rng.integers(len(PHOTOS)))]
+    side = rng.uniform(0.4, 0.9) * min(photo.size)
+    scale = side / max(size)
+    wide, high = size[0] * scale, size[1] * scale
+    x, y = rng.uniform(0, photo.width - wide), rng.uniform(0, photo.height - high)
+    crop = photo.resize(size, Image.Resampling.BILINEAR, (x, y, x + wide, y + high))
+    pixels = np.asarray(crop.filter(ImageFilter.GaussianBlur(max(size) / 50)), np.float32)
+    grey = pixels.mean(axis=2, keepdims=True)
+    return DARK + (grey + (pixels - grey) * 0.5) * ((LIGHT - DARK) / 255)
+
+
+@lru_cache(maxsize=1)
+def _photos() -> list[Image.Image]:
+    there = {path.rsplit("/", 1)[-1]: path for path in sample_photos()}
+    photos = [Image.open(there[name]).convert("RGB") for name in PHOTOS]
+    for photo in photos:
+        photo.thumbnail((LONGEST, LONGEST))
+    return photos
+
+
+def pixels_of(canvas: Numbers) -> Pixels:
+    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
