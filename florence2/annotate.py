@@ -191,15 +191,20 @@ class Annotator:
                 source.close()
 
     @torch.inference_mode()
-    def answers(self, group: Sequence[Picture]) -> list[list[Answer]]:
-        """Florence2Error if the model is in training mode, where dropout makes answers random."""
+    def answers(self, group: Sequence[Picture], features: Tensor | None = None) -> list[list[Answer]]:
+        """The answers to each picture's prompts, in order.
+
+        `features` are the pictures', from `encode`, where they were kept: for questions that depend on earlier answers.
+        Florence2Error if the model is in training mode, where dropout makes answers random.
+        """
         if any(module.training for module in self.model.modules()):
             raise Florence2Error("expected a model in eval mode, got one in training: call model.eval() before")
         asked = [Asked(n, prompt) for n, picture in enumerate(group) for prompt in picture.prompts]
         if not asked:
             return [[] for _ in group]
         input_ids, mask = self.processor.prompts([prompt for _, prompt in asked])
-        features, lengths = self.encode([picture.pixels for picture in group]), mask.sum(dim=1)
+        features = self.encode([picture.pixels for picture in group]) if features is None else features
+        lengths = mask.sum(dim=1)
         found: dict[int, Answer] = {}
         for rows in lengths.argsort(descending=True, stable=True).split(self.batch_size):
             batch, longest = [asked[row] for row in rows], int(lengths[rows].max())
@@ -211,6 +216,7 @@ class Annotator:
             answers[one.image].append(found[row])
         return answers
 
+    @torch.inference_mode()
     def encode(self, images: Sequence[Image.Image]) -> Tensor:
         """Features [images, N, d]."""
         device, (height, width) = self.model.device, self.processor.size

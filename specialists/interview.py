@@ -1,0 +1,95 @@
+"""All that a Florence-2 is asked of images, from one encoding of each, since later questions depend on answers:
+
+1. captions, objects, descriptions of regions, proposals, texts; and what it thinks of what stands already
+2. each class by itself; the phrases of its own captions
+3. outlines of the objects that these come to
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from PIL import Image as Pillow
+from torch import Tensor
+
+from engine.protocols import Sample
+from engine.records import AnyAnnotation, Decision
+from florence2 import Annotator, Florence2, Processor, Prompt, Task, ask
+from florence2.annotate import Picture
+from specialists.findings import CAPTIONS, Findings
+from specialists.verification import asks, verified
+
+if TYPE_CHECKING:
+    from specialists.florence import Florence
+
+LISTS = (Task.OD, Task.DENSE_REGION_CAPTION, Task.REGION_PROPOSAL, Task.OCR_WITH_REGION)
+LOOPING = 3  # tokens: a run that long is not said twice in a caption; in a list, two things may have one long name
+
+
+@dataclass(frozen=True)
+class Interviewer:
+    """A model, as it is asked for captions, for lists and for outlines."""
+
+    settings: Florence
+    captioner: Annotator
+    lister: Annotator
+    outliner: Annotator
+
+    @classmethod
+    def of(cls, folder: Path, settings: Florence) -> Interviewer:
+        """With the model in `folder`, on the GPU where there is one. Florence2Error says what is wrong with it."""
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        plain = Annotator(
+            Florence2.from_pretrained(folder).to(device),
+            Processor.from_pretrained(folder),
+            num_beams=settings.list_beams,
+            max_new_tokens=settings.max_new_tokens,
+            no_repeat_ngram_size=0,
+            constrained=settings.constrained,
+            batch_size=settings.prompts_at_once,
+        )
+        captioner = replace(plain, num_beams=settings.caption_beams, no_repeat_ngram_size=LOOPING)
+        lister = replace(plain, eos_penalty=settings.eos_penalty)
+        return cls(settings, captioner, lister, outliner=plain)  # an outline that goes on is no better
+
+    def annotate(self, samples: Sequence[Sample]) -> list[list[AnyAnnotation | Decision]]:
+        """What it finds in each image, and its opinions."""
+        pictures = [self.lister.read(Pillow.fromarray(s.image), [], n) for n, s in enumerate(samples)]
+        features = self.lister.encode([picture.pixels for picture in pictures])
+        found = [Findings(sample, self.settings, self.lister.processor.tokens) for sample in samples]
+        hear = partial(self._hear, pictures, features, found)
+        hear(self.captioner, [self._wanted(CAPTIONS)] * len(found))
+        hear(self.lister, [self._wanted(LISTS)] * len(found))
+        hear(self.lister, [one.questions() for one in found])
+        hear(self.outliner, [one.outlines() for one in found])
+        opinions: list[list[Decision]] = [[] for _ in samples]
+        if self.settings.verify:
+            model, processor = self.lister.model, self.lister.processor
+            at_once, by = self.settings.prompts_at_once, self.settings.name
+            opinions = verified(model, processor, samples, features, at_once, by)
+        return [[*one.annotations(), *some] for one, some in zip(found, opinions, strict=True)]
+
+    def _wanted(self, tasks: Iterable[Task]) -> list[Prompt]:
+        return [ask(task) for task in tasks if task in self.settings.tasks]
+
+    def _hear(
+        self,
+        pictures: Sequence[Picture],
+        features: Tensor,
+        found: Sequence[Findings],
+        annotator: Annotator,
+        prompts: Sequence[list[Prompt]],
+    ) -> None:
+        """Asks of each picture its prompts, less those that have no room beside the image."""
+        group = [
+            picture._replace(prompts=[prompt for prompt in some if asks(annotator.processor, prompt)])
+            for picture, some in zip(pictures, prompts, strict=True)
+        ]
+        for one, answers in zip(found, annotator.answers(group, features), strict=True):
+            for answer in answers:
+                one.hear(answer)

@@ -1,0 +1,90 @@
+"""What a Florence-2 thinks of annotations that stand: how likely it finds the label of a region, or a text.
+
+An opinion is a decision to keep, with log p per token of what the model would have had to write, </s> among it. It is
+measured under the model's whole vocabulary, and comes as it is: what follows from it is for a merge to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from engine.geometry import area, clip
+from engine.protocols import Sample
+from engine.records import Decision, Detail
+from florence2 import Florence2, Form, Processor, Prompt, Task, ask
+from florence2.codec import encode
+from florence2.model import IGNORED
+from specialists.findings import CAPTIONS
+
+TASKS: dict[Detail, Task] = {detail: task for task, detail in CAPTIONS.items()}
+
+
+class Claim(NamedTuple):
+    """An annotation of an image (its place in the batch), as the question to which it would be the answer."""
+
+    image: int
+    annotation_id: str
+    prompt: Prompt
+    target: list[int]  # <s> answer </s>
+
+
+def verified(
+    model: Florence2, processor: Processor, samples: Sequence[Sample], features: Tensor, at_once: int, by: str
+) -> list[list[Decision]]:
+    """The opinions of each sample's standing annotations. `features` [samples, N, d] are the images' encodings.
+
+    None of what can't be said: an answer with more tokens than the model has positions, a region without area.
+    """
+    most = model.config.text.max_position_embeddings
+    claims = [claim for n, sample in enumerate(samples) for claim in claims_of(n, sample, processor)]
+    claims = [claim for claim in claims if len(claim.target) <= most and asks(processor, claim.prompt)]
+    opinions: list[list[Decision]] = [[] for _ in samples]
+    by_length = sorted(range(len(claims)), key=lambda n: (len(claims[n].target), n))  # less padding
+    values: dict[int, float] = {}
+    for start in range(0, len(claims), at_once):
+        places = by_length[start : start + at_once]
+        values.update(zip(places, likelihoods(model, processor, [claims[n] for n in places], features), strict=True))
+    for n, claim in enumerate(claims):
+        opinion = Decision(annotation_id=claim.annotation_id, action="keep", by=by, reason="verified", value=values[n])
+        opinions[claim.image].append(opinion)
+    return opinions
+
+
+@torch.inference_mode()
+def likelihoods(model: Florence2, processor: Processor, claims: Sequence[Claim], features: Tensor) -> list[float]:
+    """log p per token of each claim."""
+    input_ids, mask = (x.to(model.device) for x in processor.prompts([claim.prompt for claim in claims]))
+    rows = [torch.tensor(claim.target) for claim in claims]
+    labels = pad_sequence(rows, batch_first=True, padding_value=IGNORED).to(model.device)
+    total = model.log_likelihood(features[[claim.image for claim in claims]], input_ids, mask, labels).cpu()
+    return [value / len(claim.target) for value, claim in zip(total.tolist(), claims, strict=True)]
+
+
+def claims_of(image: int, sample: Sample, processor: Processor) -> Iterator[Claim]:
+    """Of each standing object with a label, and each standing text."""
+    height, width = sample.image.shape[:2]
+    for region in sample.standing.regions:
+        box = clip(region.box, width, height)
+        if region.kind == "object" and region.label and region.label.strip() and area(box):
+            prompt = ask(Task.REGION_TO_CATEGORY, box, (width, height))
+            yield Claim(image, region.id, prompt, written(region.label, (width, height), processor))
+    for text in sample.standing.texts:
+        if text.text.strip():
+            yield Claim(image, text.id, ask(TASKS[text.detail]), written(text.text, (width, height), processor))
+
+
+def written(text: str, size: tuple[int, int], processor: Processor) -> list[int]:
+    """As the model would write it."""
+    return processor.tokens.sentence(encode(Form.TEXT, text, size))
+
+
+def asks(processor: Processor, prompt: Prompt) -> bool:
+    """Whether a prompt has room beside the image."""
+    return processor.max_prompt_tokens is None or (
+        len(processor.tokens.sentence(prompt.text)) <= processor.max_prompt_tokens
+    )
