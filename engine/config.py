@@ -128,6 +128,11 @@ class Phase(_Section):
         None, description="learn captions that were composed from regions; none: only from scratch, never on released"
     )
     exclude: tuple[str, ...] = Field((), description="sources whose annotations are not learned")
+    exhaustive: dict[str, tuple[str, ...] | Literal["all"]] = Field(
+        {},
+        description="source -> the classes of which it marks every instance, or all that it has in the round: only of "
+        "these an absence is learned",
+    )
     texts_from: tuple[str, ...] | None = Field(None, description="the only sources whose texts are learned; none: all")
     eos_weight: float = Field(
         1, ge=0, le=100, description="of the end of a list in the loss; below 1, lists learn less to end early"

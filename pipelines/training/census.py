@@ -9,7 +9,7 @@ import pickle
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import ray.data
 
@@ -19,7 +19,6 @@ from engine.storage import ShardId, read_records
 from florence2.scene import Scene
 from florence2.tasks import Task
 from florence2.targets import KINDS, task_of
-from pipelines.scenes import scene_of
 from pipelines.training.settings import Stretch
 from pipelines.training.stream import DATA_CPUS, Source, settle
 
@@ -36,6 +35,7 @@ class Census:
     held_out: list[tuple[ShardId, int]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
+    seen: dict[str, set[str]] = field(default_factory=dict)  # source -> the labels that it has
 
     def add(self, other: Census) -> None:
         self.learned += other.learned
@@ -44,6 +44,8 @@ class Census:
         self.held_out += other.held_out
         self.texts += other.texts
         self.faults += other.faults
+        for source, labels in other.seen.items():
+            self.seen.setdefault(source, set()).update(labels)
 
     def nothing_for(self, stretch: Stretch) -> list[Task]:
         """The tasks that the phase's mix asks for, and of which no image has an example."""
@@ -81,21 +83,28 @@ def of_shard(source: Source, stretches: Sequence[Stretch], shard: ShardId, texts
         found.faults.append(str(error))
         return found
     words: list[str] = []
+    for record in records:
+        for region in record.regions:
+            if region.kind == "object" and (label := region.label or region.raw_label):
+                found.seen.setdefault(region.source, set()).add(label)
+    source = replace(source, seen={name: frozenset(labels) for name, labels in found.seen.items()})
     for row, record in enumerate(records):
         if source.judges(record):
             found.held_out.append((shard, row))
         elif source.learns(record):
-            found.learned += _count(record, stretches, found.examples, words)
+            found.learned += _count(source, record, stretches, found.examples, words)
     rng = random.Random(str(shard))
     found.texts = rng.sample(words, texts) if len(words) > texts else words
     return found
 
 
-def _count(record: Record, stretches: Sequence[Stretch], examples: dict[str, Counter[str]], words: list[str]) -> bool:
+def _count(
+    source: Source, record: Record, stretches: Sequence[Stretch], examples: dict[str, Counter[str]], words: list[str]
+) -> bool:
     """Whether the record has an example for any phase."""
     any_there = False
     for stretch in stretches:
-        scene = scene_of(record, exclude_sources=stretch.exclude, texts_from=stretch.phase.texts_from)
+        scene = source.scene(record, stretch)
         there = {task: number for task, number in stretch.targets.available(scene).items() if task in wanted(stretch)}
         examples[stretch.name].update({task.value: number for task, number in there.items()})
         if there:

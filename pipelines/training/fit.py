@@ -17,7 +17,7 @@ from pipelines.training.progress import Follower
 from pipelines.training.stream import DATA_CPUS
 from pipelines.training.worker import FAILURE, Job, train_worker
 
-LIVES = 5  # deaths of workers from which one training recovers
+LIVES = 3  # deaths of workers from which one training recovers
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ def fit(job: Job, crew: Crew, follower: Follower) -> None:
     follower.look()
     shutil.rmtree(job.folder / RAY, ignore_errors=True)
     if failure.exists():
-        raise RunError(read_json(failure)["message"])
+        told = read_json(failure)
+        trace = f"\n{told['traceback']}" if "traceback" in told else ""
+        raise RunError(f"the training stopped: {told['kind']}: {told['message']}{trace}")
     if attempt.error is not None:
         raise RunError(f"the training's workers ended {LIVES + 1} times, the last time so: {_last(attempt.error)}")
 

@@ -45,7 +45,8 @@ class Follower:
                 self.step = line
                 self.pace = [*self.pace[-50:], (line["step"], line["at"])]
             case "judged":
-                self.say(f"{self.name}: loss {line['loss']:.3f} on held-out images after {line['step']} steps")
+                losses = ", ".join(f"{task} {loss:.2f}" for task, loss in line["losses"].items())
+                self.say(f"{self.name}: loss {line['loss']:.3f} on held-out images after {line['step']} steps ({losses})")
             case "fault":
                 self.faults += 1
                 if self.faults <= MOST_FAULTS:
@@ -56,11 +57,8 @@ class Follower:
         if not self.step:
             return
         step, self.step = self.step, {}
-        losses = ", ".join(f"{task} {loss:.2f}" for task, loss in sorted(step["losses"].items()))
-        self.say(
-            f"{self.name}: step {step['step']} of {self.steps}, loss {step['loss']:.3f} ({losses}); "
-            f"{step['images_per_second']:.1f} images/s{self.left(step['step'])}"
-        )
+        rate = f"{step['images_per_second']:.1f} images/s"
+        self.say(f"{self.name}: step {step['step']} of {self.steps}, loss {step['loss']:.3f}; {rate}{self.left(step['step'])}")
 
     def left(self, step: int) -> str:
         (first, start), (last, end) = self.pace[0], self.pace[-1]

@@ -102,6 +102,7 @@ class Training:
         with self.console.status("train: counting what there is to learn"):
             counted = census(source, settings.stretches, list(self.output.shards()), settings.from_scratch)
         self.check(counted, settings)
+        source = replace(source, seen={name: frozenset(labels) for name, labels in counted.seen.items()})
         picks = picks_of(self.output, settings.train.seed)
         start = self.start(settings, counted)
         for fold in waiting:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import pickle
 import random
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
 
@@ -27,6 +27,7 @@ from engine.records import Record
 from engine.storage import Output, ShardId, Tables, read_shard
 from florence2.errors import Florence2Error
 from florence2.processor import Processor, resized
+from florence2.scene import Scene
 from florence2.targets import Targets, fit
 from florence2.training.batch import Row, tokenise
 from pipelines.scenes import scene_of
@@ -48,6 +49,20 @@ class Source:
     folds: Folds
     fold: int | None  # None: of all folds
     held_out: float
+    seen: Mapping[str, frozenset[str]] = field(default_factory=dict)  # source -> the labels that it has in the round
+
+    def scene(self, record: Record, stretch: Stretch) -> Scene:
+        """What a phase learns of a record."""
+        exhaustive = {
+            name: self.seen.get(name, frozenset()) if classes == "all" else classes
+            for name, classes in stretch.phase.exhaustive.items()
+        }
+        return scene_of(
+            record,
+            exclude_sources=stretch.exclude,
+            text_sources=stretch.phase.texts_from,
+            exhaustive_sources=exhaustive,
+        )
 
     def learns(self, record: Record) -> bool:
         fold = self.folds.of(record.item)
@@ -116,7 +131,7 @@ class Preparation:
         """None if nothing that the phase wants is known of the image."""
         item, stretch = record.item, self.stretch
         rng = random.Random(f"{self.seed} {pick.epoch} {item.item_id.hex()}")
-        scene = scene_of(record, exclude_sources=stretch.exclude, texts_from=stretch.phase.texts_from)
+        scene = self.source.scene(record, stretch)
         if not stretch.mix.weights(list(self.targets.kinds(scene, rng))):
             return None
         try:

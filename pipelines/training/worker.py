@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -18,13 +19,13 @@ import torch
 import torch.distributed
 
 from engine.errors import EngineError, RunError, is_no_space
-from engine.storage import ShardId, write_json
+from engine.storage import ShardId, read_json, write_json
 from florence2.errors import Florence2Error
 from florence2.model import Florence2
 from florence2.processor import Processor, image_tokens
 from florence2.training.batch import Batch
-from florence2.training.state import latest, read_extra
-from florence2.training.trainer import Trainer
+from florence2.training.state import TRAINING
+from florence2.training.trainer import TaskLoss, Trainer
 from pipelines.training.census import wanted
 from pipelines.training.journal import Journal, Silent, Written
 from pipelines.training.picks import Picks, at_places
@@ -67,9 +68,13 @@ def train_worker(config: dict[str, Job]) -> None:
         torch.set_num_threads(job.threads)
     try:
         Training(job).run()
-    except (EngineError, Florence2Error, OSError, torch.OutOfMemoryError) as error:
-        write_json(failure, {"kind": type(error).__name__, "message": _explained(error)})
-        if ray.train.get_context().get_world_size() > 1:
+    except Exception as error:
+        known = isinstance(error, EngineError | Florence2Error | OSError | torch.OutOfMemoryError)
+        alone = ray.train.get_context().get_world_size() == 1
+        if known or alone:  # else it may be that another worker died
+            told = {"message": _explained(error)} | ({} if known else {"traceback": traceback.format_exc()})
+            write_json(failure, {"kind": type(error).__name__, **told})
+        if not alone:
             raise  # or the others would wait for this one
 
 
@@ -78,7 +83,7 @@ def _explained(error: Exception) -> str:
         return f"out of memory: {error}. Take fewer train.images_at_once, or recipe.checkpoint_gradients"
     if is_no_space(error):
         return "no space left for a checkpoint. The last one is whole; make room and run the same again"
-    return str(error)
+    return str(error) or type(error).__name__
 
 
 @dataclass(frozen=True)
@@ -109,9 +114,10 @@ class Training:
         context = ray.train.get_context()
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self.checkpoint = latest(job.checkpoints)
-        self.done = Done(**read_extra(self.checkpoint)) if self.checkpoint else Done()
-        self.model = Florence2.from_pretrained(self.checkpoint or job.start)
+        there = kept(job.checkpoints)
+        self.checkpoint, self.done = there[-1] if there else (None, Done())
+        ended = [folder for folder, done in there if done.ended]
+        self.model = Florence2.from_pretrained(ended[-1] if ended else job.start)  # the start of the phase
         self.processor = Processor.from_pretrained(job.start)
         self.place = self.done.place(self.rank, self.world)
         self.step = self.done.step
@@ -131,26 +137,22 @@ class Stretching:
 
     def __init__(self, training: Training, number: int, stretch: Stretch) -> None:
         self.training, self.job, self.number, self.stretch = training, training.job, number, stretch
-        self.trainer = Trainer(training.model, stretch.recipe, training.device)
         self.last: list[Prepared] = []  # the images of the last step
-        if training.checkpoint and number == training.done.phase:
-            self.trainer.restore(training.checkpoint)
         config, size = training.model.config, stretch.phase.size or training.processor.size
-        self.preparation = Preparation(
-            self.job.source,
-            stretch,
-            replace(training.processor, size=size, image_tokens=image_tokens(size, config.vision.stride)),
-            self.job.settings.train.seed + number,
-            min(MOST_ANSWER, config.text.max_position_embeddings),
-        )
+        processor = replace(training.processor, size=size, image_tokens=image_tokens(size, config.vision.stride))
+        self.trainer = Trainer(training.model, stretch.recipe, training.device, processor)
+        if training.checkpoint and number == training.done.phase and not training.done.ended:
+            self.trainer.restore(training.checkpoint)
+        most = min(MOST_ANSWER, config.text.max_position_embeddings)
+        self.preparation = Preparation(self.job.source, stretch, processor, self.job.settings.train.seed + number, most)
 
     def run(self) -> None:
         training, steps = self.training, self.stretch.recipe.steps
         chunks = self.job.picks.chunks(training.place, self.preparation.chunk, training.rank, training.world)
         with closing(stream(self.preparation, chunks, self.job.data_share)) as prepared:
-            while self.trainer.steps < steps:
+            while self.trainer.done < steps:
                 self.train(prepared)
-                if self.trainer.steps % self.job.settings.train.checkpoint_steps == 0 or self.trainer.steps == steps:
+                if self.trainer.done % self.job.settings.train.checkpoint_steps == 0 or self.trainer.done == steps:
                     self.keep()
 
     def train(self, prepared: Iterator[Prepared | Unprepared]) -> None:
@@ -165,7 +167,7 @@ class Stretching:
             training.step,
             phase=self.stretch.name,
             loss=report.loss,
-            losses=dict(report.losses),
+            losses=plain(report.losses),
             learning_rate=report.learning_rate,
             grad_norm=report.grad_norm,
             images_per_second=report.images / (time.perf_counter() - start),
@@ -204,7 +206,7 @@ class Stretching:
         places = [training.place] * training.world
         if training.world > 1:
             torch.distributed.all_gather_object(places, training.place)
-        done = Done(self.number, self.trainer.steps == self.stretch.recipe.steps, training.step, tuple(places), loss)
+        done = Done(self.number, self.trainer.done == self.stretch.recipe.steps, training.step, tuple(places), loss)
         if training.rank == 0:
             self.draw(shown or self.last)
             self.trainer.save(self.job.checkpoints / f"step-{training.step:09d}", asdict(done))
@@ -245,10 +247,14 @@ class Stretching:
         )
 
 
+def plain(losses: Mapping[str, TaskLoss]) -> dict[str, float]:
+    return {task: round(entry.loss, 6) for task, entry in losses.items()}
+
+
 def kept(checkpoints: Path) -> list[tuple[Path, Done]]:
-    """The checkpoints that are whole, by their step."""
-    folders = sorted(path for path in checkpoints.glob("step-*") if path.is_dir())
-    return [(folder, Done(**read_extra(folder))) for folder in folders]
+    """The checkpoints that are whole, by their step; what a kill amid the writing left is passed over."""
+    folders = sorted(path.parent for path in checkpoints.glob(f"step-*/{TRAINING}"))
+    return [(folder, Done(**read_json(folder / TRAINING)["extra"])) for folder in folders]
 
 
 def best_of(checkpoints: Path) -> Path:
@@ -260,17 +266,17 @@ def best_of(checkpoints: Path) -> Path:
 
 
 def prune(checkpoints: Path) -> None:
-    """Keeps the best and the last."""
+    """Keeps the best and the last, and the ends of phases, where the next ones start."""
     best, last = best_of(checkpoints), kept(checkpoints)[-1][0]
-    for folder, _ in kept(checkpoints):
-        if folder not in (best, last):
+    for folder, done in kept(checkpoints):
+        if folder not in (best, last) and not done.ended:
             shutil.rmtree(folder)
 
 
 def publish(job: Job, processor: Processor) -> None:
     """The best checkpoint becomes the round's model, with what it was made by."""
     best = best_of(job.checkpoints)
-    done = Done(**read_extra(best))
+    done = Done(**read_json(best / TRAINING)["extra"])
     aside = job.target.with_name(f".{job.target.name}.unpublished")
     shutil.rmtree(aside, ignore_errors=True)
     Florence2.from_pretrained(best).save_pretrained(aside)
