@@ -1,4 +1,4 @@
-"""An example: what the model is asked and what it should answer; and an answer cut to the tokens that there is room for."""
+"""An example: what the model is asked and what it should answer; and an answer cut to as many tokens as fit."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ REGION = {
     Form.POLYGONS: re.compile(r"<poly>.*?</poly>|^(?!<poly>).+$"),
     Form.BOXES_OR_POLYGONS: re.compile(rf"<poly>.*?</poly>|(?:{LOC}){{4}}"),
 }
-SENTENCE = re.compile(r"[.!?…]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[”’」』）]*|\n")
+# Latin marks with closing quotes and brackets behind them, before white space; ideographic ones anywhere; a new line.
+SENTENCE = re.compile(r"[.!?…]+[\"'\u201d\u2019»)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+[\u201d\u300d\u300f\uff09]*|\n")
 WORD = re.compile(r"\S(?=\s|$)")
 
 
@@ -83,7 +84,7 @@ def shortened(text: str, tokens: Tokens, limit: int) -> str:
 
 def longest(text: str, ends: Sequence[int], tokens: Tokens, limit: int) -> int:
     """The last of the ends that fits; 0 if none does."""
-    # More text is more ids, but for a token now and then: so the place is found as in a sorted list, and then made sure.
+    # More text is more ids, but for one now and then: so the place is found as in a sorted list, then made sure of.
     place = bisect_right(ends, limit, key=lambda end: len(tokens.sentence(text[:end])))
     while place and len(tokens.sentence(text[: ends[place - 1]])) > limit:
         place -= 1

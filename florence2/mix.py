@@ -56,12 +56,8 @@ class Mix:
             raise ConfigError(f"mix.tasks: expected some of {', '.join(known)}; got {unknown[0]!r}")
         weights = {**{name: getattr(self, name) for name in GROUPS}, **self.tasks}
         for name, weight in weights.items():
-            if (
-                isinstance(weight, bool)
-                or not isinstance(weight, int | float)
-                or not 0 <= weight
-                or not isfinite(weight)
-            ):
+            known_number = isinstance(weight, int | float) and not isinstance(weight, bool) and isfinite(weight)
+            if not known_number or weight < 0:
                 raise ConfigError(f"mix.{name}: expected a weight of at least 0; got {weight!r}")
         if not any(weights.values()):
             raise ConfigError("mix: expected a weight above 0 for something; all are 0")

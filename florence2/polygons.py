@@ -8,13 +8,12 @@ small parts and simplification is measured, and too much of it makes no outline 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, count
 
 import numpy as np
-import shapely
+import shapely  # type: ignore[import-untyped]
 from pycocotools import mask as coco
-from shapely import LinearRing, MultiPolygon, Polygon
-from shapely.geometry.base import BaseGeometry
+from shapely import LinearRing, Polygon
+from shapely.geometry.base import BaseGeometry  # type: ignore[import-untyped]
 
 from florence2.errors import Florence2Error
 from florence2.locations import Size
@@ -45,14 +44,14 @@ def rings_of(
     run lengths of the mask's size.
     """
     exact = placed(mask, size)
-    parts = sorted((part for part in polygons(exact) if part.area >= min_ring * exact.area), key=area, reverse=True)
-    outer = [clockwise(part) for part in parts]
+    parts = [part for part in polygons(exact) if part.area >= min_ring * exact.area]
+    outer = [part.exterior for part in sorted(parts, key=lambda part: -part.area)]
     place = mask.placement
     pixel = min(abs(place.scale_x), abs(place.scale_y))
     for start in (SMOOTH * pixel, 0.0):  # smoothing may take too much of a small thing
         rings = simplified(outer, start, pixel, max_vertices, max_locs // 2)
         if rings and overlap(rings, exact) >= min_iou:
-            return tuple(tuple(map(float, shapely.get_coordinates(ring)[:-1].ravel())) for ring in rings)
+            return tuple(map(clockwise, rings))
     return None
 
 
@@ -102,12 +101,13 @@ def simplified(
 
     A ring of which nothing would be left is left out.
     """
-    tolerances = chain([start], (max(start, pixel / 4) * GROWTH**n for n in count(1)))
-    for tolerance in tolerances:
-        rings = [ring for ring in (shapely.simplify(ring, tolerance, False) for ring in outer) if vertices(ring)]
+    tolerance = start
+    while True:
+        rings = [shapely.simplify(ring, tolerance, preserve_topology=False) for ring in outer]
+        rings = [ring for ring in rings if vertices(ring)]
         if sum(map(vertices, rings)) <= max_all and max(map(vertices, rings), default=0) <= max_vertices:
             return rings
-    raise AssertionError("a tolerance beyond the scene leaves no ring")
+        tolerance = max(tolerance, pixel / 4) * GROWTH
 
 
 def vertices(ring: LinearRing) -> int:
@@ -116,13 +116,14 @@ def vertices(ring: LinearRing) -> int:
     return corners if corners >= LEAST and Polygon(ring).area > 0 else 0
 
 
-def clockwise(part: Polygon) -> LinearRing:
-    """The exterior ring without vertices on a straight edge, clockwise to the eye (y goes down) from its top left."""
-    ring = shapely.simplify(part.exterior, 0)
+def clockwise(ring: LinearRing) -> Ring:
+    """Its vertices, clockwise to the eye (y goes down) from its top left."""
     points = shapely.get_coordinates(ring)[:-1]
-    points = points if ring.is_ccw else points[::-1]  # counter-clockwise where y goes up
+    x, y = points.T
+    if np.dot(x, np.roll(y, -1)) < np.dot(np.roll(x, -1), y):  # twice the area is below 0
+        points = points[::-1]
     first = min(range(len(points)), key=lambda n: (points[n].sum(), points[n][1]))
-    return LinearRing(np.roll(points, -first, axis=0))
+    return tuple(np.roll(points, -first, axis=0).ravel().tolist())
 
 
 def overlap(rings: Sequence[LinearRing], exact: BaseGeometry) -> float:
@@ -139,7 +140,3 @@ def polygons(geometry: BaseGeometry) -> Iterator[Polygon]:
     elif hasattr(geometry, "geoms"):
         for part in geometry.geoms:
             yield from polygons(part)
-
-
-def area(part: Polygon | MultiPolygon) -> float:
-    return float(part.area)

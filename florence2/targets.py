@@ -8,22 +8,21 @@ The paper does not publish its targets; these follow what the released models wr
 from __future__ import annotations
 
 import random
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite, sqrt
-from typing import Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, cast, get_args
 
 from florence2.codec import Annotation, encode, unforged
 from florence2.errors import ConfigError
 from florence2.examples import Example, fit
+from florence2.expressions import expressions, names_nothing
 from florence2.mix import REFERRING, Mix
 from florence2.polygons import Ring, box_of, rings_of
-from florence2.processor import BANNED
 from florence2.reading_order import box_around, lines_in_order
-from florence2.scene import Detail, Line, Mask, Phrase, Quad, Scene, Thing
+from florence2.scene import Detail, Line, Mask, Quad, Scene, Thing
 from florence2.tasks import Box, Input, Task, ask
 
 __all__ = ["REFERRING", "Example", "Mix", "Targets", "fit"]
@@ -32,9 +31,6 @@ Order = Literal["alphabetical", "area", "random"]
 Make: TypeAlias = Callable[[], Example | None]  # one example, built when it is called; None if it can't be written
 
 NOISE = "noise"
-BLACKLIST = frozenset(re.split(r",\s+", BANNED.strip()))
-ARTICLE = re.compile(r"^(?:an?|the)\s+")
-LOCS = re.compile(r"(?:<loc_\d+>)+")
 
 
 @dataclass(frozen=True)
@@ -104,7 +100,7 @@ class Targets:
     def lines(self, scene: Scene) -> list[Line]:
         """Those large enough, in reading order, their corners clipped to the scene."""
         lines = lines_in_order(scene.lines, self.same_line)
-        inside = [Line(inside_of(line.quad, scene), line.text) for line in lines]
+        inside = [Line(cast(Quad, inside_of(line.quad, scene)), line.text) for line in lines]
         return [line for line in inside if self.is_large(box_around(line.quad), scene)]
 
     def is_large(self, box: Box, scene: Scene) -> bool:
@@ -147,13 +143,12 @@ def area(box: Box) -> float:
 
 
 def clipped(box: Box, scene: Scene) -> Box:
-    x0, y0, x1, y1 = inside_of(box, scene)
-    return x0, y0, x1, y1
+    return cast(Box, inside_of(box, scene))
 
 
-def inside_of(points: Sequence[float], scene: Scene) -> Quad:
+def inside_of(points: Sequence[float], scene: Scene) -> tuple[float, ...]:
     """x, y, x, y, ..., those outside moved to the scene's edge."""
-    return tuple(min(max(v, 0.0), scene.size[n % 2]) for n, v in enumerate(points))  # type: ignore[return-value]
+    return tuple(min(max(v, 0.0), scene.size[n % 2]) for n, v in enumerate(points))
 
 
 # Texts
@@ -223,18 +218,22 @@ def dense(targets: Targets, scene: Scene, rng: random.Random) -> Iterator[Make]:
 
 
 def proposals(targets: Targets, scene: Scene, rng: random.Random) -> Iterator[Make]:
-    places = targets.places(scene)
-    for place in places[:]:
-        box = place.thing.mask and box_of(place.thing.mask, scene.size)
+    if places := targets.places(scene):
+        yield partial(proposed, targets, scene, places, rng)
+
+
+def proposed(targets: Targets, scene: Scene, places: Sequence[Place], rng: random.Random) -> Example:
+    """The union of the things' boxes and those of their masks, whatever they are of, without near repetitions."""
+    union = list(places)
+    for place in places:
+        box = box_of(place.thing.mask, scene.size) if place.thing.mask else None
         if box and targets.is_large(box, scene):
-            places.append(Place(place.number, box, place.label, place.thing))
+            union.append(replace(place, box=box))
     kept: list[Place] = []
-    for place in sorted(places, key=lambda place: -area(place.box)):
+    for place in sorted(union, key=lambda place: -area(place.box)):
         if all(iou(place.box, other.box) < targets.proposal_iou for other in kept):
             kept.append(place)
-    if kept:
-        found = boxes(targets.sorted_by_area(kept, rng), lambda place: "")
-        yield partial(example, Task.REGION_PROPOSAL, scene, found)
+    return example(Task.REGION_PROPOSAL, scene, boxes(targets.sorted_by_area(kept, rng), lambda place: ""))
 
 
 def open_vocabulary(targets: Targets, scene: Scene, rng: random.Random) -> Iterator[Make]:
@@ -268,21 +267,26 @@ def grounding(targets: Targets, scene: Scene, rng: random.Random) -> Iterator[Ma
         found: list[Annotation] = []
         for phrase in sorted(caption.phrases, key=lambda phrase: (phrase.start, phrase.stop)):
             words = caption.text[phrase.start : phrase.stop].strip()
-            if words and words not in BLACKLIST:
+            if not names_nothing(words):
                 named = [there[number] for number in dict.fromkeys(phrase.things) if number in there]
-                found += boxes(sorted(named, key=lambda place: -area(place.box)), lambda place, words=words: words)
+                found += [Annotation(words, place.box) for place in sorted(named, key=lambda place: -area(place.box))]
         if found:
             yield partial(example, Task.CAPTION_TO_PHRASE_GROUNDING, scene, found, unforged(caption.text))
 
 
 def comprehension(targets: Targets, scene: Scene, rng: random.Random) -> Iterator[Make]:
-    for expression, place in expressions(targets, scene):
+    for expression, place in referred(targets, scene):
         found = [Annotation(expression, place.box)]
         yield partial(example, Task.CAPTION_TO_PHRASE_GROUNDING, scene, found, unforged(expression))
 
 
+def referred(targets: Targets, scene: Scene) -> list[tuple[str, Place]]:
+    there = {place.number: place for place in targets.places(scene)}
+    return [(text, there[number]) for text, number in expressions(scene) if number in there]
+
+
 def segmentation(targets: Targets, scene: Scene, rng: random.Random) -> Iterator[Make]:
-    for expression, place in expressions(targets, scene):
+    for expression, place in referred(targets, scene):
         if place.thing.mask:
             task, asked = Task.REFERRING_EXPRESSION_SEGMENTATION, unforged(expression)
             yield partial(outlined, targets, task, scene, place.thing.mask, asked)
@@ -292,43 +296,6 @@ def region_segmentation(targets: Targets, scene: Scene, rng: random.Random) -> I
     for place in targets.places(scene):
         if place.thing.mask:
             yield partial(outlined, targets, Task.REGION_TO_SEGMENTATION, scene, place.thing.mask, place.box)
-
-
-def expressions(targets: Targets, scene: Scene) -> list[tuple[str, Place]]:
-    """What is said of one thing alone, and that thing: expanded phrases of captions, and texts of regions.
-
-    Words that another thing bears, too, as its label, its text or another caption's phrase, single nothing out; case and
-    a first article don't count.
-    """
-    bearers: dict[str, set[int]] = defaultdict(set)
-    said: dict[str, tuple[str, int]] = {}
-
-    def note(text: str, number: int) -> None:
-        if (text := text.strip()) and text not in BLACKLIST:
-            bearers[bare(text)].add(number)
-            said.setdefault(bare(text), (text, number))
-
-    for caption in scene.captions:
-        for phrase in caption.phrases:
-            expression = caption.text[phrase.expression_start : phrase.expression_stop]
-            bearers[bare(expression)].update(phrase.things)
-            if len(phrase.things) == 1 and not blacklisted(caption.text, phrase):
-                note(expression, phrase.things[0])
-    for number, thing in enumerate(scene.things):
-        bearers[bare(thing.label or "")].add(number)
-        for text in thing.texts:
-            note(text, number)
-    there = {place.number: place for place in targets.places(scene)}
-    alone = [(text, n) for key, (text, n) in said.items() if len(bearers[key]) == 1]
-    return [(text, there[n]) for text, n in alone if n in there]
-
-
-def bare(text: str) -> str:
-    return ARTICLE.sub("", " ".join(text.casefold().split()))
-
-
-def blacklisted(text: str, phrase: Phrase) -> bool:
-    return text[phrase.start : phrase.stop].strip() in BLACKLIST
 
 
 # To examples
@@ -363,7 +330,7 @@ def noisy(targets: Targets, scene: Scene, found: list[Annotation], rng: random.R
         noise = encode(Task.OD.form, [Annotation(NOISE, (xs[0], ys[0], xs[1], ys[1]))], scene.size)
         silent.append((len(answer) + len(NOISE), len(answer) + len(noise)))
         answer += noise
-    return Example(made.task, made.prompt, answer, made.annotations, tuple(silent))
+    return replace(made, answer=answer, silent=tuple(silent))
 
 
 def iou(a: Box, b: Box) -> float:
