@@ -5,34 +5,25 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from math import inf
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from florence2.config import Florence2Config
 from florence2.errors import Florence2Error, ImageError, PromptError
+from florence2.examples import Example
 from florence2.model import IGNORED
 from florence2.processor import Processor
-from florence2.tasks import Form, Prompt, Task
+from florence2.tasks import Form, Task
 from florence2.tokens import Tokens
 
+WORTH = 1000  # padded positions that one more bucket must spare
 OTHER = "OTHER"  # prompts of a fine-tuned checkpoint have no task
 TASKS: tuple[str, ...] = (
     *(task.value for task in Task),
     OTHER,
 )  # the order in which losses are counted, the same on every rank
-
-
-class Example(Protocol):
-    """What is asked and what is to be said. `silent` are the characters [start, stop) of the answer without a loss."""
-
-    @property
-    def prompt(self) -> Prompt: ...
-    @property
-    def answer(self) -> str: ...
-    @property
-    def silent(self) -> Sequence[tuple[int, int]]: ...
 
 
 @dataclass(frozen=True)
@@ -188,7 +179,13 @@ def normalised(images: Sequence[tuple[Tensor, str]], processor: Processor) -> Te
     return (torch.stack(unit) - mean) / std if unit else torch.empty(0, *shape)
 
 
-def bucketed(rows: Sequence[Row]) -> Iterator[Bucket]:
-    """Rows in their order, which is that of their length, cut where little is padded."""
-    if rows:
-        yield Bucket(0, len(rows), max(len(row.prompt) for row in rows), len(rows[0].answer))
+def bucketed(rows: Sequence[Row], start: int = 0) -> Iterator[Bucket]:
+    """Rows in their order, the longest answer first, cut in two where that spares most padding, and each part again."""
+    longest, stop = len(rows[0].answer) if rows else 0, start + len(rows)
+    spared = [(len(rows) - n) * (longest - len(row.answer)) for n, row in enumerate(rows)]
+    if rows and max(spared) > WORTH:
+        place = spared.index(max(spared))
+        yield from bucketed(rows[:place], start)
+        yield from bucketed(rows[place:], start + place)
+    elif rows:
+        yield Bucket(start, stop, max(len(row.prompt) for row in rows), longest)

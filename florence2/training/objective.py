@@ -1,4 +1,4 @@
-"""What is minimised: the cross-entropy of the answers' tokens. Only summed here: the trainer divides, over all ranks."""
+"""What is minimised: the cross-entropy of the answers' tokens. A sum: the trainer divides it, once over all ranks."""
 
 from __future__ import annotations
 
