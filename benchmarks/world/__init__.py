@@ -3,16 +3,16 @@
     python -m benchmarks.world --to DIR --images 1000 --seed 0 [--preset easy|full|other] [--size 128]
     engine run --images DIR/instances.json --images DIR/captions.json
 
-Scenes of coloured, textured shapes and words: `World.picture(seed, index)` draws one, `scene_of` and `record_of` have
-the truth about it, `facts` and `score` hold a caption against it, `floor` says what a model gets that never looks.
+Scenes of coloured, textured shapes and words: `FULL.picture(seed, index)` draws one, `tell` has its captions, `facts`
+and `score` hold another caption against the truth, `floor` says what a model gets that never looks. The truth as a
+scene to learn from is in `scenes`, as a record in `records`; `writing` makes image sets and rounds of it. These three
+are imported by themselves: they take PyTorch, or the engine, along.
 """
 
 from benchmarks.world.captions import Fact, Told, description, holds, phrase, tell
 from benchmarks.world.facts import Tally, facts, score
 from benchmarks.world.floor import Floor, character_errors, floor, reading
 from benchmarks.world.picture import EASY, FULL, OTHER, PRESETS, Picture, Shape, Word, World
-from benchmarks.world.truth import record_of, scene_of
-from benchmarks.world.writing import write_images, write_round
 
 __all__ = [
     "EASY",
@@ -34,10 +34,6 @@ __all__ = [
     "holds",
     "phrase",
     "reading",
-    "record_of",
-    "scene_of",
     "score",
     "tell",
-    "write_images",
-    "write_round",
 ]

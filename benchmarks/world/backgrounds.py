@@ -12,6 +12,7 @@ from benchmarks.world.shapes import Numbers, Pixels
 from pipelines.samples import sample_photos
 
 BACKGROUNDS = ("plain", "shaded", "cloudy", "grainy", "photographic")
+OTHER_BACKGROUNDS = ("wavy", "tiled")
 DARK, LIGHT = 84.0, 176.0  # what their pixels lie between, but for noise
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "gravel.png", "motorcycle_left.png", "rocket.jpg")
 LONGEST = 320  # px, of a photo kept in memory
@@ -34,8 +35,20 @@ def background(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Nu
         x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
         slope = np.clip(0.5 + (x * math.cos(turn) + y[:, None] * math.sin(turn)) / 2.4, 0, 1)[..., None]
         return here + (there - here) * slope
+    if kind in OTHER_BACKGROUNDS:
+        return here + (there - here) * _pattern(kind, size, rng)
     noise = rng.normal(0, 16, (height, width, 1)) if kind == "grainy" else np.zeros((height, width, 1))
     return (here + noise).astype(np.float32)
+
+
+def _pattern(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Numbers:
+    """Soft waves, or square tiles, [height, width, 1] in [0, 1]."""
+    x, y = np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32)[:, None]
+    period, shift = max(size) * rng.uniform(0.1, 0.25), rng.uniform(0, 2 * math.pi)
+    across, down = x * (2 * math.pi / period) + shift, y * (2 * math.pi / period) + shift
+    if kind == "tiled":
+        return ((np.cos(across) > -0.95) & (np.cos(down) > -0.95)).astype(np.float32)[..., None]
+    return (0.5 + 0.5 * np.sin(down + 1.5 * np.sin(across / 2)))[..., None]
 
 
 def _tones(rng: np.random.Generator, count: int) -> Numbers:

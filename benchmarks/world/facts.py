@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
-from benchmarks.world.backgrounds import BACKGROUNDS
+from benchmarks.world.backgrounds import BACKGROUNDS, OTHER_BACKGROUNDS
 from benchmarks.world.captions import COUNTS, Fact, holds, plural, related, tell
 from benchmarks.world.picture import Picture
 from benchmarks.world.shapes import COLOURS, OUTLINES, TEXTURES
@@ -28,7 +28,7 @@ THING = re.compile(
 )
 RELATION = re.compile(r" (left of|right of|above|below) ", re.IGNORECASE)
 WORD = re.compile(rf'the word "(?P<word>[^"]{{1,100}})"(?: is {PLACE})?', re.IGNORECASE)
-BACKGROUND = re.compile(rf"the background is ({_any(BACKGROUNDS)})\b", re.IGNORECASE)
+BACKGROUND = re.compile(rf"the background is ({_any(BACKGROUNDS + OTHER_BACKGROUNDS)})\b", re.IGNORECASE)
 
 
 def facts(text: str) -> frozenset[Fact]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.world.backgrounds import BACKGROUNDS, background, pixels_of
+from benchmarks.world.backgrounds import BACKGROUNDS, OTHER_BACKGROUNDS, background, pixels_of
 from benchmarks.world.shapes import COLOURS, TEXTURED, TEXTURES, Numbers, Pixels, Points, shape_patch
 from benchmarks.world.words import MARGIN, OTHER_VOCABULARY, VOCABULARY, width_of, word_patch
 from engine.geometry import encode_mask
@@ -71,7 +71,7 @@ OTHER = World(
     shapes=("flower", "house", "hexagon", "dome"),
     rare_shapes=("bolt", "frame"),
     vocabulary=OTHER_VOCABULARY,
-    backgrounds=("plain", "shaded"),
+    backgrounds=OTHER_BACKGROUNDS,
 )
 PRESETS = {"easy": EASY, "full": FULL, "other": OTHER}
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.world.captions import phrase, tell
 from benchmarks.world.picture import Picture, World
-from benchmarks.world.truth import record_of
+from benchmarks.world.records import record_of
 from engine.config import Config
 from engine.ingest import ingest
 from engine.lock import run_lock

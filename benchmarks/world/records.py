@@ -1,4 +1,4 @@
-"""The truth of a picture in the two forms that the project has for it: a scene to learn from, and a record to keep."""
+"""The truth about a picture as a record of the engine: annotations by people."""
 
 from __future__ import annotations
 
@@ -9,32 +9,10 @@ from benchmarks.world.picture import Picture
 from engine.geometry import quad_box
 from engine.near import perceptual_hash
 from engine.records import HUMAN, AnyAnnotation, Item, Mask, Parse, Phrase, Record, Region, RegionText, Text, Triplet
-from florence2 import scene
-
-
-def scene_of(picture: Picture) -> scene.Scene:
-    """Every label of the world is exhaustive. Things are in depth order, the last on top."""
-    width, height = picture.world.size
-    return scene.Scene(
-        size=(width, height),
-        captions=tuple(_caption(told) for told in tell(picture)),
-        things=tuple(
-            scene.Thing(s.box, s.label, (phrase(s),), scene.Mask((height, width), s.mask)) for s in picture.shapes
-        ),
-        lines=tuple(scene.Line(word.quad, word.text) for word in picture.words),
-        exhaustive=frozenset(picture.world.labels),
-    )
-
-
-def _caption(told: Told) -> scene.Caption:
-    phrases = (
-        scene.Phrase(s.start, s.stop, s.noun.shapes, s.start, s.expression_stop) for s in told.spans if s.noun.shapes
-    )
-    return scene.Caption(told.text, told.detail, tuple(phrases))
 
 
 def record_of(picture: Picture, item: Item) -> Record:
-    """The same, as annotations by people of the image `item`, which shows the picture, in round 0."""
+    """Everything that is true of the image `item`, which shows the picture, in round 0."""
     record = Record(item, perceptual_hash=perceptual_hash(picture.pixels))
     return record.append(_annotations(picture, record.ids(HUMAN)))
 
