@@ -44,7 +44,7 @@ class Augment:
     """What is drawn anew for an image each time that it is seen. ConfigError for what is out of range.
 
     Brightness, contrast and saturation are one affine map of RGB, which keeps each hue but where it clips: by default a
-    pure orange (39 degrees) gets no further than 49, and so stays nearer to itself than to yellow (60). Greyscale and a
+    pure orange (39 degrees) gets no further than 47, and so stays nearer to itself than to yellow (60). Greyscale and a
     change of hue take the texts that name colours, and are not made where a label does.
     """
 
@@ -53,9 +53,9 @@ class Augment:
     min_area: float = 0.5  # of the image, that a crop keeps; the share is drawn evenly from there to 1
     max_stretch: float = 4 / 3  # of a crop's aspect over the image's, or the other way round
     min_kept: float = 0.4  # of a thing's box inside; a thing of which a crop leaves less goes
-    brightness: float = 0.15  # a factor from 1 - 0.15 to 1 + 0.15; the same for the next two
-    contrast: float = 0.15
-    saturation: float = 0.15
+    brightness: float = 0.1  # a factor from 1 - 0.1 to 1 + 0.1; the same for the next two
+    contrast: float = 0.1
+    saturation: float = 0.1
     hue: float = 0.0  # of the colour circle, either way
     greyscale: float = 0.0  # probability
     blur: float = 0.0  # largest sigma of a Gaussian in pixels, drawn evenly from 0
@@ -190,7 +190,7 @@ WEAK = re.compile(
     re.IGNORECASE,
 )
 LOOSE = re.compile(
-    r"\W+(?:an?|the|it|him|her|them|in|into|on|onto|at|by|next|near|beside|behind|above|below|beneath|under|over|up|down"
+    r"[\s_-]+(?:an?|the|it|him|her|them|in|into|on|onto|at|by|next|near|beside|behind|above|below|beneath|under|over|up|down"
     r"|through|across|along|past|after|before|outside|inside|between|out|off|here|there|for|with|to|alone|open"
     r"|standing|lying|hanging|running|half)(?![a-z])",
     re.IGNORECASE,
