@@ -82,6 +82,9 @@ ImagesOption = Annotated[
     ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Output folder. A run continues what is there.")]
+RoundOption = Annotated[
+    int, typer.Option("--round", min=0, max=10_000, help="The round to look at; reannotate makes the next one of it.")
+]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N images.")]
 
 
@@ -96,6 +99,7 @@ def run(
     config: ConfigOption = None,
     settings: SetOption = None,
     limit: LimitOption = None,
+    round: RoundOption = 0,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start afresh: removes what a run left in --out.")
     ] = False,
@@ -111,7 +115,7 @@ def run(
         if signal.getsignal(stop) != signal.SIG_IGN:  # as `nohup` has it
             signal.signal(stop, signal.default_int_handler)
     try:
-        summary = Stages(pipeline, output, console).run(stage, overwrite=overwrite)
+        summary = Stages(pipeline, output, console, round).run(stage, overwrite=overwrite)
     except (KeyboardInterrupt, Unread) as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # people press Ctrl-C twice
         words = shlex.join(word for word in sys.argv[1:] if word != "--overwrite")
@@ -120,7 +124,7 @@ def run(
     if stage == "train":
         _report_models(summary)
         return
-    _report(summary, stage, out)
+    _report(summary, stage, out, round + (stage == "reannotate"))
     share, allowed = _quarantined(summary) / max(summary["items"], 1), pipeline.config.run.max_quarantined
     if share > allowed:
         message = f"{share:.1%} of the images are quarantined, more than run.max_quarantined, {allowed:.1%}."
@@ -164,13 +168,14 @@ def show(
     image: Annotated[str, typer.Argument(help="An image: its id, its path, or the end of its path.")],
     save: Annotated[Path | None, typer.Option("--save", help="Draw boxes, quads and masks into this picture.")] = None,
     fallen: Annotated[bool, typer.Option("--fallen", help="Draw what fell, too, in grey.")] = False,
+    round: RoundOption = 0,
 ) -> None:
     """Show one image: every annotation, who made it, what stands, what fell and why."""
     from engine.annotate import open_image
     from engine.draw import draw
     from engine.show import find_record, print_record
 
-    shown = find_record(open_dataset(out), image)
+    shown = find_record(open_dataset(out, round), image)
     print_record(shown, console)
     if save:
         there = config_there(Output(out))
@@ -186,12 +191,13 @@ def show(
 def report(
     out: Annotated[Path, typer.Argument(help="Output folder of a run.")] = Path("out"),
     pictures: Annotated[int | None, typer.Option("--pictures", min=0, help="How many pictures it shows.")] = None,
+    round: RoundOption = 0,
 ) -> None:
     """Write one HTML page about a dataset: pictures with what was found, the texts, what fell and why."""
-    open_dataset(out)  # or nothing was run there, and a run begins with `engine run`
+    open_dataset(out, round)  # or nothing was run there, and a run begins with `engine run`
     output = Output(out.absolute())
     settings = [] if pictures is None else [f"report.images={pictures}"]
-    Stages(_pipeline(None, settings, [], None, output), output, console).run("report")
+    Stages(_pipeline(None, settings, [], None, output), output, console, round).run("report")
 
 
 def main() -> None:
@@ -230,7 +236,7 @@ def _quarantined(summary: dict[str, Any]) -> int:
     return sum(count for kinds in summary["quarantined"].values() for count in kinds.values())
 
 
-def _report(summary: dict[str, Any], stage: str, out: Path) -> None:
+def _report(summary: dict[str, Any], stage: str, out: Path, round: int) -> None:
     """The short table at the end: what was found, what fell and why, and where it is."""
     if stage != "ingest":
         table = Table(box=None, header_style="bold", pad_edge=False)
@@ -245,8 +251,8 @@ def _report(summary: dict[str, Any], stage: str, out: Path) -> None:
             console.print(Text(f"turned down by {by}: {falls}"))
     quarantined = _quarantined(summary)
     console.print(f"{summary['items']} images, {quarantined} quarantined", highlight=False)
-    where = out / "images" if stage == "ingest" else out / "round-0"
-    command = f"engine show {shlex.quote(str(out))} NAME --save picture.png"
+    where = out / "images" if stage == "ingest" else out / f"round-{round}"
+    command = f"engine show {shlex.quote(str(out))} NAME --save picture.png" + (f" --round {round}" if round else "")
     console.print(Text(f"In {where}. One image: {command}"), soft_wrap=True)
 
 

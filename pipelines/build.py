@@ -39,6 +39,7 @@ class Pipeline:
     config: Config
     specialists: tuple[Specialist, ...]
     filters: tuple[Filter, ...]
+    earlier: str = ""  # digest of the rounds that a later one adds to
 
     @property
     def sources(self) -> dict[str, Any]:
@@ -69,7 +70,9 @@ class Pipeline:
     def annotate_digest(self) -> str:
         """Digest of the settings, and of the code and weights that they mean."""
         decoder = digest_of(images.__name__, Path(colours.__file__), packages=("pillow", "numpy"))
-        return digest_of_json([self.annotate_settings, decoder, self.sources])
+        return digest_of_json(
+            [self.annotate_settings, decoder, self.sources, *([self.earlier] if self.earlier else [])]
+        )
 
     @property
     def filter_digest(self) -> str:
@@ -79,7 +82,7 @@ class Pipeline:
     @property
     def warnings(self) -> list[str]:
         """What may be meant and is more likely misspelt: thresholds for a source that the configuration hasn't."""
-        known = [*self.config.specialists, HUMAN, ALT]
+        known = [*self.config.specialists, *self.config.reannotate.specialists, HUMAN, ALT]
         there = ", ".join(known)
         return [
             f"filters.{filter_.name} has thresholds for {source!r}, and no source is called that; there are {there}"

@@ -34,7 +34,7 @@ def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
         sources = read_json(round_.sources)
         there, asked = sources["settings"], pipeline.annotate_settings
         _refuse_unless(output, pipeline, "annotations", there, asked, keys)
-        if stage != "filter" or not is_annotated(output):
+        if stage not in ("filter", "reannotate") or not is_annotated(output):
             _refuse_other_code(output, pipeline, sources)
     elif output.manifest.exists():  # it was lost; what it said of code and weights is in every shard
         for digest in {shard_digest(round_.annotations(shard)) for shard in output.shards()} - {None}:
@@ -47,9 +47,30 @@ def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
             _refuse_unless(output, pipeline, "decisions", str(digest), pipeline.filter_digest, keys, remedy)
 
 
-def check_decided_once(output: Output) -> None:
+def check_same_round(output: Output, pipeline: Pipeline, number: int) -> None:
+    """Raises OutputError where a later round, `pipeline`'s, was begun with something else."""
+    round_ = output.round(number)
+    remedy = f"To annotate again with what there is now, remove {round_.folder}; or name another --out."
+    if round_.sources.exists():
+        sources = read_json(round_.sources)
+        keys = ("reannotate.specialists.", "vocabulary.classes")
+        there, asked = sources["settings"], pipeline.annotate_settings
+        _refuse_unless(output, pipeline, "annotations", there, asked, keys, remedy)
+        if sources["earlier"] != pipeline.earlier:
+            raise OutputError(
+                f"{round_.folder} adds to what round {number - 1} was, and that has changed since. {remedy}"
+            )
+        _refuse_other_code(output, pipeline, sources, remedy)
+    for digest in {shard_digest(round_.annotations(shard)) for shard in output.shards()} - {None}:
+        _refuse_unless(output, pipeline, "annotations", str(digest), pipeline.annotate_digest, (), remedy)
+    for digest in {shard_digest(round_.decisions(shard)) for shard in output.shards()} - {None}:
+        keys = ("reannotate.filters.", "vocabulary.ignore")
+        _refuse_unless(output, pipeline, "decisions", str(digest), pipeline.filter_digest, keys, remedy)
+
+
+def check_decided_once(output: Output, number: int = 0) -> None:
     """Raises OutputError where one part of a round was decided on by other filters than another."""
-    digests = {shard_digest(output.round(0).decisions(shard)) for shard in output.shards()}
+    digests = {shard_digest(output.round(number).decisions(shard)) for shard in output.shards()}
     if len(digests) > 1:
         raise OutputError(
             f"{output.root} holds decisions of {len(digests)} sets of filters: a --stage filter was "
@@ -63,9 +84,9 @@ def is_annotated(output: Output) -> bool:
     return output.manifest.exists() and all(round_.annotations(shard).exists() for shard in output.shards())
 
 
-def is_decided(output: Output) -> bool:
-    """Whether ingest has ended and every shard has its decisions: there is nothing left to annotate."""
-    round_ = output.round(0)
+def is_decided(output: Output, number: int = 0) -> bool:
+    """Whether ingest has ended and every shard has the decisions of a round: there is nothing left to annotate."""
+    round_ = output.round(number)
     return output.manifest.exists() and all(round_.decisions(shard).exists() for shard in output.shards())
 
 
@@ -97,14 +118,14 @@ def _refuse_unless(
     )
 
 
-def _refuse_other_code(output: Output, pipeline: Pipeline, sources: dict[str, Any]) -> None:
+def _refuse_other_code(output: Output, pipeline: Pipeline, sources: dict[str, Any], remedy: str = AFRESH) -> None:
     there, asked = sources["digest"], pipeline.annotate_digest
     if there == asked:
         return
     changed = [name for name, made_by in pipeline.sources.items() if sources["sources"][name] != made_by]
     raise OutputError(
         f"{output.root} holds annotations of another version: {there} is there, {asked} is installed. The settings "
-        f"are equal; the code or the weights of {', '.join(changed) or 'the decoder of images'} changed.\n{AFRESH}"
+        f"are equal; the code or the weights of {', '.join(changed) or 'the decoder of images'} changed.\n{remedy}"
     )
 
 

@@ -24,9 +24,11 @@ def scene_of(
     vocabulary: Vocabulary | None = None,
     sources: Collection[str] | None = None,
     exclude_sources: Collection[str] = (),
+    text_sources: Collection[str] | None = None,
     exhaustive_sources: Mapping[str, Collection[str]] | None = None,
 ) -> Scene:
-    """The scene of what stands in `record` and is of `sources` (None: all) and not of `exclude_sources`.
+    """The scene of what stands in `record` and is of `sources` (None: all) and not of `exclude_sources`; captions and
+    texts of regions of `text_sources` alone (None: all).
 
     Labels are the record's canonical ones; with a vocabulary they are its words for the raw labels. A thing's texts
     come people's first, then by their calibrated score. Of several masks a person's counts, or else the latest.
@@ -35,7 +37,7 @@ def scene_of(
     if the source marked anything in this image, and if none of its regions of the class was turned down, but in favour
     of a better one. RecordError for a record without a size: its image was not read.
     """
-    return View(record, vocabulary, sources, exclude_sources, exhaustive_sources or {}).scene()
+    return View(record, vocabulary, sources, exclude_sources, text_sources, exhaustive_sources or {}).scene()
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class View:
     vocabulary: Vocabulary | None = None
     sources: Collection[str] | None = None
     exclude_sources: Collection[str] = ()
+    text_sources: Collection[str] | None = None
     exhaustive_sources: Mapping[str, Collection[str]] = field(default_factory=dict)
 
     def scene(self) -> Scene:
@@ -57,7 +60,9 @@ class View:
         lines = [r for r in self.regions if r.kind == "text" and not r.crowd and r.text and r.text.strip()]
         return Scene(
             size=(item.width, item.height),
-            captions=tuple(Caption(t.text, t.detail, self.phrases(t)) for t in texts if self.admits(t.id)),
+            captions=tuple(
+                Caption(t.text, t.detail, self.phrases(t)) for t in texts if self.admits(t.id) and self.speaks(t.source)
+            ),
             things=tuple(map(self.thing, self.objects)),
             lines=tuple(Line(region.quad or corners(region.box), region.text or "") for region in lines),
             exhaustive=frozenset(self.exhaustive()),
@@ -71,6 +76,9 @@ class View:
     def admits_source(self, source: str) -> bool:
         named = (self.sources is None or source in self.sources) and source not in self.exclude_sources
         return named or source == HUMAN
+
+    def speaks(self, source: str) -> bool:
+        return self.text_sources is None or source in self.text_sources
 
     @cached_property
     def shut(self) -> frozenset[str]:
@@ -94,7 +102,11 @@ class View:
 
     def thing(self, region: Region) -> Thing:
         stands = self.record.standing
-        told = [t for t in stands.region_texts if t.region_id == region.id and self.admits(t.id) and t.text.strip()]
+        told = [
+            t
+            for t in stands.region_texts
+            if t.region_id == region.id and self.admits(t.id) and self.speaks(t.source) and t.text.strip()
+        ]
         told.sort(key=lambda text: (text.source != HUMAN, -(text.scores.calibrated or 0)))
         masks = [mask for mask in stands.masks if mask.region_id == region.id and self.admits(mask.id)]
         mask = max(enumerate(masks), key=lambda entry: (entry[1].source == HUMAN, entry[0]))[1] if masks else None

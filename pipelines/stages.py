@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import yaml
@@ -16,7 +16,7 @@ from engine.annotate import Tally
 from engine.config import Config, Run
 from engine.dataset import Dataset
 from engine.decide import FilterFault, decide
-from engine.errors import ConfigError, RunError, is_no_space
+from engine.errors import ConfigError, OutputError, RunError, is_no_space
 from engine.ingest import ingest, listed_digest, listing_of
 from engine.lock import run_lock
 from engine.progress import RunProgress
@@ -34,7 +34,15 @@ from engine.storage import (
 )
 from engine.summary import count_round, group_near_duplicates
 from pipelines.build import Pipeline
-from pipelines.compatible import check_compatible, check_decided_once, config_there, is_annotated, is_decided
+from pipelines.compatible import (
+    check_compatible,
+    check_decided_once,
+    check_same_round,
+    config_there,
+    is_annotated,
+    is_decided,
+)
+from pipelines.reannotate import again, digest_of_rounds, warnings
 
 # In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
 STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "all")
@@ -44,15 +52,20 @@ STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "expor
 class Stages:
     """The stages over one output folder. `run` is the way in: it checks, locks, and then composes them."""
 
-    RUNNABLE: ClassVar[tuple[str, ...]] = ("ingest", "annotate", "filter", "train", "report")
+    RUNNABLE: ClassVar[tuple[str, ...]] = ("ingest", "annotate", "filter", "train", "reannotate", "report")
 
     pipeline: Pipeline
     output: Output
     console: Console
+    round: int = 0  # that reannotate starts from, and report shows
 
     def run(self, stage: str, *, overwrite: bool = False) -> dict[str, Any]:
         """Runs `stage` and returns its summary. Raises OutputError where the folder holds something else."""
         self.output.check_ours()
+        if stage == "reannotate":
+            if overwrite:
+                raise ConfigError(f"--overwrite would remove the model, too. Remove {self.next_round.folder} instead.")
+            again(self.pipeline, self.output, self.round)  # or there is no model, and nothing is begun
         if overwrite or not self.output.manifest.exists():
             next(iter(listing_of(self.pipeline.config.ingest)))  # before anything is written or lost
         try:
@@ -78,7 +91,7 @@ class Stages:
         decided = any(self.output.round(0).folder.glob("decisions/*/*.parquet"))
         if there is None or not decided:
             self._keep(asked.model_copy(update={"run": there.run if there else Run()}))
-        if stage == "report" and is_decided(self.output):
+        if stage == "report" and is_decided(self.output, self.round):
             return self.report()
         manifest = self.ingest()
         run = {
@@ -86,6 +99,7 @@ class Stages:
             "annotate": self.annotate,
             "filter": self.filter,
             "train": self.train,
+            "reannotate": self.reannotate,
             "report": self.report,
         }
         summary = run[stage]()
@@ -133,18 +147,34 @@ class Stages:
                 highlight=False,
             )
 
-    def annotate(self) -> dict[str, Any]:
-        """Every shard whose decisions are missing, through all specialists and filters."""
-        round_, shards = self.output.round(0), list(self.output.shards())
+    def annotate(self, number: int = 0) -> dict[str, Any]:
+        """Every shard whose decisions of a round are missing, through all specialists and filters."""
+        round_, shards = self.output.round(number), list(self.output.shards())
         waiting = [shard for shard in shards if not round_.decisions(shard).exists()]
         self._keep_sources(round_)
         if waiting:
             round_.summary.unlink(missing_ok=True)
             this_run = self._annotate(round_, waiting)
         else:
-            self.console.print("annotate: nothing to do, every image is annotated", highlight=False)
+            self.console.print(f"{_stage(round_)}: nothing to do, every image is annotated", highlight=False)
             this_run = read_json(round_.summary)["last_run"] if round_.summary.exists() else {}
-        return self._summarise(shards, this_run)
+        return self._summarise(shards, this_run, number)
+
+    @property
+    def next_round(self) -> Round:
+        return self.output.round(self.round + 1)
+
+    def reannotate(self) -> dict[str, Any]:
+        """The next round: every image through the specialists of `reannotate`, with the models of this one."""
+        self._complete_round()
+        built = again(self.pipeline, self.output, self.round)
+        built = replace(built, earlier=digest_of_rounds(self.output, self.round))
+        check_same_round(self.output, built, self.next_round.number)
+        for warning in [*warnings(built), *built.warnings]:
+            self.console.print(f"! {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        there = config_there(self.output) or self.pipeline.config
+        self._keep(there.model_copy(update={"reannotate": self.pipeline.config.reannotate}))
+        return replace(self, pipeline=built).annotate(self.next_round.number)
 
     def filter(self) -> dict[str, Any]:
         """Decides again on every shard that other filters decided on. No specialist runs, no image is opened."""
@@ -159,8 +189,7 @@ class Stages:
         with self.console.status("filter") as status:
             for done, shard in enumerate(stale):
                 status.update(f"filter: {done} of {len(stale)} shards")
-                records = read_records(self.output, 0, shard, decided=False)
-                decided = [self._decided(record) for record in records]
+                decided = [self._decided(record) for record in self._undecided(shard)]
                 write_decisions(round_, shard, decided, self.pipeline.filter_digest)
         seconds = time.monotonic() - start
         self.console.print(
@@ -172,26 +201,34 @@ class Stages:
         """A Florence-2 on what stands, after annotating what isn't yet."""
         from pipelines.training.stage import Training  # torch and Ray Train take seconds to import
 
-        if not is_decided(self.output):
+        self._complete_round()
+        return Training(self.output, self.pipeline.config, self.round, self.console).run()
+
+    def _complete_round(self) -> None:
+        """The round to learn from, or to go on from: annotated if it is the first and isn't yet, and decided on once."""
+        if self.round == 0 and not is_decided(self.output):
             self.annotate()
-        check_decided_once(self.output)
-        return Training(self.output, self.pipeline.config, 0, self.console).run()
+        if not is_decided(self.output, self.round):
+            raise OutputError(f"{self.output.root} has no whole round {self.round} (--round): annotate that first")
+        check_decided_once(self.output, self.round)
 
     def report(self) -> dict[str, Any]:
         """The page about what is there, after annotating what isn't."""
         from engine.report import write_report
 
         shards = list(self.output.shards())
-        if not is_decided(self.output):
+        if self.round == 0 and not is_decided(self.output):
             self.annotate()
-        check_decided_once(self.output)
+        check_decided_once(self.output, self.round)
         config = self.pipeline.config
         with self.console.status("report"):
-            page = write_report(Dataset(self.output), config.ingest, self.output.report, config.report.images)
+            page = write_report(
+                Dataset(self.output, self.round), config.ingest, self.output.report, config.report.images
+            )
         size = page.stat().st_size / 1e6
         self.console.print(Text(f"report: {page} ({size:.1f} MB), to be opened in a browser"), soft_wrap=True)
-        summary = self.output.round(0).summary
-        return dict(read_json(summary)) if summary.exists() else count_round(self.output, 0, shards)
+        summary = self.output.round(self.round).summary
+        return dict(read_json(summary)) if summary.exists() else count_round(self.output, self.round, shards)
 
     def _keep_sources(self, round_: Round) -> None:
         if round_.sources.exists():
@@ -201,8 +238,19 @@ class Stages:
             "settings": self.pipeline.annotate_settings,
             "filters": self.pipeline.filter_digest,  # by which annotations stood for those who built upon them
             "sources": self.pipeline.sources,
+            **({"earlier": self.pipeline.earlier} if self.pipeline.earlier else {}),
         }
         write_json(round_.sources, sources)
+
+    def _undecided(self, shard: ShardId) -> list[Record]:
+        """A shard's records without the filters' decisions; the opinions of specialists are no filter's to renew."""
+        there = self.output.round(0).decisions(shard).exists()
+        records = read_records(self.output, 0, shard, decided=there)
+        names = {specialist.name for specialist in self.pipeline.specialists}
+        return [
+            replace(record, decisions=tuple(decision for decision in record.decisions if decision.by in names))
+            for record in records
+        ]
 
     def _decided(self, record: Record) -> Record:
         try:
@@ -220,21 +268,21 @@ class Stages:
         total, left = sum(counts.values()), sum(counts[shard] for shard in waiting)
         names = ", ".join(specialist.name for specialist in self.pipeline.specialists) or "no specialist"
         going_on = f", {total - left} are done already" if left < total else ""
-        line = f"annotate: {total} images through {names}{going_on}"
+        line = f"{_stage(round_)}: {total} images through {names}{going_on}"
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
         shutil.rmtree(round_.folder / "notes", ignore_errors=True)
         start = time.monotonic()
-        with RunProgress(self.console, "annotate", total, total - left) as progress:
-            tally = run_shards(self.pipeline.plan(self.output), waiting, progress)
+        with RunProgress(self.console, _stage(round_), total, total - left) as progress:
+            tally = run_shards(self.pipeline.plan(self.output, round_.number), waiting, progress)
         shutil.rmtree(round_.folder / "notes", ignore_errors=True)
-        return _timings(tally, progress, time.monotonic() - start)
+        return {"stage": _stage(round_), **_timings(tally, progress, time.monotonic() - start)}
 
-    def _summarise(self, shards: Sequence[ShardId], this_run: dict[str, Any]) -> dict[str, Any]:
-        round_ = self.output.round(0)
+    def _summarise(self, shards: Sequence[ShardId], this_run: dict[str, Any], number: int = 0) -> dict[str, Any]:
+        round_ = self.output.round(number)
         summary = {
-            "round": 0,
-            **count_round(self.output, 0, shards),
-            "near_duplicates": group_near_duplicates(self.output, 0, shards),
+            "round": number,
+            **count_round(self.output, number, shards),
+            **({} if number else {"near_duplicates": group_near_duplicates(self.output, 0, shards)}),
             "digests": {
                 "ingest": self.pipeline.ingest_digest,
                 "annotate": read_json(round_.sources)["digest"],
@@ -254,9 +302,12 @@ class Stages:
             )
 
 
+def _stage(round_: Round) -> str:
+    return "reannotate" if round_.number else "annotate"
+
+
 def _timings(tally: Tally, progress: RunProgress, seconds: float) -> dict[str, Any]:
     return {
-        "stage": "annotate",
         "images": tally.items,
         "seconds": round(seconds, 3),
         "seconds_to": {event: round(value, 3) for event, value in progress.seconds_to.items()},

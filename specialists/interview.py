@@ -53,7 +53,9 @@ class Interviewer:
             constrained=settings.constrained,
             batch_size=settings.prompts_at_once,
         )
-        captioner = replace(plain, num_beams=settings.caption_beams, no_repeat_ngram_size=LOOPING)
+        # Not the first three that end, as the released models' settings have it: a model that has seen little loses the
+        # answer that it is nearly sure of to shorter ones.
+        captioner = replace(plain, num_beams=settings.caption_beams, no_repeat_ngram_size=LOOPING, early_stopping=False)
         lister = replace(plain, eos_penalty=settings.eos_penalty)
         return cls(settings, captioner, lister, outliner=plain)  # an outline that goes on is no better
 

@@ -55,8 +55,8 @@ def _sources(dataset: Dataset, annotations: dict[str, dict[str, Any]]) -> dict[s
 
     `number` is None for one that made nothing; one that is `drawn` made something that can be shown or hidden.
     """
-    path = dataset.output.round(dataset.round).sources
-    known = read_json(path)["sources"] if path.exists() else {}
+    paths = [dataset.output.round(number).sources for number in range(dataset.round + 1)]
+    known = {name: made_by for path in paths if path.exists() for name, made_by in read_json(path)["sources"].items()}
     numbers = {name: number for number, name in enumerate(annotations)}
     return {
         name: {

@@ -17,8 +17,8 @@ from engine.errors import OutputError
 from engine.records import Record
 from engine.storage import ShardId, read_records
 from florence2.scene import Scene
-from florence2.tasks import Task
 from florence2.targets import KINDS, task_of
+from florence2.tasks import Task
 from pipelines.training.settings import Stretch
 from pipelines.training.stream import DATA_CPUS, Source, settle
 

@@ -46,7 +46,9 @@ class Follower:
                 self.pace = [*self.pace[-50:], (line["step"], line["at"])]
             case "judged":
                 losses = ", ".join(f"{task} {loss:.2f}" for task, loss in line["losses"].items())
-                self.say(f"{self.name}: loss {line['loss']:.3f} on held-out images after {line['step']} steps ({losses})")
+                self.say(
+                    f"{self.name}: loss {line['loss']:.3f} on held-out images after {line['step']} steps ({losses})"
+                )
             case "fault":
                 self.faults += 1
                 if self.faults <= MOST_FAULTS:
@@ -58,7 +60,9 @@ class Follower:
             return
         step, self.step = self.step, {}
         rate = f"{step['images_per_second']:.1f} images/s"
-        self.say(f"{self.name}: step {step['step']} of {self.steps}, loss {step['loss']:.3f}; {rate}{self.left(step['step'])}")
+        self.say(
+            f"{self.name}: step {step['step']} of {self.steps}, loss {step['loss']:.3f}; {rate}{self.left(step['step'])}"
+        )
 
     def left(self, step: int) -> str:
         (first, start), (last, end) = self.pace[0], self.pace[-1]

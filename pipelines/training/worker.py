@@ -229,9 +229,12 @@ class Stretching:
                         shown.append(one)
                     yield one
 
-        report = self.trainer.evaluate(self.batches(images()))
-        loss = report.loss
-        training.journal.tell("judged", training.step, phase=self.stretch.name, loss=loss, losses=dict(report.losses))
+        losses = self.trainer.evaluate(self.batches(images()))
+        tokens = sum(task.tokens for task in losses.values())
+        if not tokens:
+            return None
+        loss = sum(task.loss * task.tokens for task in losses.values()) / tokens
+        training.journal.tell("judged", training.step, phase=self.stretch.name, loss=loss, losses=plain(losses))
         return loss
 
     def draw(self, images: Sequence[Prepared]) -> None:

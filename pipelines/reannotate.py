@@ -1,0 +1,73 @@
+"""The pipeline that annotates a round again: the specialists and filters of `reannotate`, with the round's models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from engine.config import Config
+from engine.errors import ConfigError
+from engine.storage import Output, Round, shard_digest
+from engine.versions import digest_of_json
+from pipelines.build import Pipeline, build_pipeline
+from specialists.florence import Florence, Trained
+
+
+def again(pipeline: Pipeline, output: Output, number: int) -> Pipeline:
+    """The pipeline whose results are round `number` + 1. Raises ConfigError where the round has no models to do it."""
+    config = pipeline.config
+    chosen = {"specialists": config.reannotate.specialists, "filters": config.reannotate.filters}
+    try:
+        built = build_pipeline(config.model_copy(update=chosen))
+    except ConfigError as error:
+        raise ConfigError(f"in reannotate: {error}") from error
+    trained = Trained(output, number, config.train.folds)
+    if any(_needs_training(specialist) for specialist in built.specialists):
+        check_trained(output.round(number), config)
+    specialists = tuple(s.of_round(trained) if isinstance(s, Florence) else s for s in built.specialists)
+    return replace(built, specialists=specialists)
+
+
+def check_trained(round_: Round, config: Config) -> None:
+    """Raises ConfigError unless the models of all folds of `config` lie in the round, and no others."""
+    folds = config.train.folds
+    there = sorted(_models(round_))
+    wanted = sorted(round_.model(fold, folds).relative_to(round_.folder).as_posix() for fold in range(folds))
+    if not there:
+        raise ConfigError(f"{round_.folder} has no trained model: train first: engine run --stage train")
+    if there != wanted:
+        raise ConfigError(
+            f"{round_.folder} has {', '.join(there)}, and train.folds {folds} means {', '.join(wanted)}: finish the "
+            "training with --stage train, or set train.folds to what it was trained with"
+        )
+
+
+def warnings(pipeline: Pipeline) -> list[str]:
+    """What may be meant, and makes annotations that are too good to be true."""
+    own = any(_needs_training(specialist) for specialist in pipeline.specialists)
+    if not own or pipeline.config.train.folds > 1:
+        return []
+    return ["train.folds is 1: images are annotated by a model that was trained on them. train.folds: 2 avoids that"]
+
+
+def digest_of_rounds(output: Output, number: int) -> str:
+    """What the annotations and decisions of all rounds up to this one were made with."""
+    shards = list(output.shards())
+    rounds = [output.round(before) for before in range(number + 1)]
+    digests = [
+        sorted({str(shard_digest(path(shard))) for shard in shards})
+        for round_ in rounds
+        for path in (round_.annotations, round_.decisions)
+    ]
+    return digest_of_json(digests)
+
+
+def _needs_training(specialist: object) -> bool:
+    return isinstance(specialist, Florence) and not specialist.model
+
+
+def _models(round_: Round) -> Iterator[str]:
+    """Where the round has models: "model" or "model/fold-0", ..."""
+    for folder in (round_.model(), *round_.model().glob("fold-*")):
+        if (folder / "config.json").exists():
+            yield folder.relative_to(round_.folder).as_posix()
