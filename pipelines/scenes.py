@@ -164,7 +164,8 @@ class View:
     @cached_property
     def fallen_spans(self) -> frozenset[tuple[str, int, int]]:
         """Of triplets that fell, without one that stands in their place."""
-        stand, fell = set(), set()
+        stand: set[tuple[str, int, int]] = set()
+        fell: set[tuple[str, int, int]] = set()
         for triplet in self.record.triplets:
             (fell if triplet.id in self.record.fallen else stand).add((triplet.text_id, triplet.start, triplet.stop))
         return frozenset(fell - stand)

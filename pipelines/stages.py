@@ -205,7 +205,7 @@ class Stages:
         return Training(self.output, self.pipeline.config, self.round, self.console).run()
 
     def _complete_round(self) -> None:
-        """The round to learn from, or to go on from: annotated if it is the first and isn't yet, and decided on once."""
+        """The round to learn or to go on from: annotated, if it is the first and isn't yet, and decided on once."""
         if self.round == 0 and not is_decided(self.output):
             self.annotate()
         if not is_decided(self.output, self.round):

@@ -42,7 +42,7 @@ class Written:
 
         kept = [line for line in read_journal(folder) if line["step"] <= done and line["event"] != "end"]
         write_text(folder / LOG, "".join(json.dumps(line) + "\n" for line in kept))
-        self._log = open(folder / LOG, "a", buffering=1)  # noqa: SIM115: as long as the worker lives
+        self._log = open(folder / LOG, "a", buffering=1)  # noqa: SIM115 (as long as the worker lives)
         self._board = SummaryWriter(str(folder / BOARD), purge_step=done + 1, flush_secs=10)
 
     def tell(self, event: str, step: int, **values: Any) -> None:

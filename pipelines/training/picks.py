@@ -51,7 +51,7 @@ class Picks:
 
     def pick(self, place: int) -> Pick:
         epoch, place_in_epoch = divmod(place, self.count)
-        order, ends = _epoch(self, epoch)
+        ends = _epoch(self, epoch)[1]
         group = int(np.searchsorted(ends, place_in_epoch, side="right"))
         start = int(ends[group - 1]) if group else 0
         shard, row = _group(self, epoch, group)[place_in_epoch - start]

@@ -59,10 +59,8 @@ class Follower:
         if not self.step:
             return
         step, self.step = self.step, {}
-        rate = f"{step['images_per_second']:.1f} images/s"
-        self.say(
-            f"{self.name}: step {step['step']} of {self.steps}, loss {step['loss']:.3f}; {rate}{self.left(step['step'])}"
-        )
+        pace = f"{step['images_per_second']:.1f} images/s{self.left(step['step'])}"
+        self.say(f"{self.name}: step {step['step']} of {self.steps}, loss {step['loss']:.3f}; {pace}")
 
     def left(self, step: int) -> str:
         (first, start), (last, end) = self.pace[0], self.pace[-1]

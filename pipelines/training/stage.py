@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ class Training:
         for fault in counted.faults:
             self.say(f"! left out: {fault}", "yellow")
         for stretch in settings.stretches:
-            there = counted.examples.get(stretch.name, {})
+            there: Mapping[str, int] = counted.examples.get(stretch.name, {})
             told = ", ".join(f"{task} {there[task]}" for task in Task if there.get(task))
             phase = f", phase {stretch.name}" if len(settings.stretches) > 1 else ""
             if not told:

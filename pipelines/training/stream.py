@@ -7,9 +7,10 @@ was stopped goes on as if it had not been.
 
 from __future__ import annotations
 
+import logging
 import pickle
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
@@ -158,7 +159,9 @@ class Preparation:
         return self.stretch.targets if given else replace(self.stretch.targets, model_size=max(self.processor.size))
 
 
-def stream(preparation: Preparation, chunks: Iterator[list[Pick]], share: float) -> Iterator[Prepared | Unprepared]:
+def stream(
+    preparation: Preparation, chunks: Iterator[list[Pick]], share: float
+) -> Generator[Prepared | Unprepared, None, None]:
     """What the chunks of picks give, in their order, prepared ahead. `share` of the object store may be used for it."""
     settle(share)
 
@@ -180,6 +183,7 @@ def settle(share: float) -> None:
     )
     context.enable_progress_bars = False
     context.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of each execution on the terminal
 
 
 @lru_cache(maxsize=2 * AT_A_TIME)

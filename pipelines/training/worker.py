@@ -115,7 +115,8 @@ class Training:
         self.rank, self.world = context.get_world_rank(), context.get_world_size()
         self.device = ray.train.torch.get_device()
         there = kept(job.checkpoints)
-        self.checkpoint, self.done = there[-1] if there else (None, Done())
+        self.checkpoint: Path | None = there[-1][0] if there else None
+        self.done = there[-1][1] if there else Done()
         ended = [folder for folder, done in there if done.ended]
         self.model = Florence2.from_pretrained(ended[-1] if ended else job.start)  # the start of the phase
         self.processor = Processor.from_pretrained(job.start)
@@ -230,10 +231,10 @@ class Stretching:
                     yield one
 
         losses = self.trainer.evaluate(self.batches(images()))
-        tokens = sum(task.tokens for task in losses.values())
+        tokens: int = sum(task.tokens for task in losses.values())
         if not tokens:
             return None
-        loss = sum(task.loss * task.tokens for task in losses.values()) / tokens
+        loss: float = sum(task.loss * task.tokens for task in losses.values()) / tokens
         training.journal.tell("judged", training.step, phase=self.stretch.name, loss=loss, losses=plain(losses))
         return loss
 

@@ -190,7 +190,8 @@ def test_defaults_are_a_configuration() -> None:
 
 def test_a_file_says_what_differs_from_its_base(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(
-        "ingest: {images: [photos], limit: 5}\nfilters: {size: {min_side: 4}, aspect: {}, labels: {}}\nrun: {workers: 1}"
+        "ingest: {images: [photos], limit: 5}\nfilters: {size: {min_side: 4}, aspect: {}, labels: {}}\n"
+        "run: {workers: 1}"
     )
     (tmp_path / "sub").mkdir()
     middle = tmp_path / "sub" / "middle.yaml"

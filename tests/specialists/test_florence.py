@@ -21,7 +21,8 @@ from specialists.florence import Florence
 WIDTH, HEIGHT = 100, 50
 CAPTION = "a red circle and a blue square"
 CIRCLE, SQUARE = "<loc_100><loc_100><loc_400><loc_400>", "<loc_500><loc_500><loc_900><loc_900>"
-ELSEWHERE, SIGN = "<loc_50><loc_600><loc_200><loc_900>", "<loc_10><loc_10><loc_90><loc_10><loc_90><loc_40><loc_10><loc_40>"
+ELSEWHERE = "<loc_50><loc_600><loc_200><loc_900>"
+SIGN = "<loc_10><loc_10><loc_90><loc_10><loc_90><loc_40><loc_10><loc_40>"
 OUTLINE = "<loc_100><loc_100><loc_400><loc_100><loc_400><loc_400>"
 REGION = (10.05, 5.025, 40.05, 20.025)  # CIRCLE in pixels of the image
 VOCABULARY = Vocabulary.model_validate({"classes": {"disc": {"synonyms": ["circle"], "prompt": "circle"}}})
