@@ -427,8 +427,8 @@ def labels(scene: Scene) -> set[str]:
 # Achromatic ones are none.
 COLOURS = whole(
     r"red(?:dish|heads?|headed)?|orange|yellow(?:ish)?|green(?:ish)?|blu(?:e|ish)|purple|violet|indigo|pink(?:ish)?"
-    r"|brown(?:ish)?|beige|tan|turquoise|teal|cyan|aqua|magenta|maroon|crimson|scarlet|burgundy|navy|khaki|olive|lime|lavender|lilac"
-    r"|mauve|gold(?:en)?|bronze|copper|amber|blonde?|auburn|rainbow|(?:multi)?colou?r(?:s|ed|ful)?"
+    r"|brown(?:ish)?|beige|tan|turquoise|teal|cyan|aqua|magenta|maroon|crimson|scarlet|burgundy|navy|khaki|olive"
+    r"|lime|lavender|lilac|mauve|gold(?:en)?|bronze|copper|amber|blonde?|auburn|rainbow|(?:multi)?colou?r(?:s|ed|ful)?"
 )
 
 
