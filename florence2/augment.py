@@ -126,7 +126,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "min_area": (0.01, 1),
     "max_stretch": (1, 4),
     "min_kept": PROBABILITY,
-    "brightness": (0, 0.4),  # beyond these white is no more white, and red is brown
+    "brightness": (0, 0.4),  # of these three together; more makes white grey
     "contrast": (0, 0.4),
     "saturation": (0, 0.4),
     "hue": (0, 0.5),
@@ -165,6 +165,13 @@ def coloured(picture: Image.Image, brightness: float, contrast: float, saturatio
 # Mirrored
 
 LETTER = r"[^\W\d_]"
+
+
+def whole(words: str) -> re.Pattern[str]:
+    """These between what is no letter: "red" is in "red_car", but not in "hundred"."""
+    return re.compile(f"(?<!{LETTER})(?:{words})(?!{LETTER})", re.IGNORECASE)
+
+
 DIRECTION = re.compile(
     rf"(?<!{LETTER})(?:left|right)(?=(?:most|wards?|side|hand|handed|hander)?(?!{LETTER}))", re.IGNORECASE
 )
@@ -173,25 +180,25 @@ REACH = 24  # characters before a word that are looked at
 
 # Left and right are directions for sure behind or before one of these ...
 FIRM = re.compile(
-    rf"(?<!{LETTER})(?:the|its|his|her|their|my|your|our|a|far|top|upper|lower|bottom|middle|mid|cent(?:er|re)|front"
-    r"|back|rear|extreme|on|at)[\s_-]+$",
+    rf"(?<!{LETTER})(?:the|its|his|her|their|my|your|our|a|far|upper|lower|extreme|on|at)[\s_-]+$",
     re.IGNORECASE,
 )
 SIDES = re.compile(
     r"[\s_-]*(?:(?:most|wards?|sides?(?! by)|hand(?! in)|handed|hander|arms?|legs?|foot|feet|eyes?|ears?|shoulder|elbow"
-    r"|wrist|knee|thigh|ankle|cheek|wing|paw|shoe|sleeve|corner|edge|half|third|quarter|facing|lane|bank)(?![a-z])"
+    r"|wrist|knee|thigh|ankle|cheek|wing|paw|shoe|sleeve|corner|edge|lane|bank)(?![a-z])|[-_]facing"
     r"|\W+(?:(?:and|or|to)\W+)?(?:left|right)(?![a-z]))",
     re.IGNORECASE,
 )
 # ... and behind one of these, or at the start of a sentence, if nothing LOOSE follows.
 WEAK = re.compile(
-    rf"(?:^|[.;:!?(]|(?<!{LETTER})(?:from|to|towards?|fac(?:es|ing)|looking|turn(?:s|ed|ing)?|point(?:s|ed|ing)"
-    rf"|lean(?:s|ing)|head(?:s|ed|ing)|mov(?:es|ing)|going)|(?<!{LETTER})(?:left|right)(?:\W+(?:and|or|to))?\W)\W*$",
+    rf"(?:^|[.;:!?(]|(?<!{LETTER})(?:top|bottom|middle|mid|cent(?:er|re)|front|back|rear|from|to|towards?"
+    r"|fac(?:es|ing)|looking|turn(?:s|ed|ing)?|point(?:s|ed|ing)|lean(?:s|ing)|head(?:s|ed|ing)|mov(?:es|ing)|going"
+    r"|(?:left|right)(?:\W+(?:and|or|to))?(?=\W)))[\W_]*$",
     re.IGNORECASE,
 )
 LOOSE = re.compile(
-    r"[\s_-]+(?:an?|the|it|him|her|them|in|into|on|onto|at|by|next|near|beside|behind|above|below|beneath|under|over|up|down"
-    r"|through|across|along|past|after|before|outside|inside|between|out|off|here|there|for|with|to|alone|open"
+    r"[\s_-]+(?:an?|the|it|him|her|them|in|into|on|onto|at|by|next|near|beside|behind|above|below|beneath|under|over"
+    r"|up|down|through|across|along|past|after|before|outside|inside|between|out|off|here|there|for|with|to|alone|open"
     r"|standing|lying|hanging|running|half)(?![a-z])",
     re.IGNORECASE,
 )
@@ -202,14 +209,13 @@ IDIOMS = re.compile(
     re.IGNORECASE,
 )
 # What turns with the image and has no word for its mirror image: compass, clock, ships, letters' shapes.
-TURNED = re.compile(
-    r"o['\u2019]?\s?clock|clockwise|\d:\d\d|\b(?:north|south)?[\s-]?(?:east|west)(?:ern|erly|wards?|bound)?\b"
-    r"|starboard|\bport side|\b[a-z]-shaped|(?:top|bottom|upper|lower|mid|front|back)(?:left|right)",
-    re.IGNORECASE,
+TURNED = whole(
+    r"o['\u2019]?\s?clock|\w*clockwise|\d:\d\d|(?:north|south)?(?:east|west)(?:ern|erly|wards?|bound)?"
+    r"|starboard|port side|[a-z]-shaped|(?:top|bottom|upper|lower|mid|front|back)(?:left|right)\w*"
 )
 QUOTED = re.compile(
-    r"[\"\u201c-\u201e\xab\xbb]|(?<!\w)['\u2018][^'\u2019]+['\u2019](?!\w)"
-    r"|\b(?:says?|saying|reads|written|inscri\w+|label+ed|lettering|spell\w*|words?|letters?|numbers?)\b",
+    r"[\"\u201c-\u201e\xab\xbb]|(?<!\w)['\u2018][^'\u2019]+['\u2019](?!\w)|\b(?:says?|saying|reads|written|inscri\w+"
+    r"|label+ed|lettering|spell\w*|words?|letters?|numbers?)\b",
     re.IGNORECASE,
 )
 
@@ -315,11 +321,10 @@ def moved(thing: Thing, way: Placement) -> Thing:
 # Cropped
 
 # Where something is in the picture, or how much of it there is to see.
-POSITION = re.compile(
-    r"\b(?:(?:left|right)(?:most|wards?)?|middle|cent(?:er|re)(?:e?d)?|central|top|bottom|upper|lower|corners?|edges?"
+POSITION = whole(
+    r"(?:left|right)(?:most|wards?)?|middle|cent(?:er|re)(?:e?d)?|central|top|bottom|upper|lower|corners?|edges?"
     r"|sides?|front|back|foreground|background|distan(?:ce|t)|far(?:ther|thest)?|near(?:er|est)?|close(?:r|st)?|first"
-    r"|second|last|full|whole|entire(?:ly)?|panoram\w+)\b",
-    re.IGNORECASE,
+    r"|second|last|full|whole|entire(?:ly)?|panoram\w+"
 )
 
 
@@ -420,11 +425,10 @@ def labels(scene: Scene) -> set[str]:
 
 
 # Achromatic ones are none.
-COLOURS = re.compile(
-    r"\b(?:red(?:dish)?|orange|yellow(?:ish)?|green(?:ish)?|blu(?:e|ish)|purple|violet|indigo|pink(?:ish)?|brown(?:ish)?"
-    r"|beige|tan|turquoise|teal|cyan|aqua|magenta|maroon|crimson|scarlet|burgundy|navy|khaki|olive|lime|lavender|lilac"
-    r"|mauve|gold(?:en)?|bronze|copper|amber|blonde?|auburn|rainbow|colou?r(?:s|ed|ful)?|multicolou?red)\b",
-    re.IGNORECASE,
+COLOURS = whole(
+    r"red(?:dish|heads?|headed)?|orange|yellow(?:ish)?|green(?:ish)?|blu(?:e|ish)|purple|violet|indigo|pink(?:ish)?"
+    r"|brown(?:ish)?|beige|tan|turquoise|teal|cyan|aqua|magenta|maroon|crimson|scarlet|burgundy|navy|khaki|olive"
+    r"|lime|lavender|lilac|mauve|gold(?:en)?|bronze|copper|amber|blonde?|auburn|rainbow|(?:multi)?colou?r(?:s|ed|ful)?"
 )
 
 
