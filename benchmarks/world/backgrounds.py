@@ -30,31 +30,36 @@ def background(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Nu
         grid = _tones(rng, 25).reshape(5, 5, 3)
         return np.asarray(Image.fromarray(grid.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC), np.float32)
     here, there = _tones(rng, 2)
-    if kind == "shaded":
-        turn = rng.uniform(0, 2 * math.pi)
-        x, y = np.linspace(-1, 1, width, dtype=np.float32), np.linspace(-1, 1, height, dtype=np.float32)
-        slope = np.clip(0.5 + (x * math.cos(turn) + y[:, None] * math.sin(turn)) / 2.4, 0, 1)[..., None]
-        return here + (there - here) * slope
-    if kind in OTHER_BACKGROUNDS:
-        return here + (there - here) * _pattern(kind, size, rng)
+    if kind in ("shaded", *OTHER_BACKGROUNDS):
+        mixed: Numbers = here + (there - here) * _pattern(kind, size, rng)
+        return mixed
     noise = rng.normal(0, 16, (height, width, 1)) if kind == "grainy" else np.zeros((height, width, 1))
-    return (here + noise).astype(np.float32)
+    ground: Numbers = (here + noise).astype(np.float32)
+    return ground
 
 
 def _pattern(kind: str, size: tuple[int, int], rng: np.random.Generator) -> Numbers:
-    """Soft waves, or square tiles, [height, width, 1] in [0, 1]."""
+    """A slope from one side to the other, soft waves, or square tiles, [height, width, 1] in [0, 1]."""
+    turn = rng.uniform(0, 2 * math.pi)
+    if kind == "shaded":
+        right, down = (np.linspace(-1, 1, side, dtype=np.float32) for side in size)
+        slope: Numbers = np.clip(0.5 + (right * math.cos(turn) + down[:, None] * math.sin(turn)) / 2.4, 0, 1)
+        return slope[..., None]
     x, y = np.arange(size[0], dtype=np.float32), np.arange(size[1], dtype=np.float32)[:, None]
-    period, shift = max(size) * rng.uniform(0.1, 0.25), rng.uniform(0, 2 * math.pi)
-    across, down = x * (2 * math.pi / period) + shift, y * (2 * math.pi / period) + shift
+    pace = 2 * math.pi / (max(size) * rng.uniform(0.1, 0.25))
+    across, along = x * pace + turn, y * pace + turn
     if kind == "tiled":
-        return ((np.cos(across) > -0.95) & (np.cos(down) > -0.95)).astype(np.float32)[..., None]
-    return (0.5 + 0.5 * np.sin(down + 1.5 * np.sin(across / 2)))[..., None]
+        tiles: Numbers = np.where((np.cos(across) > -0.95) & (np.cos(along) > -0.95), 1.0, 0.0)
+        return tiles[..., None]
+    waves: Numbers = 0.5 + 0.5 * np.sin(along + 1.5 * np.sin(across / 2))
+    return waves[..., None]
 
 
 def _tones(rng: np.random.Generator, count: int) -> Numbers:
     """Colours [count, 3], nearly grey."""
     grey = rng.uniform(DARK + 16, LIGHT - 16, (count, 1))
-    return (grey + rng.uniform(-16, 16, (count, 3))).astype(np.float32)
+    tones: Numbers = (grey + rng.uniform(-16, 16, (count, 3))).astype(np.float32)
+    return tones
 
 
 def _photo(size: tuple[int, int], rng: np.random.Generator) -> Numbers:
@@ -65,9 +70,10 @@ def _photo(size: tuple[int, int], rng: np.random.Generator) -> Numbers:
     wide, high = size[0] * scale, size[1] * scale
     x, y = rng.uniform(0, photo.width - wide), rng.uniform(0, photo.height - high)
     crop = photo.resize(size, Image.Resampling.BILINEAR, (x, y, x + wide, y + high))
-    pixels = np.asarray(crop.filter(ImageFilter.GaussianBlur(max(size) / 50)), np.float32)
+    pixels = np.asarray(crop.filter(ImageFilter.GaussianBlur(max(size) / 30)), np.float32)
     grey = pixels.mean(axis=2, keepdims=True)
-    return DARK + (grey + (pixels - grey) * 0.5) * ((LIGHT - DARK) / 255)
+    muted: Numbers = DARK + (grey + (pixels - grey) * 0.5) * ((LIGHT - DARK) / 255)
+    return muted
 
 
 @lru_cache(maxsize=1)
@@ -80,4 +86,5 @@ def _photos() -> list[Image.Image]:
 
 
 def pixels_of(canvas: Numbers) -> Pixels:
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    pixels: Pixels = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return pixels

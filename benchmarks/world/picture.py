@@ -128,6 +128,8 @@ class _Drawing:
 
     world: World
     rng: np.random.Generator
+    canvas: Numbers = field(init=False)
+    owner: npt.NDArray[np.int8] = field(init=False)
     whole: list[int] = field(default_factory=list)
     kinds: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -147,13 +149,14 @@ class _Drawing:
         label = str(rng.choice(world.labels, p=world.shares))
         colour, texture = (str(rng.choice(some)) for some in (list(COLOURS), world.textures))
         shorter = min(world.size)
-        side = max(shorter * math.exp(rng.uniform(*map(math.log, world.sides))), world.smallest)
+        side = max(shorter * math.exp(rng.uniform(math.log(world.sides[0]), math.log(world.sides[1]))), world.smallest)
         for _ in range(TRIES):
-            colours, alpha = shape_patch(label, colour, texture if side >= TEXTURED else "plain", side, rng)
+            worn = texture if side >= TEXTURED else "plain"
+            colours, alpha = shape_patch(label, colour, worn, side, rng)
             for place in self._places(alpha, 3):
                 if place.own.sum() >= FEWEST and self._leaves_enough(place):
                     self._paint(place, colours, len(self.whole))
-                    self.kinds.append((label, colour, texture if side >= TEXTURED else "plain"))
+                    self.kinds.append((label, colour, worn))
                     self.whole.append(int(place.own.sum()))
                     return
             side = max(side * 0.8, world.smallest)
@@ -179,7 +182,8 @@ class _Drawing:
 
     def _places(self, alpha: Numbers, tries: int) -> Iterator[_Place]:
         """Places inside the image; none if the patch is too large."""
-        (height, width), (rows, columns) = alpha.shape, self.owner.shape
+        height, width = alpha.shape
+        columns, rows = self.world.size
         if height > rows or width > columns:
             return
         for _ in range(tries):
@@ -206,7 +210,7 @@ class _Drawing:
         self.owner[place.rows, place.columns][place.own] = owner
 
     def _quad(self, corners: Points, place: _Place) -> Quad:
-        height, width = self.owner.shape
+        width, height = self.world.size
         moved = [(x + place.columns.start, y + place.rows.start) for x, y in corners]
         a, b, c, d = [(min(max(x, 0.0), width), min(max(y, 0.0), height)) for x, y in moved]
         return (*a, *b, *c, *d)

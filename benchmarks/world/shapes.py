@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 Pixels = npt.NDArray[np.uint8]  # [height, width, 3] RGB
-Numbers = npt.NDArray[np.float32]
+Numbers = npt.NDArray[np.floating[Any]]
 Points = list[tuple[float, float]]
 
 COLOURS = {
@@ -145,15 +146,18 @@ def _marked(texture: str, size: tuple[int, int], period: float, rng: np.random.G
         return np.zeros((1, 1), np.float32)
     x = np.arange(size[0], dtype=np.float32) + x0
     y = np.arange(size[1], dtype=np.float32)[:, None] + y0
-    if texture == "striped":
-        return np.clip(period * 0.22 + 0.5 - _from_line(x * math.cos(turn) + y * math.sin(turn), period), 0, 1)
     across, down = _from_line(x, period), _from_line(y, period)
-    if texture == "dotted":
-        return np.clip(period * 0.32 + 0.5 - np.hypot(across, down), 0, 1)
-    a, b = np.clip(period / 4 - across, -0.5, 0.5), np.clip(period / 4 - down, -0.5, 0.5)
-    return 0.5 + 2 * a * b  # marked where both are inside a stripe, or neither
+    if texture == "striped":
+        inside = period * 0.22 - _from_line(x * math.cos(turn) + y * math.sin(turn), period)
+    elif texture == "dotted":
+        inside = period * 0.32 - np.hypot(across, down)
+    else:  # marked where both are inside a stripe, or neither
+        inside = 2 * np.clip(period / 4 - across, -0.5, 0.5) * np.clip(period / 4 - down, -0.5, 0.5)
+    marked: Numbers = np.clip(inside + 0.5, 0, 1)
+    return marked
 
 
 def _from_line(at: Numbers, period: float) -> Numbers:
     """Distance from the next multiple of the period."""
-    return np.abs((at + period / 2) % period - period / 2)
+    distance: Numbers = np.abs((at + period / 2) % period - period / 2)
+    return distance
