@@ -140,6 +140,6 @@ def _differences(there: Config | None, asked: Config, keys: tuple[str, ...]) -> 
 
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or not value:  # a component without parameters is there, too
         return {path: value}
     return {k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}" if path else key).items()}

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from engine.annotate import Tally
 from engine.config import Config, Run
-from engine.dataset import Dataset
+from engine.dataset import open_dataset
 from engine.decide import FilterFault, decide
 from engine.errors import ConfigError, OutputError, RunError, is_no_space
 from engine.ingest import ingest, listed_digest, listing_of
@@ -223,7 +223,7 @@ class Stages:
         config = self.pipeline.config
         with self.console.status("report"):
             page = write_report(
-                Dataset(self.output, self.round), config.ingest, self.output.report, config.report.images
+                open_dataset(self.output.root, self.round), config.ingest, self.output.report, config.report.images
             )
         size = page.stat().st_size / 1e6
         self.console.print(Text(f"report: {page} ({size:.1f} MB), to be opened in a browser"), soft_wrap=True)

@@ -1,1 +1,2 @@
-def start_from_scratch(model, seed): pass
+def start_from_scratch(model, seed):
+    pass

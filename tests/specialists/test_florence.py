@@ -2,27 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from florence import small_tokens
+from hypothesis import given
+from hypothesis import strategies as st
 from memorised import memorised, saved, untrained
+from PIL import Image
+from toys import Brightness, Dark
 
+from engine.annotate import annotate
+from engine.config import Http, Ingest
+from engine.download import Downloader
+from engine.entry import Entry
+from engine.errors import ConfigError
 from engine.geometry import decode_mask, iou
+from engine.ingest import item_of
 from engine.protocols import Sample
-from engine.records import AnyAnnotation, Decision, Item, Mask, Record, Scores
+from engine.records import AnyAnnotation, Decision, Item, Record, Region, Scores, Text
 from engine.vocabulary import Vocabulary
-from florence2 import Florence2, ask
-from specialists.florence import Florence
+from florence2 import Answer, Florence2, Processor, Prompt, Task, ask
+from florence2.codec import decode, pieces_of_text
+from specialists.findings import Findings, span_of
+from specialists.florence import USUAL, Florence
+from specialists.union import Sighting, union
 
 WIDTH, HEIGHT = 100, 50
 CAPTION = "a red circle and a blue square"
 CIRCLE, SQUARE = "<loc_100><loc_100><loc_400><loc_400>", "<loc_500><loc_500><loc_900><loc_900>"
-ELSEWHERE = "<loc_50><loc_600><loc_200><loc_900>"
-SIGN = "<loc_10><loc_10><loc_90><loc_10><loc_90><loc_40><loc_10><loc_40>"
+ELSEWHERE, SIGN = (
+    "<loc_50><loc_600><loc_200><loc_900>",
+    "<loc_10><loc_10><loc_90><loc_10><loc_90><loc_40><loc_10><loc_40>",
+)
 OUTLINE = "<loc_100><loc_100><loc_400><loc_100><loc_400><loc_400>"
 REGION = (10.05, 5.025, 40.05, 20.025)  # CIRCLE in pixels of the image
 VOCABULARY = Vocabulary.model_validate({"classes": {"disc": {"synonyms": ["circle"], "prompt": "circle"}}})
@@ -84,7 +101,7 @@ def said(specialist: Florence, *samples: Sample) -> list[Record]:
 
 
 def test_every_kind_of_annotation_from_one_encoding(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    specialist = ready(folder, tasks=(*Florence().tasks, "REGION_TO_SEGMENTATION"))
+    specialist = ready(folder, tasks=(*USUAL, "REGION_TO_SEGMENTATION"))
     encoded: list[int] = []
     encode_image = Florence2.encode_image
     monkeypatch.setattr(Florence2, "encode_image", lambda m, x: encoded.append(len(x)) or encode_image(m, x))
@@ -94,27 +111,263 @@ def test_every_kind_of_annotation_from_one_encoding(folder: Path, monkeypatch: p
         ("brief", CAPTION),
         ("detailed", "A red circle is beside a blue square."),
     ]
-    disc, square, tree, empty, sign = record.regions
-    assert (disc.kind, disc.label, disc.raw_label) == ("object", "disc", "circle")
+    disc, square = sorted((r for r in record.regions if r.kind == "object"), key=lambda r: r.label or "")
+    tree, empty = sorted((r for r in record.regions if r.kind == "proposal"), key=lambda r: r.box)
+    (sign,) = (r for r in record.regions if r.kind == "text")
+    assert (disc.label, disc.raw_label, square.label, square.raw_label) == ("disc", "circle", "square", "square")
     assert disc.box == pytest.approx(REGION, abs=0.1)
-    assert (square.kind, square.label) == ("object", "square")
-    assert [region.kind for region in (tree, empty, sign)] == ["proposal", "proposal", "text"]
-    assert (sign.text, sign.quad and sign.quad[:3]) == ("STOP", pytest.approx((1.05, 0.525, 9.05)))
+    assert (sign.text, sign.box) == ("STOP", pytest.approx((1.05, 0.525, 9.05, 2.025), abs=0.01))
     assert {text.region_id: text.text for text in record.region_texts} == {
         disc.id: "small red circle",
-        (tree if iou(tree.box, (5, 30, 20, 45)) > 0.9 else empty).id: "a tree",
+        tree.id: "a tree",
     }
     named = [(record.texts[0].text[t.start : t.stop], t.region_ids) for t in record.triplets]
     assert named == [("a red circle", (disc.id,)), ("a blue square", (square.id,))], "a tree that no caption has"
-    mask = record.masks[0]
+    (mask,) = record.masks
     assert mask.region_id == disc.id
     assert decode_mask(mask).sum() == pytest.approx(30 * 15 / 2, rel=0.15)  # half of its box
-    assert [a.id for a in record.annotations() if not isinstance(a, Mask)][:3] == [f"1.florence2.{n}" for n in range(3)]
-    for annotation in record.annotations():
-        assert all(s is None or 0 <= s <= 1 for s in vars_of(annotation.scores))
-    assert disc.scores.label and disc.scores.label > 0.9
-    assert tree.scores.label is None and tree.scores.box is not None
+    assert {a.id for a in record.annotations()} == {f"1.florence2.{n}" for n in range(len(record.by_id))}
+    scores = [getattr(a.scores, name) for a in record.annotations() for name in Scores.__slots__]
+    assert all(score is None or 0 < score <= 1 for score in scores)
+    assert disc.scores.label is not None
+    assert disc.scores.label > 0.8
+    assert empty.scores.label is None
+    assert empty.scores.box is not None
 
 
-def vars_of(scores: Scores) -> list[float | None]:
-    return [getattr(scores, name) for name in scores.__slots__]
+def test_each_task_can_be_left_out(folder: Path) -> None:
+    (record,) = said(ready(folder, tasks=["OD"], verify=False), sample())
+    assert {type(a) for a in record.annotations()} == {Region}
+    assert {region.label for region in record.regions} == {"disc", "square"}
+    assert not record.decisions
+    (nothing,) = said(ready(folder, tasks=[], verify=False), sample())
+    assert not nothing.by_id
+
+
+def test_opinions_are_the_models_own_log_likelihood(folder: Path) -> None:
+    size = (WIDTH, HEIGHT)
+    disc = Region(id="0.a.0", source="a", kind="object", box=REGION, label="circle")
+    wrong = Region(id="0.a.1", source="a", kind="object", box=REGION, label="two people ride bicycles")
+    others = [
+        Region(id="0.a.2", source="a", kind="object", box=(0, 0, 1, 1)),  # no label
+        Region(id="0.a.3", source="a", kind="object", box=(200, 200, 300, 300), label="car"),  # nowhere
+        Region(id="0.a.4", source="a", kind="proposal", box=REGION),
+    ]
+    texts = [
+        Text(id="0.b.0", source="b", text=CAPTION, detail="brief"),
+        Text(id="0.b.1", source="b", text="word " * 2000, detail="brief"),  # more than it has positions
+    ]
+    (record,) = said(ready(folder, tasks=[]), sample(disc, wrong, *others, *texts))
+    found = {d.annotation_id: d.value for d in record.decisions}
+    assert found.keys() == {"0.a.0", "0.a.1", "0.b.0"}
+    assert all((d.action, d.by, d.reason) == ("keep", "florence2", "verified") for d in record.decisions)
+    assert record.standing.by_id == record.by_id
+    model, processor = Florence2.from_pretrained(folder), Processor.from_pretrained(folder)
+    features = model.encode_image(processor.images([Image.fromarray(sample().image)]))
+    prompt = ask("REGION_TO_CATEGORY", REGION, size)
+    for id_, asked, text in (
+        ("0.a.0", prompt, "circle"),
+        ("0.a.1", prompt, wrong.label),
+        ("0.b.0", ask("CAPTION"), CAPTION),
+    ):
+        labels = torch.tensor([processor.tokens.sentence(str(text))])
+        with torch.inference_mode():
+            total = model.log_likelihood(features, *processor.prompts([asked]), labels)
+        assert found[id_] == pytest.approx(float(total) / labels.shape[1], abs=1e-4)
+    assert found["0.a.0"] > found["0.a.1"] + 1  # type: ignore[operator]
+
+
+def test_what_fell_is_not_judged(folder: Path) -> None:
+    text = Text(id="0.b.0", source="b", text=CAPTION, detail="brief")
+    one = sample(text)
+    fallen = one.record.decide([one.record.reject(text, "f", "r")])
+    (record,) = said(ready(folder, tasks=[]), replace(one, record=fallen, before=fallen))
+    assert [d.by for d in record.decisions] == ["f"]
+
+
+SIZES = [(1, 1), (3, 400), (400, 2), (WIDTH, HEIGHT)]
+
+
+@pytest.mark.parametrize("constrained", [True, False])
+def test_rubbish_on_any_image_is_no_exception(babbler: Path, constrained: bool) -> None:
+    """A random model, each answer cut; in a batch as one by one, and alike the second time."""
+    specialist = ready(
+        babbler, constrained=constrained, min_score=0.0, eos_penalty=5.0, tasks=(*USUAL, "REGION_TO_SEGMENTATION")
+    )
+    text = Text(id="0.b.0", source="b", text="<loc_5> <and> </s>", detail="brief")
+    odd = Region(id="0.b.1", source="b", kind="object", box=(0, 0, 1, 1), label="<and> \u200b <loc_3>")
+    samples = [sample(text, odd, size=size) for size in SIZES]
+    together = said(specialist, *samples)
+    assert together == said(specialist, *samples)
+    assert [len(record.decisions) for record in together] == [2] * len(SIZES)
+    for record, (width, height) in zip(together, SIZES, strict=True):
+        for region in record.regions[1:]:
+            x0, y0, x1, y1 = region.box
+            assert 0 <= x0 < x1 <= width
+            assert 0 <= y0 < y1 <= height
+
+
+def answer(prompt: Prompt, text: str, complete: bool = True) -> Answer:
+    """As the model would give it, without scores."""
+    ids = tuple(small_tokens().sentence(text))
+    found = decode(prompt.form, pieces_of_text(text), (WIDTH, HEIGHT))
+    return Answer(prompt, text, ids, 0.5, tuple(one.annotation for one in found), complete)
+
+
+def heard(*answers: Answer, **parameters: Any) -> Findings:
+    findings = Findings(sample(), Florence(vocabulary=VOCABULARY, **parameters), small_tokens())
+    for one in answers:
+        findings.hear(one)
+    return findings
+
+
+def test_what_was_cut_loses_its_last_piece() -> None:
+    cut = [
+        answer(ask("OD"), f"circle{CIRCLE}squ{SQUARE}", complete=False),
+        answer(ask("OCR_WITH_REGION"), f"STOP{SIGN}", complete=False),
+        answer(ask("CAPTION"), "a dog on", complete=False),
+        answer(ask("DETAILED_CAPTION"), "A dog. A cat. A bi", complete=False),
+    ]
+    annotations = list(heard(*cut).annotations())
+    assert [a.text for a in annotations if isinstance(a, Text)] == ["A dog. A cat."]
+    assert [(a.kind, a.label) for a in annotations if isinstance(a, Region)] == [("object", "disc")]
+
+
+def test_an_answer_without_scores_gets_none() -> None:
+    (region,) = heard(answer(ask("OD"), f"circle{CIRCLE}")).annotations()
+    assert region.scores == Scores()
+
+
+def test_classes_are_asked_for_once_each_and_not_too_many() -> None:
+    seen = answer(ask("OD"), f"square{SQUARE}circle{CIRCLE}noise{ELSEWHERE}")
+    dense = answer(ask("DENSE_REGION_CAPTION"), f"a small circle{CIRCLE}a nice day{SQUARE}")
+    caption = answer(ask("CAPTION"), CAPTION)
+    prompts = heard(seen, dense, caption, caption).questions()
+    assert [(p.task, p.labels) for p in prompts] == [
+        (Task.OPEN_VOCABULARY_DETECTION, ("square",)),
+        (Task.OPEN_VOCABULARY_DETECTION, ("circle",)),  # as the vocabulary says that "disc" is asked for
+        (Task.CAPTION_TO_PHRASE_GROUNDING, (CAPTION,)),
+    ]
+    assert len(heard(seen, max_queries=1).questions()) == 1
+    assert [p.labels for p in heard().questions()] == [("circle",)], "a small vocabulary is asked for whole"
+
+
+@pytest.mark.parametrize(
+    ("phrase", "behind", "span"),
+    [
+        ("a dog", 0, (0, 5)),
+        ("a dog", 5, (10, 15)),
+        ("a dog", 15, (0, 5)),  # a third one that the text doesn't have
+        ("dog", 11, (12, 15)),
+        ("do", 0, None),
+        ("A dog", 0, None),
+        ("", 0, None),
+        ("(", 0, None),
+    ],
+)
+def test_spans_are_exact(phrase: str, behind: int, span: tuple[int, int] | None) -> None:
+    assert span_of(phrase, "a dog and a dog", behind) == span
+
+
+def sighting(box: Sequence[float], label: str | None = None, said: str = "", **scores: float) -> Sighting:
+    return Sighting(tuple(map(float, box)), said or label or "", label, **scores)  # type: ignore[arg-type]
+
+
+def test_one_label_that_overlaps_is_one_thing() -> None:
+    od = sighting((0, 0, 10, 10), "cat", said_score=0.3, box_score=0.9)
+    asked = sighting((0, 0, 10, 9), "cat", "kitten", said_score=0.8, box_score=0.2)
+    dog = sighting((0, 0, 10, 10), "dog", said_score=0.7)
+    far = sighting((0, 0, 10, 4), "cat", said_score=0.6, box_score=0.5)
+    things = union([far, asked, dog, od], 0.5, 0.7)
+    assert [(t.label, t.box, t.label_score, t.box_score) for t in things] == [
+        ("cat", od.box, 0.8, 0.9),
+        ("cat", far.box, 0.6, 0.5),
+        ("dog", dog.box, 0.7, None),
+    ]
+    assert things[0].named == asked
+
+
+def test_descriptions_go_to_what_they_overlap_most_and_else_are_proposals() -> None:
+    cat, dog = sighting((0, 0, 10, 10), "cat", box_score=0.5), sighting((0, 0, 10, 12), "dog", box_score=0.4)
+    text = sighting((0, 0, 10, 12), said="a brown dog", said_score=0.9, box_score=0.99)
+    again, lone = replace(text, box_score=0.1), sighting((50, 0, 60, 10), said="a tree", box_score=0.3)
+    near, surer = sighting((50, 0, 60, 9), box_score=0.2), sighting((50, 0, 60, 11), box_score=0.8)
+    things = union([near, lone, again, text, dog, cat, surer], 0.5, 0.7)
+    assert [(t.label, [one.said for one in t.described]) for t in things] == [
+        ("cat", []),
+        ("dog", ["a brown dog"]),
+        (None, ["a tree"]),
+    ]
+    assert things[1].box == dog.box
+    assert (things[2].box, things[2].box_score, things[2].label_score) == (surer.box, 0.8, None)
+
+
+NUMBERS = st.sampled_from([0.0, 1.0, 2.0, 5.0, 6.0, 9.0])
+SCORES = st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0])
+SIGHTINGS = st.builds(
+    lambda xs, ys, label, said, a, b: Sighting((min(xs), min(ys), max(xs), max(ys)), said, label, a, b),
+    st.tuples(NUMBERS, NUMBERS),
+    st.tuples(NUMBERS, NUMBERS),
+    st.sampled_from([None, "cat", "dog"]),
+    st.sampled_from(["", "x", "y"]),
+    SCORES,
+    SCORES,
+)
+
+
+@given(st.lists(SIGHTINGS, max_size=8).flatmap(lambda some: st.tuples(st.just(some), st.permutations(some))))
+def test_union_loses_nothing_and_knows_no_order(both: tuple[list[Sighting], list[Sighting]]) -> None:
+    some, shuffled = both
+    things = union(some, 0.5, 0.7)
+    assert things == union(shuffled, 0.5, 0.7)
+    assert sorted(map(repr, (one for thing in things for one in thing.seen))) == sorted(map(repr, some))
+    for thing in things:
+        assert {one.label for one in thing.seen} <= {thing.label, None}
+        assert all(iou(thing.box, one.box) >= 0.5 for one in thing.seen[1:])
+
+
+def test_who_made_it_is_a_digest_of_code_and_weights(folder: Path, tmp_path: Path) -> None:
+    made = memorised({ask("CAPTION"): "x"}, steps=0)
+    first = Florence(model=str(saved(tmp_path / "a", made))).version
+    assert first == Florence(model=str(saved(tmp_path / "b", made))).version != Florence(model=str(folder)).version
+    weights = tmp_path / "a" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    assert Florence(model=str(tmp_path / "a")).version != first
+
+
+def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"florence2: .*nowhere.*no such folder"):
+        _ = Florence(model=str(tmp_path / "nowhere")).version
+    with pytest.raises(ConfigError, match="`model` is empty"):
+        _ = Florence().version
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"action": "reject"}, "a decision to reject 0.a.0"),
+        ({"by": "somebody"}, "by 'somebody'"),
+        ({"annotation_id": "7"}, "decided on annotation 7, which isn't there"),
+    ],
+)
+def test_specialists_have_opinions_and_no_more(
+    image_set: Callable[..., Path], wrong: dict[str, str], says: str
+) -> None:
+    class Opinionated(Brightness):
+        def annotate(self, batch: Sequence[Sample]) -> list[list[AnyAnnotation | Decision]]:
+            opinion = Decision(annotation_id="0.a.0", action="keep", by=self.name, reason="verified", value=-1.0)
+            return [[replace(opinion, **wrong)] for _ in batch]  # type: ignore[arg-type]
+
+    region = Region(id="0.a.0", source="a", kind="object", box=(0, 0, 1, 1))
+    item = item_of(Entry(str(next(image_set(1).iterdir()))), Ingest(), Downloader(Path("nowhere"), Http(), max_bytes=0))
+    given = Record(item, round=1).append([region])
+    specialist = Opinionated()
+    (record,) = annotate([given], [specialist], [], Ingest(), {})
+    assert record.error is not None
+    assert says in record.error.message
+    assert record.regions == (region,)
+    wrong.clear()
+    (record,) = annotate([given], [specialist], [Dark()], Ingest(), {})
+    assert [(d.value, d.round) for d in record.decisions] == [(-1.0, 1)]

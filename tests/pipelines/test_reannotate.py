@@ -1,0 +1,347 @@
+"""`engine run --stage reannotate`: a round's models annotate every image again, and nothing of before is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from command import ENGINE, files, run
+from memorised import memorised, saved
+from PIL import Image
+from rich.console import Console
+from toys import Brightness, Dark
+
+from engine import cli, open_dataset
+from engine.annotate import Tally, annotate
+from engine.config import Ingest, load_config
+from engine.errors import ConfigError, OutputError
+from engine.folds import Folds
+from engine.records import ItemError, Record, Region, Scores
+from engine.rounds import added, begun
+from engine.storage import Output, ShardId, read_records
+from engine.summary import count_round
+from engine.worker import Orders, Worker
+from florence2 import ask
+from pipelines.build import Pipeline, build_pipeline
+from pipelines.reannotate import again, digest_of_rounds, warnings
+from pipelines.stages import Stages
+
+Call = Callable[..., tuple[int, str]]
+COMMAND = [ENGINE, "run", "--stage", "reannotate", "--out"]
+SAID = ("a dog beside a car", "two people walk")  # by the model of each fold
+FOLDS = len(SAID)
+LOOKALIKE, TWIN, BROKEN, GONE = "lookalike.jpg", "twin.png", "broken.png", "0002.png"
+CONFIG = {
+    "ingest": {"shard_size": 2},
+    "specialists": {},
+    "filters": {},
+    "train": {"folds": FOLDS},
+    "reannotate": {"specialists": {"florence2": {"tasks": ["CAPTION"], "caption_beams": 1, "max_new_tokens": 30}}},
+    "run": {"workers": 1, "max_quarantined": 0.5},
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
+    """Six crops of photos, one of them once more as it is, one as a JPEG, and a broken file; and their annotations."""
+    folder = tmp_path_factory.mktemp("again")
+    names = [f"{n:04d}.png" for n in range(6)]
+    for n, name in enumerate(names):
+        source = Image.open(photos / ("coffee.png", "astronaut.png", "motorcycle_left.png")[n % 3]).convert("RGB")
+        source.crop((70 * n, 40 * n, 70 * n + 96, 40 * n + 96)).save(folder / name)
+    Image.open(folder / "0000.png").save(folder / LOOKALIKE, quality=95)
+    shutil.copy(folder / "0001.png", folder / TWIN)
+    (folder / BROKEN).write_bytes(b"\x89PNG once")
+    names += [LOOKALIKE, TWIN, BROKEN]
+    images = [{"id": n, "file_name": name, "width": 96, "height": 96} for n, name in enumerate(names)]
+    boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [8, 8, 40, 30], "iscrowd": 0} for n in range(6)]
+    captions = [{"id": n, "image_id": n, "caption": f"a dog, number {n}"} for n in range(6)]
+    document = {"images": images, "categories": [{"id": 1, "name": "dog"}], "annotations": boxes}
+    (folder / "instances.json").write_text(json.dumps(document))
+    (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "model"
+    for fold, said in enumerate(SAID):
+        saved(folder / f"fold-{fold}", memorised({ask("CAPTION"): said}, steps=60, seed=fold))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def round_0(tmp_path_factory: pytest.TempPathFactory, image_folder: Path, models: Path) -> Path:
+    """An output folder with what came along with the images, and trained models."""
+    out = tmp_path_factory.mktemp("round-0") / "out"
+    path = out.with_name("pipeline.yaml")
+    path.write_text(yaml.safe_dump(CONFIG))
+    given = [str(image_folder / name) for name in ("instances.json", "captions.json")]
+    config = load_config(path, [], {"ingest.images": given})
+    stages = Stages(build_pipeline(config), Output(out), Console(quiet=True))
+    stages.run("ingest")
+    in_this_process(stages.pipeline, stages.output, 0)
+    stages.run("annotate")
+    shutil.copytree(models, stages.output.round(0).model())
+    return out
+
+
+@pytest.fixture(scope="session")
+def undisturbed(round_0: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with round 1. Not to be written to."""
+    out = copied(round_0, tmp_path_factory.mktemp("round-1"))
+    reannotated(out)
+    return out
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Calls `engine` with arguments; gives the exit code and all it said."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["engine", *arguments])
+        monkeypatch.setattr(cli.console, "width", 200)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
+
+    return call
+
+
+def copied(out: Path, to: Path) -> Path:
+    return Path(shutil.copytree(out, to / "out"))
+
+
+def in_this_process(pipeline: Pipeline, output: Output, number: int) -> None:
+    """What a worker does, without Ray to start it."""
+    worker = Worker(pipeline.plan(output, number))
+    worker.setup()
+    for shard in output.shards():
+        for _ in worker.annotate(Orders(shard)):
+            pass
+
+
+def stages_of(out: Path, *settings: str, round: int = 0) -> Stages:
+    config = load_config(Output(out).config, settings)
+    return Stages(build_pipeline(config), Output(out), Console(quiet=True), round)
+
+
+def reannotated(out: Path, *settings: str, round: int = 0) -> dict[str, Any]:
+    stages = stages_of(out, *settings, round=round)
+    built = again(stages.pipeline, stages.output, round)
+    built = replace(built, earlier=digest_of_rounds(stages.output, round))
+    in_this_process(built, stages.output, round + 1)
+    return stages.run("reannotate")
+
+
+def records_of(out: Path, number: int) -> dict[str, Record]:
+    return {Path(record.item.uri).name: record for record in open_dataset(out, number).records()}
+
+
+def test_each_image_is_annotated_by_the_model_that_never_saw_it(undisturbed: Path) -> None:
+    dataset = open_dataset(undisturbed, 1)
+    folds = Folds(FOLDS, dataset.leaders())
+    records = list(dataset.records())
+    made = {record.item: text.text for record in records for text in record.texts if text.source == "florence2"}
+    assert made == {item: SAID[folds.of(item)] for item in made}
+    assert set(made.values()) == set(SAID), "or the test says nothing"
+    by_name = {Path(item.uri).name: text for item, text in made.items()}
+    assert by_name.keys() == {*(f"{n:04d}.png" for n in range(6)), LOOKALIKE}
+    assert by_name[LOOKALIKE] == by_name["0000.png"], "a lookalike's model would have seen it"
+
+
+def test_a_later_round_has_all_of_the_earlier_ones(undisturbed: Path) -> None:
+    before, after = records_of(undisturbed, 0), records_of(undisturbed, 1)
+    assert before.keys() == after.keys()
+    items = list(open_dataset(undisturbed).items())
+    assert [record.item for record in open_dataset(undisturbed, 1).records()] == items
+    for name, record in before.items():
+        then = after[name]
+        assert (then.round, then.item, then.error) == (1, record.item, record.error)
+        assert then.perceptual_hash == record.perceptual_hash
+        assert set(record.annotations()) <= set(then.annotations())
+        new = [annotation for annotation in then.annotations() if annotation.id not in record.by_id]
+        assert [a.id for a in new] == [f"1.florence2.{n}" for n in range(len(new))]
+        assert {d.annotation_id for d in then.decisions if d.by == "florence2"} == {
+            a.id for a in (*record.regions, *record.texts) if new
+        }
+        assert all(d.round == 1 and d.action == "keep" and d.value is not None and d.value < 0 for d in then.decisions)
+    assert after[BROKEN].error is not None
+    assert after[TWIN].item.duplicate_of == before["0001.png"].item.item_id
+    regions = sum(1 for _ in open_dataset(undisturbed, 1).regions())
+    assert regions == sum(len(record.regions) for record in before.values()) > 0
+
+
+def test_the_summary_counts_all_rounds(undisturbed: Path) -> None:
+    output = Output(undisturbed)
+    summary = json.loads(output.round(1).summary.read_text())
+    assert summary["round"] == 1
+    assert summary["annotations"]["florence2"] == {"text": {"made": 7, "standing": 7}}
+    assert summary["annotations"]["human"] == count_round(output, 0, output.shards())["annotations"]["human"]
+    assert list(summary["quarantined"]) == ["ingest"]
+    sources = json.loads(output.round(1).sources.read_text())
+    assert sources["sources"]["florence2"]["parameters"]["tasks"] == ["CAPTION"]
+
+
+def test_killed_and_resumed_gives_the_same_files(round_0: Path, undisturbed: Path, tmp_path: Path) -> None:
+    """Through Ray and the command line; the files to compare with were made without."""
+    out = copied(round_0, tmp_path)
+    process = subprocess.Popen([*COMMAND, str(out)], stdout=subprocess.DEVNULL, start_new_session=True)
+    decisions = out / "round-1" / "decisions"
+    for _ in range(1200):
+        if list(decisions.rglob("shard-*.parquet")):
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = {path: path.stat().st_mtime_ns for path in decisions.rglob("shard-*.parquet")}
+    result = run(*COMMAND, str(out))
+    assert result.returncode == 0, result.stdout
+    assert {path: path.stat().st_mtime_ns for path in done} == done, "what was done is not done again"
+    assert files(out) == files(undisturbed)
+    assert "florence2" in result.stdout
+    assert "--round 1" in result.stdout
+
+
+def test_show_and_report_read_later_rounds(undisturbed: Path, tmp_path: Path, call: Call) -> None:
+    code, said = call("show", str(undisturbed), "0001.png", "--round", "1")
+    assert code == 0
+    assert "1.florence2.0" in said
+    assert "0.human.0" in said
+    assert "1.florence2.0" not in call("show", str(undisturbed), "0001.png")[1]
+    assert "has no round 2" in call("show", str(undisturbed), "0001.png", "--round", "2")[1]
+    out = copied(undisturbed, tmp_path)
+    assert call("report", str(out), "--round", "1", "--pictures", "2")[0] == 0
+    page = (out / "report" / "index.html").read_text()
+    assert any(said in page for said in SAID)
+    assert call("report", str(out), "--pictures", "2")[0] == 0
+    assert "florence2" not in (out / "report" / "index.html").read_text()
+
+
+def test_an_image_that_fails_keeps_what_it_had(round_0: Path, image_folder: Path, tmp_path: Path) -> None:
+    out, lost = copied(round_0, tmp_path), image_folder / GONE
+    data, before = lost.read_bytes(), records_of(round_0, 0)[GONE]
+    lost.unlink()
+    try:
+        summary = reannotated(out)
+    finally:
+        lost.write_bytes(data)
+    after = records_of(out, 1)[GONE]
+    assert after.error is not None
+    assert (after.error.stage, after.error.kind) == ("decode", "missing")
+    assert tuple(after.annotations()) == tuple(before.annotations()) != ()
+    assert after.decisions == before.decisions
+    assert summary["quarantined"]["decode"] == {"missing": 1}
+
+
+def test_one_that_killed_its_worker_keeps_what_it_had(round_0: Path) -> None:
+    stages = stages_of(round_0)
+    worker = Worker(again(stages.pipeline, stages.output, 0).plan(stages.output, 1))
+    (record, *_) = worker._read(ShardId(0, 0))
+    error = ItemError("annotate", "killed", "killed its worker; given up")
+    (made,) = worker._annotate([record], Orders(ShardId(0, 0), quarantined={record.item.item_id: error}), Tally())
+    assert made == replace(record, error=error)
+    nothing = added(made, begun(record))
+    assert (tuple(nothing.annotations()), nothing.decisions, nothing.error) == ((), (), error)
+
+
+def test_the_filters_decide_on_what_is_new_alone(round_0: Path) -> None:
+    """Dark turns down whatever has a score below 0.5: nothing of the rounds before."""
+    (before, *_) = [replace(record, round=1) for record in read_records(Output(round_0), 0, ShardId(0, 0))]
+    old = Region(id="0.x.0", source="x", kind="object", box=(0, 0, 9, 9), label="dog", scores=Scores(label=0.1))
+    before = before.append([old])
+    specialist = Brightness()
+    specialist.setup()
+    (record,) = annotate([before], [specialist], [Dark(threshold=2.0)], Ingest(), {})
+    fell = [decision.annotation_id for decision in record.decisions]
+    assert fell == ["1.brightness.0"]
+    assert [decision.round for decision in record.decisions] == [0]  # the toy's own
+    assert record.standing.regions == before.regions
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("reannotate.specialists.florence2.max_new_tokens=20", ["max_new_tokens: 30 there, 20 asked for", "remove"]),
+        ("reannotate.filters.score={}", ["decisions of another configuration", "reannotate.filters.score"]),
+        ("train.folds=3", ["model/fold-2", "train.folds 3"]),
+        ("train.folds=1", ["has model/fold-0, model/fold-1, and train.folds 1 means model"]),
+        ("reannotate.specialists.florence2.beams=1", ["in reannotate: ", "florence2.beams: unknown key"]),
+        ("ingest.max_pixels=5", ["images of another configuration"]),
+    ],
+)
+def test_what_does_not_fit_is_refused(undisturbed: Path, setting: str, says: list[str]) -> None:
+    before = files(undisturbed)
+    with pytest.raises((ConfigError, OutputError)) as refused:
+        stages_of(undisturbed, setting).run("reannotate")
+    for words in says:
+        assert words in str(refused.value)
+    assert files(undisturbed) == before
+
+
+def test_another_model_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    out = copied(undisturbed, tmp_path)
+    config = Output(out).round(0).model(1, FOLDS) / "config.json"
+    config.write_text(config.read_text() + " ")
+    with pytest.raises(OutputError, match="the code or the weights of florence2 changed"):
+        stages_of(out).run("reannotate")
+
+
+def test_labels_that_changed_since_are_refused(undisturbed: Path, tmp_path: Path) -> None:
+    out = copied(undisturbed, tmp_path)
+    stages_of(out, "filters.labels={}").run("filter")
+    with pytest.raises(OutputError, match="adds to what round 0 was, and that has changed since"):
+        stages_of(out).run("reannotate")
+
+
+def test_without_a_model_training_comes_first(round_0: Path, tmp_path: Path, call: Call) -> None:
+    out = copied(round_0, tmp_path)
+    shutil.rmtree(Output(out).round(0).model())
+    code, said = call("run", "--stage", "reannotate", "--out", str(out))
+    assert code == 2
+    assert "train first: engine run --stage train" in said
+    assert not (out / "round-1").exists()
+    assert "would remove the model" in call("run", "--stage", "reannotate", "--out", str(round_0), "--overwrite")[1]
+
+
+def test_one_model_for_all_is_warned_of(round_0: Path, models: Path, tmp_path: Path) -> None:
+    out = copied(round_0, tmp_path)
+    folder = Output(out).round(0).model()
+    shutil.rmtree(folder)
+    shutil.copytree(models / "fold-1", folder)
+    (warning,) = warnings(again(stages_of(out, "train.folds=1").pipeline, Output(out), 0))
+    assert "annotated by a model that was trained on them" in warning
+    other = f"reannotate.specialists.florence2.model={models / 'fold-0'}"
+    assert not warnings(again(stages_of(out, "train.folds=1", other).pipeline, Output(out), 0))
+
+
+def test_a_third_round_stands_on_the_second(undisturbed: Path, models: Path, tmp_path: Path) -> None:
+    out = copied(undisturbed, tmp_path)
+    shutil.copytree(models, Output(out).round(1).model())
+    reannotated(out, round=1)
+    record = records_of(out, 2)["0003.png"]
+    assert {"0.human.0", "1.florence2.0"} < record.by_id.keys()
+    assert {d.annotation_id for d in record.decisions if d.round == 2} == records_of(out, 1)["0003.png"].by_id.keys()
+    with pytest.raises(ConfigError, match="round-5 has no trained model"):
+        stages_of(out, round=5).run("reannotate")
