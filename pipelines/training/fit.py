@@ -10,10 +10,10 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
-from engine.config import Train
-from engine.errors import RunError
+from engine.errors import ConfigError, RunError
 from engine.storage import read_json
 from pipelines.training.progress import Follower
+from pipelines.training.settings import Settings
 from pipelines.training.stream import DATA_CPUS
 from pipelines.training.worker import FAILURE, Job, train_worker
 
@@ -30,24 +30,29 @@ class Crew:
     threads: int | None
 
 
-def crew_of(train: Train) -> Crew:
+def crew_of(settings: Settings) -> Crew:
     """As many workers as are asked for, or as there are GPUs, or one. RunError, with the numbers, if they don't fit:
     Ray would wait for ever."""
-    there = ray.cluster_resources()
+    train, there = settings.train, ray.cluster_resources()
     cpus, gpus = there.get("CPU", 0.0), int(there.get("GPU", 0))
     workers = train.workers if train.workers != "auto" else gpus or 1
     most = gpus or int(cpus)
     if workers > most:
         kind = f"one for each of {gpus} GPUs" if gpus else f"one for each of {cpus:g} CPUs"
         raise RunError(f"train.workers: {workers} workers were asked for, and {most} fit: {kind}. Ask for fewer.")
+    for stretch in settings.stretches:
+        if stretch.phase.images_per_step % workers:
+            raise ConfigError(
+                f"train.images_per_step: {stretch.phase.images_per_step} images can't be shared by {workers} workers "
+                "alike; take a multiple"
+            )
     left = (cpus - DATA_CPUS) / workers  # reading and augmenting has its share
     return Crew(workers, float(int(left)) if left > 1 else left, bool(gpus), None if gpus else int(cpus) // workers)
 
 
 def fit(job: Job, crew: Crew, follower: Follower) -> None:
     """Trains one model to the end. RunError if it can't be; KeyboardInterrupt passes through."""
-    failure = job.folder / FAILURE
-    failure.unlink(missing_ok=True)
+    job.begin()
     attempt = Attempt(job, crew)
     attempt.start()
     while attempt.is_alive():
@@ -55,6 +60,7 @@ def fit(job: Job, crew: Crew, follower: Follower) -> None:
         attempt.join(0.5)
     follower.look()
     shutil.rmtree(job.folder / RAY, ignore_errors=True)
+    failure = job.folder / FAILURE
     if failure.exists():
         told = read_json(failure)
         trace = f"\n{told['traceback']}" if "traceback" in told else ""

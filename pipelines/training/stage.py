@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,11 +50,12 @@ class Training:
     def run(self) -> dict[str, Any]:
         """Trains what is not trained yet, and returns the summary. Raises ConfigError, OutputError or RunError."""
         settings = settings_of(self.config.train)
+        self.check_start(settings)
         made_by = self.made_by(settings)
         waiting = [fold for fold in range(settings.train.folds) if not self.is_trained(fold, made_by)]
         if waiting:
             with cluster(self.config.run, OBJECT_STORE_BYTES):
-                self._train(settings, made_by, waiting, crew_of(settings.train))
+                self._train(settings, made_by, waiting, crew_of(settings))
         else:
             self.say(f"train: nothing to do, {self.round.folder / 'model'} was trained by this configuration")
         return self.summary(settings)
@@ -119,6 +121,7 @@ class Training:
                 tuple(counted.held_out[: settings.train.judged_on]),
                 crew.threads,
                 data_share=0.5 / crew.workers,
+                run=uuid.uuid4().hex,
             )
             name = "train" if folds.count == 1 else f"train fold {fold}"
             fit(job, crew, Follower(self.console, name, folder, sum(s.recipe.steps for s in settings.stretches)))
@@ -146,12 +149,17 @@ class Training:
             return ""
         if settings.from_scratch:
             return str(scratch(settings, counted, self.round.training / "start"))
+        return settings.train.start
+
+    def check_start(self, settings: Settings) -> None:
+        """ConfigError now for a checkpoint that is none, and not in a worker."""
+        if settings.from_scratch or settings.train.start == PREVIOUS:
+            return
         try:
-            read_config(locate(settings.train.start))  # errors now, not in a worker
+            read_config(locate(settings.train.start))
             Processor.from_pretrained(settings.train.start)
         except Florence2Error as error:
             raise ConfigError(f"train.start: {error}") from error
-        return settings.train.start
 
     def summary(self, settings: Settings) -> dict[str, Any]:
         folds = settings.train.folds

@@ -19,7 +19,7 @@ import torch
 import torch.distributed
 
 from engine.errors import EngineError, RunError, is_no_space
-from engine.storage import ShardId, read_json, write_json
+from engine.storage import ShardId, read_json, write_json, write_text
 from florence2.errors import Florence2Error
 from florence2.model import Florence2
 from florence2.processor import Processor, image_tokens
@@ -34,7 +34,7 @@ from pipelines.training.settings import Settings, Stretch
 from pipelines.training.stream import Preparation, Prepared, Source, Unprepared, stream
 
 MOST_ANSWER = 1024  # ids of an answer, where the model's positions allow it: longer ones cost more than they teach
-FAILURE, MADE_BY, SAMPLES = "failure.json", "made_by.json", "samples"
+FAILURE, MADE_BY, RUN, SAMPLES = "failure.json", "made_by.json", "run", "samples"
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,19 @@ class Job:
     held_out: tuple[tuple[ShardId, int], ...]
     threads: int | None  # of torch; None: as it is
     data_share: float  # of the object store, for one worker
+    run: str = ""  # the run that these workers belong to; see `begin`
 
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
+
+    def begin(self) -> None:
+        """Says that this run trains here now: workers may outlive a run that was killed, and shall write no more."""
+        (self.folder / FAILURE).unlink(missing_ok=True)
+        write_text(self.folder / RUN, self.run)
+
+    def is_current(self) -> bool:
+        return (self.folder / RUN).read_text() == self.run
 
 
 def train_worker(config: dict[str, Job]) -> None:
@@ -125,6 +134,7 @@ class Training:
         self.journal: Journal = Written(job.folder, self.step) if self.rank == 0 else Silent()
 
     def run(self) -> None:
+        self.journal.tell("start", self.step, workers=self.world, device=str(self.device))
         for number, stretch in enumerate(self.job.settings.stretches):
             if number >= self.done.phase + self.done.ended:
                 Stretching(self, number, stretch).run()
@@ -208,6 +218,8 @@ class Stretching:
         if training.world > 1:
             torch.distributed.all_gather_object(places, training.place)
         done = Done(self.number, self.trainer.done == self.stretch.recipe.steps, training.step, tuple(places), loss)
+        if not self.job.is_current():
+            os._exit(1)  # another run trains here now
         if training.rank == 0:
             self.draw(shown or self.last)
             self.trainer.save(self.job.checkpoints / f"step-{training.step:09d}", asdict(done))

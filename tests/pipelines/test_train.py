@@ -1,0 +1,205 @@
+"""`engine run --stage train` as a person meets it: Ray, a model from nothing, kills, and what it can't learn from."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from command import command, run
+from florence import small_processor
+from safetensors.torch import load_file
+
+from benchmarks.world import EASY
+from benchmarks.world.writing import write_round
+from engine.config import load_config
+from engine.dataset import Dataset
+from engine.folds import Folds
+from engine.storage import Output
+from florence2 import Annotator, Florence2, Processor
+from pipelines.training.journal import read_journal
+from pipelines.training.settings import settings_of
+from pipelines.training.stage import picks_of
+from pipelines.training.stream import Preparation, Prepared, Source
+
+SETTINGS = """
+train:
+  steps: 6
+  images_per_step: 4
+  tasks_per_image: 2
+  size: [32, 32]
+  checkpoint_steps: 2
+  vocabulary_size: 1500
+  held_out: 0.2
+  samples: 2
+  targets: {min_side: 2}
+  exhaustive: {human: all}
+  recipe: {learning_rate: 1.0e-3}
+"""
+GONE = "000004.png"
+
+
+@pytest.fixture(scope="session")
+def round_0(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The truth of 20 scenes, one of whose pictures is gone since, and one shard damaged."""
+    folder = tmp_path_factory.mktemp("train")
+    (folder / "settings.yaml").write_text(SETTINGS)
+    out = folder / "out"
+    world = replace(EASY, size=(32, 32))
+    write_round(Output(out), world, seed=0, count=20, shard_size=4, config=load_config(folder / "settings.yaml"))
+    (out / "pictures" / GONE).unlink()
+    damaged = out / "round-0" / "annotations" / "part-00000" / "shard-00004.parquet"
+    damaged.write_bytes(damaged.read_bytes()[:-500])
+    return out
+
+
+def copied(round_0: Path, folder: Path) -> Path:
+    """Images are found where they were: only what was annotated is copied."""
+    return Path(shutil.copytree(round_0, folder / "out", ignore=shutil.ignore_patterns("training", "model")))
+
+
+@pytest.fixture(scope="session")
+def undisturbed(round_0: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    out = copied(round_0, tmp_path_factory.mktemp("undisturbed"))
+    result = run(*command(out, stage="train"))
+    assert result.returncode == 0, result.stdout
+    return out, result.stdout
+
+
+def losses(out: Path) -> list[tuple[int, float]]:
+    journal = read_journal(out / "round-0" / "training" / "fold-0")
+    return [(line["step"], line["loss"]) for line in journal if line["event"] == "step"]
+
+
+def weights(out: Path) -> dict[str, Any]:
+    return dict(load_file(out / "round-0" / "model" / "model.safetensors"))
+
+
+def test_it_says_what_it_learns_and_what_it_can_not(undisturbed: tuple[Path, str]) -> None:
+    _, said = undisturbed
+    assert "OPEN_VOCABULARY_DETECTION" in said.split("nothing stands for")[0]
+    assert "nothing stands for OCR" in said.replace("\n", " ")  # these scenes have no words
+    assert "shard-00004.parquet is damaged" in said
+    assert GONE in said
+    assert "on held-out images after 6 steps" in said
+
+
+def test_what_it_leaves(undisturbed: tuple[Path, str]) -> None:
+    out, _ = undisturbed
+    folder = out / "round-0" / "training" / "fold-0"
+    assert [step for step, _ in losses(out)] == [1, 2, 3, 4, 5, 6]
+    assert losses(out)[-1][1] < losses(out)[0][1]
+    assert len(list((folder / "checkpoints").iterdir())) <= 2  # the best and the last
+    assert list((folder / "tensorboard").iterdir())
+    samples = json.loads((folder / "samples" / "samples.json").read_text())
+    assert [sample["step"] for sample in samples] == [6, 6]
+    assert all((folder / "samples" / sample["picture"]).stat().st_size > 1000 for sample in samples)
+    assert not (folder / "ray").exists()
+
+
+def test_the_model_can_be_asked(undisturbed: tuple[Path, str]) -> None:
+    out, _ = undisturbed
+    folder = out / "round-0" / "model"
+    annotator = Annotator(Florence2.from_pretrained(folder), Processor.from_pretrained(folder), 1, 20)
+    (answers,) = annotator.stream([str(out / "pictures" / "000000.png")], ["OD"])
+    assert answers[0].token_ids
+
+
+def test_again_there_is_nothing_to_do_and_other_settings_are_refused(undisturbed: tuple[Path, str]) -> None:
+    out, _ = undisturbed
+    again = run(*command(out, stage="train"))
+    assert again.returncode == 0
+    assert "nothing to do" in again.stdout
+    other = run(*command(out, "--set", "train.steps=7", stage="train"))
+    assert other.returncode == 2
+    assert "train.steps: 6 there, 7 asked for" in other.stdout
+
+
+def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Ray Train's; Ray names its processes after the actors in them."""
+    found = psutil.Process(process.pid).children(recursive=True)
+    return [child for child in found if "RayTrainWorker" in " ".join(child.cmdline()[:1])]
+
+
+def started(out: Path, *more: str) -> subprocess.Popen[str]:
+    """A training, as soon as it has checkpoints."""
+    arguments = command(out, *more, stage="train")
+    process = subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+    for _ in range(2400):
+        if list(out.glob("round-0/training/fold-0/checkpoints/step-*/training.json")):
+            return process
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    raise AssertionError("no checkpoint after two minutes")
+
+
+def test_killed_and_run_again_it_learns_the_same(round_0: Path, undisturbed: tuple[Path, str], tmp_path: Path) -> None:
+    out = copied(round_0, tmp_path)
+    process = started(out)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (out / "round-0" / "model").exists()
+    result = run(*command(out, stage="train"))
+    assert result.returncode == 0, result.stdout
+    assert losses(out) == losses(undisturbed[0])
+    expected = weights(undisturbed[0])
+    assert all(tensor.equal(expected[name]) for name, tensor in weights(out).items())
+
+
+def test_a_worker_that_dies_is_replaced_and_two_train_one_model(round_0: Path, tmp_path: Path) -> None:
+    out = copied(round_0, tmp_path)
+    process = started(out, "--set", "train.workers=2", "--set", "train.steps=8")
+    victim = workers_of(process)[-1]
+    victim.kill()
+    said, _ = process.communicate(timeout=250)
+    assert process.returncode == 0, said
+    assert [step for step, _ in losses(out)] == list(range(1, 9))
+    starts = [line for line in read_journal(out / "round-0" / "training" / "fold-0") if line["event"] == "start"]
+    assert len(starts) == 2  # before the death, and after it
+
+
+@pytest.mark.parametrize(
+    ("setting", "code", "says"),
+    [
+        ("train.start=previous", 2, "round 0 has none before it"),
+        ("train.start=nowhere/to-be-found", 2, "train.start"),
+        ("train.mix.captoins=3", 2, "train.mix.captoins: unknown key; known here: captions"),
+        ("train.recipe.learning_rate=-1", 2, "learning_rate"),
+        ("train.phases={a: {stepz: 3}}", 2, "train.phases.a.stepz: unknown key"),
+        ("train.workers=64", 3, "64 workers were asked for"),
+        ("train.phases={a: null}", 2, "every phase is null"),
+    ],
+)
+def test_settings_that_can_not_be(round_0: Path, tmp_path: Path, setting: str, code: int, says: str) -> None:
+    out = copied(round_0, tmp_path)
+    result = run(*command(out, "--set", setting, stage="train"))
+    assert result.returncode == code, result.stdout
+    assert says in result.stdout
+
+
+def test_folds_learn_from_no_image_of_their_own(round_0: Path) -> None:
+    """By what the stream gives, over a whole epoch; held-out images are in neither."""
+    output, config = Output(round_0), load_config(round_0 / "config.yaml")
+    folds, stretch = Folds(2), settings_of(config.train).stretches[0]
+    picks = picks_of(output, seed=0)
+    learned = []
+    for fold in range(2):
+        source = Source(output, 0, config.ingest, folds, fold, 0.2)
+        preparation = Preparation(source, stretch, small_processor((32, 32)), 0, 1000)
+        given = [one for one in preparation.chunk_of([picks.pick(n) for n in range(picks.count)])]
+        learned.append({one.item_id for one in given if isinstance(one, Prepared)})
+    items = {item.item_id: item for item in Dataset(output).items()}
+    assert all(folds.of(items[id_]) != fold for fold in range(2) for id_ in learned[fold])
+    assert not any(folds.held_out(items[id_], 0.2) for ids in learned for id_ in ids)
+    assert min(map(len, learned)) > 3
+    assert not learned[0] & learned[1]
