@@ -7,13 +7,13 @@ small parts and simplification is measured, and too much of it makes no outline 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from math import ceil, floor
 
+import cv2
 import numpy as np
-import shapely  # type: ignore[import-untyped]
+import numpy.typing as npt
 from pycocotools import mask as coco
-from shapely import LinearRing, Polygon
-from shapely.geometry.base import BaseGeometry  # type: ignore[import-untyped]
 
 from florence2.errors import Florence2Error
 from florence2.locations import Size
@@ -21,10 +21,14 @@ from florence2.scene import Mask
 from florence2.tasks import Box
 
 Ring = tuple[float, ...]  # x, y, x, y, ...
+Pixels = npt.NDArray[np.uint8]  # [height, width], 0 or 1
+Contour = npt.NDArray[np.int32]  # [vertices, 2], x and y
 
 SMOOTH = 0.75  # pixels of the mask: the stairs of a slanted edge are up to 0.71 deep
 GROWTH = 1.3  # of the tolerance from one try to the next
 LEAST = 3  # vertices of a ring
+MEASURED = 256  # pixels a side, at least, at which an overlap is measured
+ROUNDING = 1e-6  # of a pixel
 
 
 def rings_of(
@@ -43,15 +47,15 @@ def rings_of(
     rings with the exact mask, holes and small parts included, is below `min_iou`. Florence2Error for counts that are no
     run lengths of the mask's size.
     """
-    exact = placed(mask, size)
-    parts = [part for part in polygons(exact) if part.area >= min_ring * exact.area]
-    outer = [part.exterior for part in sorted(parts, key=lambda part: -part.area)]
-    place = mask.placement
-    pixel = min(abs(place.scale_x), abs(place.scale_y))
-    for start in (SMOOTH * pixel, 0.0):  # smoothing may take too much of a small thing
-        rings = simplified(outer, start, pixel, max_vertices, max_locs // 2)
-        if rings and overlap(rings, exact) >= min_iou:
-            return tuple(map(clockwise, rings))
+    pixels, corner = cropped(mask, size)
+    if not pixels.size:
+        return None
+    least = min_ring * np.count_nonzero(pixels)
+    outer = sorted((ring for ring in traced(pixels) if area(ring) >= least), key=area, reverse=True)
+    for start in (SMOOTH, 0.0):  # smoothing may take too much of a small thing
+        rings = simplified(outer, start, max_vertices, max_locs // 2)
+        if rings and overlap(rings, pixels) >= min_iou:
+            return tuple(placed(ring + corner, mask, size) for ring in rings)
     return None
 
 
@@ -60,83 +64,85 @@ def box_of(mask: Mask, size: Size) -> Box | None:
     try:
         x, y, width, height = coco.toBbox({"size": list(mask.size), "counts": mask.counts}).tolist()
     except (ValueError, TypeError) as error:
-        raise Florence2Error(f"expected COCO run lengths of size {mask.size}: {error}") from error
+        raise Florence2Error(f"expected COCO run lengths of size (height, width) {mask.size}: {error}") from error
     x0, y0, x1, y1 = mask.placement.points((x, y, x + width, y + height))
     (x0, x1), (y0, y1) = sorted((x0, x1)), sorted((y0, y1))
     box = max(x0, 0.0), max(y0, 0.0), min(x1, size[0]), min(y1, size[1])
     return box if box[0] < box[2] and box[1] < box[3] else None
 
 
-def placed(mask: Mask, size: Size) -> BaseGeometry:
-    """The mask exactly, where it lies in the scene, clipped to that."""
-    pixels = decoded(mask)
-    # Runs down the columns, as rectangles one pixel wide; their union has the pixels' edges for outlines.
-    edges = np.diff(np.pad(pixels, ((1, 1), (0, 0))).T.astype(np.int8), axis=1)
-    columns, starts = np.nonzero(edges == 1)
-    _, stops = np.nonzero(edges == -1)
-    runs = shapely.box(columns, starts, columns + 1, stops)
-    place = mask.placement
-    scale, shift = (place.scale_x, place.scale_y), (place.shift_x, place.shift_y)
-    exact = shapely.transform(shapely.union_all(runs), lambda points: points * scale + shift)
-    return shapely.intersection(exact, shapely.box(0, 0, *size))
-
-
-def decoded(mask: Mask) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Pixels [height, width], 0 or 1. Behind runs that end early pycocotools leaves memory as it finds it: refused."""
-    lengths = {"size": list(mask.size), "counts": mask.counts}
+def decoded(mask: Mask) -> Pixels:
+    """Behind runs that end early pycocotools leaves memory as it finds it: what doesn't encode as it was is refused."""
     try:
-        pixels: np.ndarray[tuple[int, int], np.dtype[np.uint8]] = coco.decode(lengths)
-        if int(coco.area(lengths)) == np.count_nonzero(pixels == 1) == np.count_nonzero(pixels):
+        pixels: Pixels = coco.decode({"size": list(mask.size), "counts": mask.counts})
+        if coco.encode(pixels)["counts"] == mask.counts:
             return pixels
-        problem = "the runs don't add up"
+        problem = "the runs end early, or some are empty"
     except (ValueError, TypeError) as error:
         problem = str(error)
     raise Florence2Error(f"expected COCO run lengths of size (height, width) {mask.size}: {problem}")
 
 
-def simplified(
-    outer: Sequence[LinearRing], start: float, pixel: float, max_vertices: int, max_all: int
-) -> list[LinearRing]:
+def cropped(mask: Mask, size: Size) -> tuple[Pixels, npt.NDArray[np.int64]]:
+    """The part of the mask in the scene, of pixels at its edge the whole; and the x, y at which it begins."""
+    place = mask.placement
+    columns = seen(size[0], place.scale_x, place.shift_x)
+    rows = seen(size[1], place.scale_y, place.shift_y)
+    pixels = decoded(mask)[rows, columns]
+    x, y, width, height = cv2.boundingRect(pixels) if pixels.size else (0, 0, 0, 0)
+    return pixels[y : y + height, x : x + width], np.array([columns.start + x, rows.start + y])
+
+
+def seen(side: float, scale: float, shift: float) -> slice:
+    """The pixels of an original that reach into [0, side) of the scene."""
+    start, stop = sorted(((0 - shift) / scale, (side - shift) / scale))
+    return slice(max(floor(start + ROUNDING), 0), max(ceil(stop - ROUNDING), 0))
+
+
+def traced(pixels: Pixels) -> list[Contour]:
+    """The exterior outlines along the edges of pixels. Pixels that touch at a corner are one part."""
+    # OpenCV goes from centre to centre of pixels. With two pixels for each, those on the edge tell which edge it is.
+    contours, _ = cv2.findContours(enlarged(pixels, 2), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [(contour[:, 0] + 1) // 2 for contour in contours]
+
+
+def enlarged(pixels: Pixels, scale: int) -> Pixels:
+    """`scale` x `scale` pixels for each."""
+    return pixels.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def simplified(outer: Sequence[Contour], start: float, max_vertices: int, max_all: int) -> list[Contour]:
     """The rings by Douglas and Peucker, with the smallest tolerance tried, from `start` up, that leaves few enough.
 
     A ring of which nothing would be left is left out.
     """
     tolerance = start
     while True:
-        rings = [shapely.simplify(ring, tolerance, preserve_topology=False) for ring in outer]
-        rings = [ring for ring in rings if vertices(ring)]
-        if sum(map(vertices, rings)) <= max_all and max(map(vertices, rings), default=0) <= max_vertices:
+        rings = [cv2.approxPolyDP(ring, tolerance, closed=True)[:, 0] for ring in outer]
+        rings = [ring for ring in rings if len(ring) >= LEAST and area(ring) > 0]
+        if sum(map(len, rings)) <= max_all and max(map(len, rings), default=0) <= max_vertices:
             return rings
-        tolerance = max(tolerance, pixel / 4) * GROWTH
+        tolerance = max(tolerance, 0.25) * GROWTH
 
 
-def vertices(ring: LinearRing) -> int:
-    """0 for a ring without an area."""
-    corners: int = shapely.get_num_coordinates(ring) - 1
-    return corners if corners >= LEAST and Polygon(ring).area > 0 else 0
+def area(ring: Contour) -> float:
+    """Square pixels."""
+    return float(cv2.contourArea(ring))
 
 
-def clockwise(ring: LinearRing) -> Ring:
-    """Its vertices, clockwise to the eye (y goes down) from its top left."""
-    points = shapely.get_coordinates(ring)[:-1]
+def overlap(rings: Sequence[Contour], pixels: Pixels) -> float:
+    """IoU of all that the rings go around with the mask, as COCO measures it; a small mask is enlarged for it."""
+    scale = ceil(MEASURED / max(pixels.shape))
+    exact = coco.encode(np.asfortranarray(enlarged(pixels, scale)))
+    filled = coco.merge(coco.frPyObjects([(ring * float(scale)).ravel().tolist() for ring in rings], *exact["size"]))
+    return float(coco.iou([filled], [exact], [False])[0, 0])
+
+
+def placed(ring: npt.NDArray[np.int64], mask: Mask, size: Size) -> Ring:
+    """A ring of the mask's pixels where it lies in the scene: clockwise to the eye (y goes down) from its top left."""
+    points = np.reshape(mask.placement.points(ring.ravel().tolist()), (-1, 2)).clip(0, size)
     x, y = points.T
     if np.dot(x, np.roll(y, -1)) < np.dot(np.roll(x, -1), y):  # twice the area is below 0
         points = points[::-1]
     first = min(range(len(points)), key=lambda n: (points[n].sum(), points[n][1]))
     return tuple(np.roll(points, -first, axis=0).ravel().tolist())
-
-
-def overlap(rings: Sequence[LinearRing], exact: BaseGeometry) -> float:
-    """IoU of the rings' insides, together, with the exact geometry. A ring may cross itself: what it winds around."""
-    filled = shapely.union_all([shapely.make_valid(Polygon(ring)) for ring in rings])
-    inter = shapely.intersection(filled, exact).area
-    return float(inter / (filled.area + exact.area - inter))
-
-
-def polygons(geometry: BaseGeometry) -> Iterator[Polygon]:
-    """Those of any geometry; clipping may leave lines and points beside them."""
-    if isinstance(geometry, Polygon):
-        yield from [] if geometry.is_empty else [geometry]
-    elif hasattr(geometry, "geoms"):
-        for part in geometry.geoms:
-            yield from polygons(part)

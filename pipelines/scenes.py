@@ -164,11 +164,8 @@ class View:
     @cached_property
     def fallen_spans(self) -> frozenset[tuple[str, int, int]]:
         """Of triplets that fell, without one that stands in their place."""
-        stand: set[tuple[str, int, int]] = set()
-        fell: set[tuple[str, int, int]] = set()
-        for triplet in self.record.triplets:
-            (fell if triplet.id in self.record.fallen else stand).add((triplet.text_id, triplet.start, triplet.stop))
-        return frozenset(fell - stand)
+        stand = {(t.text_id, t.start, t.stop) for t in self.record.standing.triplets}
+        return frozenset((t.text_id, t.start, t.stop) for t in self.record.triplets) - stand
 
     def number(self, region_id: str) -> int | None:
         """Of the thing that a region is, or that one of the same label is that was preferred to it."""

@@ -206,7 +206,7 @@ def test_an_image_that_was_not_read() -> None:
 
 
 @given(records(), st.sets(st.sampled_from(["detector", "ocr", "human", "a"])))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_any_record_makes_a_scene(record: Record, excluded: set[str]) -> None:
     if not record.item.width:
         record = dataclasses.replace(record, item=dataclasses.replace(record.item, width=5, height=7))
