@@ -115,8 +115,12 @@ def farthest(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
 
 
 def assert_same_step(one: Trainer, two: Trainer) -> None:
-    """The same weights after `gentle` steps, and before AdamW divides them the same gradients."""
-    assert farthest(weights(one.model), weights(two.model)) < 1e-6
+    """The same weights after `gentle` steps, and before AdamW divides them the same gradients.
+
+    But for the bias of keys: it adds the same to all logits of a query, so that its gradient is rounding alone.
+    """
+    found = [{k: v for k, v in weights(t.model).items() if "k_proj.bias" not in k} for t in (one, two)]
+    assert farthest(*found) < 1e-6
     left, right = one.optimiser.state(), two.optimiser.state()
     for name in (name for name in left if name.startswith("exp_avg:")):
         torch.testing.assert_close(
