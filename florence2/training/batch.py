@@ -18,7 +18,7 @@ from florence2.processor import Processor
 from florence2.tasks import Form, Task
 from florence2.tokens import Tokens
 
-WORTH = 1000  # padded positions that one more bucket must spare
+WORTH = 500  # padded positions that one more bucket must spare
 OTHER = "OTHER"  # prompts of a fine-tuned checkpoint have no task
 TASKS: tuple[str, ...] = (
     *(task.value for task in Task),
