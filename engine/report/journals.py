@@ -7,7 +7,6 @@ It is lines of JSON, with the events step, judged, fault, end and others that th
 
 from __future__ import annotations
 
-import json
 import math
 from array import array
 from collections import defaultdict
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import numpy as np
+from pydantic_core import from_json
 
 from engine.report.curves import Series
 
@@ -112,7 +112,8 @@ class Log:
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    return type(value) in (int, float) and abs(value) < LARGEST  # type: ignore[operator]  # NaN is not
+    """Whether a value is one, of a size to be reckoned with: NaN is not, nor is True."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def read_log(path: Path) -> Log:
@@ -122,9 +123,11 @@ def read_log(path: Path) -> Log:
         return log
     with open(path, "rb") as file:
         for raw in file:
+            if not raw.endswith(b"\n"):
+                break  # cut off, or being written
             try:
-                line = json.loads(raw)
-            except (ValueError, RecursionError):
+                line = from_json(raw)  # three times as fast as json's, which counts with a million lines
+            except ValueError:
                 line = None
             if not isinstance(line, dict) or not log.hear(line):
                 log.unread += bool(raw.strip())

@@ -45,7 +45,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": lambda value: f"{value:,}", "measured": _measured, "score": _score, "mean": _mean, "loss": _loss}
+    environment.filters |= {
+        "number": lambda value: f"{value:,}",
+        "measured": _measured,
+        "score": _score,
+        "mean": _mean,
+        "loss": _loss,
+    }
     return environment
 
 

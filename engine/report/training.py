@@ -23,7 +23,7 @@ MOST_PICTURES = 24  # over all folds
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a training was to be, and whether its model is there: `step` and `loss` on held-out images are that one's."""
+    """What a training was to be, and whether its model is `made`: `step` and held-out `loss` are that one's."""
 
     start: str
     folds: int
@@ -94,8 +94,7 @@ def _training(round_: Round, fold: int, pictures: int) -> Training:
     log, beginning = read_log(folder / "log.jsonl"), _beginning(round_, fold, folder)
     starts = [start for _, start in log.phases] or [0]
     phases = tuple(
-        _standing(name, log.learned.whole, log.judged.whole, start, stop)
-        for name, start, stop in log.stretches
+        _standing(name, log.learned.whole, log.judged.whole, start, stop) for name, start, stop in log.stretches
     )
     chosen = _chosen(log, beginning, phases)
     whole = _standing("", log.learned.whole, log.judged.whole, chosen=chosen)
@@ -183,7 +182,8 @@ def _steps(settings: dict[str, Any]) -> int | None:
     phases = settings.get("phases")
     listed = list(phases.values()) if isinstance(phases, dict) and phases else [{}]
     each = [phase.get("steps", settings.get("steps")) for phase in listed if isinstance(phase, dict)]
-    return sum(each) if each and all(map(_is_whole, each)) else None
+    known = [steps for steps in each if _is_whole(steps)]
+    return sum(known) if known and len(known) == len(each) else None
 
 
 def _is_whole(value: object) -> TypeGuard[int]:
