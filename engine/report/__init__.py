@@ -16,6 +16,7 @@ from engine.report.origins import faults, near_duplicates
 from engine.report.page import render
 from engine.report.pictures import Picture, picture_of
 from engine.report.plots import Plot, bars, histogram
+from engine.report.training import trainings
 from engine.storage import read_json, read_records, write_text
 from engine.summary import count_round
 
@@ -45,6 +46,7 @@ def write_report(dataset: Dataset, ingest: Ingest, to: Path, images: int = 60) -
         faults=faults(dataset),
         pictures=_pictures(dataset, ingest, measures, images),
         pictured=min(images, sum(measures.pictures.values())),
+        trainings=trainings(dataset.output.round(dataset.round)),
     )
     write_text(to, page)
     return to

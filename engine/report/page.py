@@ -45,7 +45,13 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": lambda value: f"{value:,}", "measured": _measured, "score": _score, "mean": _mean}
+    environment.filters |= {
+        "number": lambda value: f"{value:,}",
+        "measured": _measured,
+        "score": _score,
+        "mean": _mean,
+        "loss": _loss,
+    }
     return environment
 
 
@@ -59,6 +65,12 @@ def _score(value: float | None) -> str:
 
 def _mean(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
+
+
+def _loss(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if 0.1 <= abs(value) < 10_000 or value == 0 else f"{value:.3g}"
 
 
 def _style(toggles: int) -> str:
