@@ -1,7 +1,7 @@
 """What a Florence-2 thinks of annotations that stand: how likely it finds the label of a region, or a text.
 
-An opinion is a decision to keep, with log p per token of what the model would have had to write, </s> among it. It is
-measured under the model's whole vocabulary, and comes as it is: what follows from it is for a merge to say.
+An opinion is a decision to keep, with log p per token of what the model would have had to write, <s> and </s> among
+it. It is measured under the model's whole vocabulary, and comes as it is: what follows from it is for a merge to say.
 """
 
 from __future__ import annotations
