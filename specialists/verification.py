@@ -1,7 +1,7 @@
 """What a Florence-2 thinks of annotations that stand: how likely it finds the label of a region, or a text.
 
-An opinion is a decision to keep, with log p per token of what the model would have had to write, </s> among it. It is
-measured under the model's whole vocabulary, and comes as it is: what follows from it is for a merge to say.
+An opinion is a decision to keep, with log p per token of what the model would have had to write, <s> and </s> among
+it. It is measured under the model's whole vocabulary, and comes as it is: what follows from it is for a merge to say.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def verified(
     return opinions
 
 
-@torch.inference_mode()
 def likelihoods(model: Florence2, processor: Processor, claims: Sequence[Claim], features: Tensor) -> list[float]:
     """log p per token of each claim."""
     input_ids, mask = (x.to(model.device) for x in processor.prompts([claim.prompt for claim in claims]))
     rows = [torch.tensor(claim.target) for claim in claims]
     labels = pad_sequence(rows, batch_first=True, padding_value=IGNORED).to(model.device)
-    total = model.log_likelihood(features[[claim.image for claim in claims]], input_ids, mask, labels).cpu()
+    with torch.inference_mode():
+        total = model.log_likelihood(features[[claim.image for claim in claims]], input_ids, mask, labels).cpu()
     return [value / len(claim.target) for value, claim in zip(total.tolist(), claims, strict=True)]
 
 
