@@ -20,7 +20,7 @@ from florence2.scene import Scene
 from florence2.targets import KINDS, task_of
 from florence2.tasks import Task
 from pipelines.training.settings import Stretch
-from pipelines.training.stream import DATA_CPUS, Source, settle
+from pipelines.training.stream import Source, data_cpus, settle
 
 TEXTS = 200_000  # from which a tokenizer is trained: twice as many change little
 
@@ -70,7 +70,7 @@ def census(source: Source, stretches: Sequence[Stretch], shards: Sequence[ShardI
     total = Census()
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    for row in dataset.map(count, num_cpus=DATA_CPUS).iter_rows():
+    for row in dataset.map(count, num_cpus=data_cpus()).iter_rows():
         total.add(pickle.loads(row["census"]))
     return total
 

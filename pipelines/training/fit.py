@@ -14,7 +14,7 @@ from engine.errors import ConfigError, RunError
 from engine.storage import read_json
 from pipelines.training.progress import Follower
 from pipelines.training.settings import Settings
-from pipelines.training.stream import DATA_CPUS
+from pipelines.training.stream import data_cpus
 from pipelines.training.worker import FAILURE, Job, train_worker
 
 LIVES = 3  # deaths of workers from which one training recovers
@@ -46,7 +46,7 @@ def crew_of(settings: Settings) -> Crew:
                 f"train.images_per_step: {stretch.phase.images_per_step} images can't be shared by {workers} workers "
                 "alike; take a multiple"
             )
-    left = (cpus - DATA_CPUS) / workers  # reading and augmenting has its share
+    left = (cpus - data_cpus()) / workers  # reading and augmenting has its share
     return Crew(workers, float(int(left)) if left > 1 else left, bool(gpus), None if gpus else int(cpus) // workers)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from florence2.model import Florence2
 from florence2.processor import Processor
 from florence2.tasks import Task
@@ -27,9 +25,9 @@ def scratch(settings: Settings, counted: Census, folder: Path) -> Path:
     tokens = Tokens.train(texts, settings.train.vocabulary_size)
     config = settings.preset.with_vocabulary(tokens.size)
     side = SIDE.get(settings.train.start, RELEASED_SIDE)
-    torch.manual_seed(settings.train.seed)
+    size = settings.stretches[0].phase.size or (side, side)
     model = Florence2(config)
-    start_from_scratch(model, settings.train.seed)
+    start_from_scratch(model, settings.train.seed, side=-(-max(size) // config.vision.stride))
     model.save_pretrained(folder)
-    Processor.for_model(config, tokens, settings.stretches[0].phase.size or (side, side)).save_pretrained(folder)
+    Processor.for_model(config, tokens, size).save_pretrained(folder)
     return folder

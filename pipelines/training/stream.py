@@ -36,7 +36,6 @@ from pipelines.training.picks import AT_A_TIME, Pick
 from pipelines.training.settings import Stretch
 
 CHUNK_BYTES = 8 * 2**20  # of pixels in a task's answer: enough to make the task worth it, few enough to be kept ready
-DATA_CPUS = 0.5  # of a task: on two cores one prepares, now and then two, while the model has what is left
 SEGMENT = 4096  # tasks of one execution of Ray Data, which takes a second to start
 
 
@@ -170,8 +169,13 @@ def stream(
 
     while segment := [{"picks": pickle.dumps(chunk)} for chunk in islice(chunks, SEGMENT)]:
         dataset = ray.data.from_items(segment, override_num_blocks=len(segment))
-        for row in dataset.map(prepare, num_cpus=DATA_CPUS).iter_rows():
+        for row in dataset.map(prepare, num_cpus=data_cpus()).iter_rows():
             yield from pickle.loads(row["made"])
+
+
+def data_cpus() -> float:
+    """Of a task. Each is a process that takes seconds to start: on two cores there is one beside the model."""
+    return min(1.0, float(ray.cluster_resources().get("CPU", 1)) / 2)
 
 
 def settle(share: float) -> None:
