@@ -1,0 +1,50 @@
+"""The recipe for a task with little data, at toy size: pretrain, fine-tune on the few, annotate everything by it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from command import ENGINE, run
+
+from benchmarks.world import EASY
+from benchmarks.world.writing import write_images
+from engine import open_dataset
+from engine.records import Text
+
+TOY = (
+    "specialists={}",
+    "filters={}",
+    "ingest.shard_size=4",
+    "train.steps=3",
+    "train.images_per_step=4",
+    "train.size=[32, 32]",
+    "train.vocabulary_size=1500",
+    "train.held_out=0",
+    "train.samples=0",
+    "train.phases.describe.steps=2",
+    "reannotate.specialists.florence2.max_new_tokens=12",
+)
+
+
+def test_little_data(tmp_path: Path) -> None:
+    write_images(tmp_path / "set", replace(EASY, size=(64, 64)), seed=0, count=10)
+    captions = tmp_path / "set" / "captions.json"
+    few = json.loads(captions.read_text())
+    few["annotations"] = [a | {"caption": a["caption"] * 3} for a in few["annotations"] if a["image_id"] < 4]
+    captions.write_text(json.dumps(few))  # long ones, and of four images alone
+    settings = [word for setting in TOY for word in ("--set", setting)]
+    images = ["--images", str(tmp_path / "set" / "instances.json"), "--images", str(captions)]
+    result = run(
+        ENGINE, "run", "--config", "little_data", "--stage", "train", "--out", str(tmp_path / "out"), *images, *settings
+    )
+    assert result.returncode == 0, result.stdout
+    assert "phase describe: MORE_DETAILED_CAPTION" in result.stdout
+    result = run(ENGINE, "run", "--stage", "reannotate", "--out", str(tmp_path / "out"))
+    assert result.returncode == 0, result.stdout
+    added: list[Text] = [
+        text for _, text in open_dataset(tmp_path / "out", 1).texts(standing=False) if text.source == "florence2"
+    ]
+    assert {text.detail for text in added} <= {"more_detailed"}
+    assert len(added) >= 8  # an untrained model may have nothing to say of one or the other
