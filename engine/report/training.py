@@ -54,16 +54,21 @@ class Training:
     fold: int
     beginning: Beginning
     log: Log
-    worked: str
-    rested: str
-    whole: Standing
-    curve: Curve
+    whole: tuple[Standing, Curve]
     phases: tuple[Standing, ...]
     tasks: tuple[tuple[Standing, Curve], ...]
     left_out: int  # tasks
     judged: tuple[tuple[int, str, float], ...]  # step, phase and loss; the last ones
     faults: tuple[tuple[str, str], ...]  # image and message; the first ones
     samples: tuple[Sample, ...]
+
+    @property
+    def worked(self) -> str:
+        return duration(self.log.seconds[0]) if self.log.seconds[0] else ""
+
+    @property
+    def rested(self) -> str:
+        return duration(self.log.seconds[1]) if self.log.seconds[1] else ""
 
     @property
     def finished(self) -> bool:
@@ -92,32 +97,26 @@ def _folds(round_: Round) -> list[int]:
 def _training(round_: Round, fold: int, pictures: int) -> Training:
     folder = round_.training / f"fold-{fold}"
     log, beginning = read_log(folder / "log.jsonl"), _beginning(round_, fold, folder)
-    starts = [start for _, start in log.phases] or [0]
-    phases = tuple(
-        _standing(name, log.learned.whole, log.judged.whole, start, stop) for name, start, stop in log.stretches
-    )
-    chosen = _chosen(log, beginning, phases)
-    whole = _standing("", log.learned.whole, log.judged.whole, chosen=chosen)
-    tasks = sorted(log.learned.tasks.keys() | log.judged.tasks.keys())
-    worked, rested = log.seconds
+    learned, judged = log.learned, log.judged
+    phases = tuple(_standing(name, learned.whole, judged.whole, start, stop) for name, start, stop in log.stretches)
+    chosen = _chosen(beginning, phases)
+    starts = [phase.start for phase in phases] or [0]
 
-    def drawn(learned: Series, judged: Series, rows: int) -> Curve:
-        return curve(learned, judged, starts, log.step, chosen, rows)
+    def drawn(name: str, learned: Series, judged: Series, rows: int) -> tuple[Standing, Curve]:
+        standing = _standing(name, learned, judged, chosen=chosen)
+        return standing, curve(learned, judged, starts, log.step, chosen, rows)
 
-    def of_task(task: str) -> tuple[Standing, Curve]:
-        learned, judged = (losses.tasks.get(task, Series()) for losses in (log.learned, log.judged))
-        return _standing(task, learned, judged, chosen=chosen), drawn(learned, judged, 4)
-
+    tasks = sorted(learned.tasks.keys() | judged.tasks.keys())
     return Training(
         fold=fold,
         beginning=beginning,
         log=log,
-        worked=duration(worked) if worked else "",
-        rested=duration(rested) if rested else "",
-        whole=whole,
-        curve=drawn(log.learned.whole, log.judged.whole, 7),
+        whole=drawn("", learned.whole, judged.whole, 7),
         phases=phases,
-        tasks=tuple(of_task(task) for task in tasks[:MOST_TASKS]),
+        tasks=tuple(
+            drawn(task, learned.tasks.get(task, Series()), judged.tasks.get(task, Series()), 4)
+            for task in tasks[:MOST_TASKS]
+        ),
         left_out=len(tasks[MOST_TASKS:]),
         judged=tuple(_judged(log))[-MOST_JUDGED:],
         faults=tuple(log.faults.items())[:MOST_FAULTS],
@@ -145,7 +144,7 @@ def _standing(
     )
 
 
-def _chosen(log: Log, beginning: Beginning, phases: tuple[Standing, ...]) -> int | None:
+def _chosen(beginning: Beginning, phases: tuple[Standing, ...]) -> int | None:
     """The step of the round's model; of what is not finished the one that is best so far: phases differ in what they
     learn, and so only the last one's losses are compared."""
     if beginning.step is not None:
