@@ -28,4 +28,5 @@ class Folds:
         return int.from_bytes(digest16(b"held out" + self._key(item))) < share * 2**128
 
     def _key(self, item: Item) -> bytes:
-        return self.leaders.get(item.item_id, item.duplicate_of or item.item_id)
+        original = item.duplicate_of or item.item_id
+        return self.leaders.get(original, original)

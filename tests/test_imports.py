@@ -20,7 +20,7 @@ MAY_IMPORT = {
 }
 TOP = "engine/cli.py"
 DOORS = {
-    "ray": {"engine/runner.py"},
+    "ray": {"engine/runner.py", "pipelines/training/"},
     "pyarrow": {
         "engine/schema.py",
         "engine/storage.py",
@@ -34,7 +34,8 @@ DOORS = {
     "httpx": {"engine/download.py"},
     "py3langid": {"filters/language.py"},
     "spacy": {"specialists/parser.py"},
-    "torch": {"florence2/", "specialists/", "filters/nms.py"},
+    "tensorboardX": {"pipelines/training/journal.py"},
+    "torch": {"florence2/", "specialists/", "filters/nms.py", "pipelines/training/worker.py"},
     "safetensors": {"florence2/checkpoint.py", "florence2/training/state.py"},
     "peft": {"florence2/training/lora.py"},
     "tokenizers": {"florence2/tokens.py"},

@@ -1,6 +1,6 @@
 """What a training tells: a line of JSON for each event, the same for TensorBoard, both cut back when it goes on.
 
-    {"event": "start", "phase": ..., "step": 0, "steps": 1000, "images": 5000, "at": 1767225600.0}
+    {"event": "start", "step": 0, "workers": 1, "device": "cpu", "at": 1767225600.0}
     {"event": "step", "phase": ..., "step": 7, "loss": 2.1, "losses": {"OD": 2.3, ...}, "images_per_second": 41.0, ...}
     {"event": "judged", "phase": ..., "step": 200, "loss": 1.9, "losses": {...}}
     {"event": "fault", "step": 7, "item": "0123...", "message": "..."}
@@ -42,12 +42,12 @@ class Written:
 
         kept = [line for line in read_journal(folder) if line["step"] <= done and line["event"] != "end"]
         write_text(folder / LOG, "".join(json.dumps(line) + "\n" for line in kept))
-        self._log = open(folder / LOG, "a", buffering=1)  # noqa: SIM115 (as long as the worker lives)
+        self._log = open(folder / LOG, "ab", buffering=0)  # noqa: SIM115 (as long as the worker lives)
         self._board = SummaryWriter(str(folder / BOARD), purge_step=done + 1, flush_secs=10)
 
     def tell(self, event: str, step: int, **values: Any) -> None:
         line = {"event": event, "step": step, **values, "at": round(time.time(), 3)}
-        self._log.write(json.dumps(line, ensure_ascii=False) + "\n")
+        self._log.write(json.dumps(line).encode() + b"\n")
         if event in ("step", "judged"):
             where = "train" if event == "step" else "held out"
             for name, value in values.items():
@@ -55,7 +55,6 @@ class Written:
                     self._board.add_scalar(f"{where}/{tag}", number, step)
 
     def close(self) -> None:
-        self._log.flush()
         os.fsync(self._log.fileno())
         self._log.close()
         self._board.close()

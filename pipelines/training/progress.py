@@ -27,6 +27,7 @@ class Follower:
     offset: int = 0
     step: dict[str, Any] = field(default_factory=dict)  # the last one
     faults: int = 0
+    cut: int = 0  # regions
     pace: list[tuple[int, float]] = field(default_factory=list)  # steps and when they were done, the latest last
     _told: float = 0.0
 
@@ -43,11 +44,16 @@ class Follower:
         match line["event"]:
             case "step":
                 self.step = line
+                self.cut += line["cut"]
                 self.pace = [*self.pace[-50:], (line["step"], line["at"])]
             case "judged":
                 losses = ", ".join(f"{task} {loss:.2f}" for task, loss in line["losses"].items())
                 self.say(
                     f"{self.name}: loss {line['loss']:.3f} on held-out images after {line['step']} steps ({losses})"
+                )
+            case "end" if self.cut:
+                self.say(
+                    f"{self.name}: {self.cut} regions or ends of texts were left out, where an answer was too long"
                 )
             case "fault":
                 self.faults += 1

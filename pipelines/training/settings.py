@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from engine.components import parameters_of
-from engine.config import Parameters, Phase, Train
+from engine.config import Config, Parameters, Phase, Train
 from engine.errors import ConfigError
 from engine.validation import validated
 from engine.versions import digest_of_json
@@ -17,7 +17,7 @@ from florence2.errors import Florence2Error
 from florence2.targets import Mix, Targets
 from florence2.training.trainer import Recipe
 
-COMPOSER = "composer"  # its captions are made of regions; see `Phase.composed`
+COMPOSER = "composer"  # the specialist whose captions are made of regions; see `Phase.composed`
 PREVIOUS = "previous"
 Made = TypeVar("Made")
 
@@ -32,7 +32,7 @@ class Stretch:
     mix: Mix
     targets: Targets
     augment: Augment
-    exclude: tuple[str, ...]  # sources that are not learned, the composer among them where its captions are not
+    exclude: tuple[str, ...]  # sources that are not learned, composers among them where their captions are not
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,23 @@ class Settings:
         return digest_of_json([self.train.model_dump(mode="json", exclude=how)])
 
 
-def settings_of(train: Train) -> Settings:
+def settings_of(config: Config) -> Settings:
     """Raises ConfigError, which names the path of each value at fault."""
+    train = config.train
+    composers = tuple(
+        name
+        for name, values in config.specialists.items()
+        if values is not None and values.get("use", name) == COMPOSER
+    )
     phases: Mapping[str, Parameters | None] = train.phases or {"all": {}}
     common = train.model_dump(include=set(Phase.model_fields), exclude_unset=True)
     kept = [(name, changes) for name, changes in phases.items() if changes is not None]
     if not kept:
         raise ConfigError("train.phases: every phase is null; leave train.phases out for a single one")
-    return Settings(train, tuple(_stretch(train, name, common, changes) for name, changes in kept))
+    return Settings(train, tuple(_stretch(train, name, common, changes, composers) for name, changes in kept))
 
 
-def _stretch(train: Train, name: str, common: Parameters, changes: Parameters) -> Stretch:
+def _stretch(train: Train, name: str, common: Parameters, changes: Parameters, composers: tuple[str, ...]) -> Stretch:
     where = f"train.phases.{name}" if train.phases else "train"
     phase = validated(Phase, _over(common, changes), where=where, prefix=where)
     composed = train.start in PRESETS if phase.composed is None else phase.composed
@@ -78,7 +84,7 @@ def _stretch(train: Train, name: str, common: Parameters, changes: Parameters) -
         made(Mix, phase.mix, f"{where}.mix"),
         made(Targets, phase.targets, f"{where}.targets"),
         made(Augment, phase.augment, f"{where}.augment"),
-        phase.exclude if composed else (*phase.exclude, COMPOSER),
+        phase.exclude if composed else (*phase.exclude, *composers),
     )
 
 

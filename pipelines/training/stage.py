@@ -49,7 +49,7 @@ class Training:
 
     def run(self) -> dict[str, Any]:
         """Trains what is not trained yet, and returns the summary. Raises ConfigError, OutputError or RunError."""
-        settings = settings_of(self.config.train)
+        settings = settings_of(self.config)
         self.check_start(settings)
         made_by = self.made_by(settings)
         waiting = [fold for fold in range(settings.train.folds) if not self.is_trained(fold, made_by)]
