@@ -28,9 +28,14 @@ class Journal(Protocol):
 
     def tell(self, event: str, step: int, **values: Any) -> None: ...
 
+    def close(self) -> None: ...
+
 
 class Silent:
     def tell(self, event: str, step: int, **values: Any) -> None:
+        pass
+
+    def close(self) -> None:
         pass
 
 

@@ -141,6 +141,7 @@ class Training:
         if self.rank == 0:
             publish(self.job, self.processor)
             self.journal.tell("end", self.step)
+            self.journal.close()
 
 
 class Stretching:
