@@ -15,12 +15,7 @@ from specialists.florence import Florence, Trained
 
 def again(pipeline: Pipeline, output: Output, number: int) -> Pipeline:
     """The pipeline whose results are round `number` + 1. Raises ConfigError where the round has no models to do it."""
-    config = pipeline.config
-    chosen = {"specialists": config.reannotate.specialists, "filters": config.reannotate.filters}
-    try:
-        built = build_pipeline(config.model_copy(update=chosen))
-    except ConfigError as error:
-        raise ConfigError(f"in reannotate: {error}") from error
+    config, built = pipeline.config, _built(pipeline.config)
     trained = Trained(output, number, config.train.folds)
     if any(_needs_training(specialist) for specialist in built.specialists):
         check_trained(output.round(number), config)
@@ -28,17 +23,29 @@ def again(pipeline: Pipeline, output: Output, number: int) -> Pipeline:
     return replace(built, specialists=specialists)
 
 
+def _built(config: Config) -> Pipeline:
+    chosen = {"specialists": config.reannotate.specialists, "filters": config.reannotate.filters}
+    try:
+        return build_pipeline(config.model_copy(update=chosen))
+    except ConfigError as error:
+        raise ConfigError(f"in reannotate: {error}") from error
+
+
+def is_untrained(pipeline: Pipeline, output: Output, number: int) -> bool:
+    """Whether a model of the round is asked for, and none is there at all."""
+    asked_for = any(_needs_training(specialist) for specialist in _built(pipeline.config).specialists)
+    return asked_for and not any(_models(output.round(number)))
+
+
 def check_trained(round_: Round, config: Config) -> None:
     """Raises ConfigError unless the models of all folds of `config` lie in the round, and no others."""
     folds = config.train.folds
     there = sorted(_models(round_))
     wanted = sorted(round_.model(fold, folds).relative_to(round_.folder).as_posix() for fold in range(folds))
-    if not there:
-        raise ConfigError(f"{round_.folder} has no trained model: train first: engine run --stage train")
     if there != wanted:
         raise ConfigError(
-            f"{round_.folder} has {', '.join(there)}, and train.folds {folds} means {', '.join(wanted)}: finish the "
-            "training with --stage train, or set train.folds to what it was trained with"
+            f"{round_.folder} has {', '.join(there) or 'no model'}, and train.folds {folds} means {', '.join(wanted)}: "
+            "finish the training with --stage train, or set train.folds to what it was trained with"
         )
 
 

@@ -42,7 +42,7 @@ from pipelines.compatible import (
     is_annotated,
     is_decided,
 )
-from pipelines.reannotate import again, digest_of_rounds, warnings
+from pipelines.reannotate import again, digest_of_rounds, is_untrained, warnings
 
 # In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
 STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "all")
@@ -65,7 +65,8 @@ class Stages:
         if stage == "reannotate":
             if overwrite:
                 raise ConfigError(f"--overwrite would remove the model, too. Remove {self.next_round.folder} instead.")
-            again(self.pipeline, self.output, self.round)  # or there is no model, and nothing is begun
+            if not is_untrained(self.pipeline, self.output, self.round):
+                again(self.pipeline, self.output, self.round)  # or the models are others, and nothing is begun
         if overwrite or not self.output.manifest.exists():
             next(iter(listing_of(self.pipeline.config.ingest)))  # before anything is written or lost
         try:
@@ -165,15 +166,24 @@ class Stages:
         return self.output.round(self.round + 1)
 
     def reannotate(self) -> dict[str, Any]:
-        """The next round: every image through the specialists of `reannotate`, with the models of this one."""
+        """The next round: every image through the specialists of `reannotate`, with the models of this one.
+
+        If it has none yet, they are trained first."""
         self._complete_round()
+        if is_untrained(self.pipeline, self.output, self.round):
+            self.console.print("reannotate: no model is trained on the round yet, so that comes first", highlight=False)
+            self.train()
         built = again(self.pipeline, self.output, self.round)
         built = replace(built, earlier=digest_of_rounds(self.output, self.round))
         check_same_round(self.output, built, self.next_round.number)
         for warning in [*warnings(built), *built.warnings]:
             self.console.print(f"! {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
-        there = config_there(self.output) or self.pipeline.config
-        self._keep(there.model_copy(update={"reannotate": self.pipeline.config.reannotate}))
+        asked = self.pipeline.config
+        self._keep(
+            (config_there(self.output) or asked).model_copy(
+                update={"reannotate": asked.reannotate, "train": asked.train}
+            )
+        )
         return replace(self, pipeline=built).annotate(self.next_round.number)
 
     def filter(self) -> dict[str, Any]:

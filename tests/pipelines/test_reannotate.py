@@ -315,12 +315,13 @@ def test_labels_that_changed_since_are_refused(undisturbed: Path, tmp_path: Path
         stages_of(out).run("reannotate")
 
 
-def test_without_a_model_training_comes_first(round_0: Path, tmp_path: Path, call: Call) -> None:
+def test_a_fold_without_its_model_is_refused(round_0: Path, tmp_path: Path, call: Call) -> None:
+    """Without any there would be training first: see test_little_data.py."""
     out = copied(round_0, tmp_path)
-    shutil.rmtree(Output(out).round(0).model())
+    shutil.rmtree(Output(out).round(0).model(1, FOLDS))
     code, said = call("run", "--stage", "reannotate", "--out", str(out))
     assert code == 2
-    assert "train first: engine run --stage train" in said
+    assert "finish the training with --stage train" in said
     assert not (out / "round-1").exists()
     assert "would remove the model" in call("run", "--stage", "reannotate", "--out", str(round_0), "--overwrite")[1]
 
@@ -343,5 +344,5 @@ def test_a_third_round_stands_on_the_second(undisturbed: Path, models: Path, tmp
     record = records_of(out, 2)["0003.png"]
     assert {"0.human.0", "1.florence2.0"} < record.by_id.keys()
     assert {d.annotation_id for d in record.decisions if d.round == 2} == records_of(out, 1)["0003.png"].by_id.keys()
-    with pytest.raises(ConfigError, match="round-5 has no trained model"):
+    with pytest.raises(OutputError, match="no whole round 5"):
         stages_of(out, round=5).run("reannotate")
