@@ -27,10 +27,10 @@ TEXTS = 200_000  # from which a tokenizer is trained: twice as many change littl
 
 @dataclass
 class Census:
-    """`examples` by phase and task; `held_out` are the images that judge, as (shard, row); `faults` say what could not
-    be read."""
+    """`images` by phase and the fold that they are in, `examples` by phase and task; `held_out` are the images that
+    judge, as (shard, row); `faults` say what could not be read."""
 
-    learned: int = 0
+    images: dict[str, Counter[int]] = field(default_factory=dict)  # by phase and fold
     examples: dict[str, Counter[str]] = field(default_factory=dict)
     held_out: list[tuple[ShardId, int]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -38,14 +38,20 @@ class Census:
     seen: dict[str, set[str]] = field(default_factory=dict)  # source -> the labels that it has
 
     def add(self, other: Census) -> None:
-        self.learned += other.learned
         for name, counts in other.examples.items():
             self.examples.setdefault(name, Counter()).update(counts)
+        for name, images in other.images.items():
+            self.images.setdefault(name, Counter()).update(images)
         self.held_out += other.held_out
         self.texts += other.texts
         self.faults += other.faults
         for source, labels in other.seen.items():
             self.seen.setdefault(source, set()).update(labels)
+
+    def learned(self, stretch: Stretch, fold: int | None = None) -> int:
+        """The images that a phase learns from, without those of `fold`."""
+        images = self.images.get(stretch.name, Counter())
+        return images.total() - (0 if fold is None else images[fold])
 
     def nothing_for(self, stretch: Stretch) -> list[Task]:
         """The tasks that the phase's mix asks for, and of which no image has an example."""
@@ -76,7 +82,7 @@ def census(source: Source, stretches: Sequence[Stretch], shards: Sequence[ShardI
 
 
 def of_shard(source: Source, stretches: Sequence[Stretch], shard: ShardId, texts: int) -> Census:
-    found = Census(examples={stretch.name: Counter() for stretch in stretches})
+    found = Census()
     try:
         records = read_records(source.output, source.round, shard)
     except OutputError as error:
@@ -92,25 +98,23 @@ def of_shard(source: Source, stretches: Sequence[Stretch], shard: ShardId, texts
         if source.judges(record):
             found.held_out.append((shard, row))
         elif source.learns(record):
-            found.learned += _count(source, record, stretches, found.examples, words)
+            words += _count(found, source, record, stretches)
     rng = random.Random(str(shard))
     found.texts = rng.sample(words, texts) if len(words) > texts else words
     return found
 
 
-def _count(
-    source: Source, record: Record, stretches: Sequence[Stretch], examples: dict[str, Counter[str]], words: list[str]
-) -> bool:
-    """Whether the record has an example for any phase."""
-    any_there = False
+def _count(found: Census, source: Source, record: Record, stretches: Sequence[Stretch]) -> list[str]:
+    """Adds what the record has for each phase; its words, if that is something."""
+    words: list[str] = []
     for stretch in stretches:
         scene = source.scene(record, stretch)
         there = {task: number for task, number in stretch.targets.available(scene).items() if task in wanted(stretch)}
-        examples[stretch.name].update({task.value: number for task, number in there.items()})
         if there:
-            any_there = True
+            found.examples.setdefault(stretch.name, Counter()).update({t.value: n for t, n in there.items()})
+            found.images.setdefault(stretch.name, Counter())[source.folds.of(record.item)] += 1
             words += _words(scene)
-    return any_there
+    return words
 
 
 def _words(scene: Scene) -> Iterator[str]:

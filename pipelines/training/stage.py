@@ -139,7 +139,13 @@ class Training:
                     f"nothing stands in {self.round.folder} that can be learned{phase}: no annotation for any task. "
                     "Annotate first, or look at what the filters turned down: engine report"
                 )
-            self.say(f"train: {counted.learned} images, {len(counted.held_out)} held out{phase}: {told}")
+            self.say(f"train: {counted.learned(stretch)} images, {len(counted.held_out)} held out{phase}: {told}")
+            for fold in range(settings.train.folds if settings.train.folds > 1 else 0):
+                if not counted.learned(stretch, fold):
+                    raise RunError(
+                        f"the model that is kept from fold {fold} would have no image to learn from{phase}: all of "
+                        "them are in that fold. Take more images, or train.folds: 1"
+                    )
             if missing := counted.nothing_for(stretch):
                 self.say(f"! nothing stands for {', '.join(missing)}: not learned{phase}", "yellow")
 

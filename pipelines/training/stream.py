@@ -120,7 +120,7 @@ class Preparation:
                 if record is not None and (made := self.prepared(record, pick)):
                     yield made
             except OutputError as error:
-                yield Unprepared(pick.place, b"", f"{pick.shard}, row {pick.row}: {error}")
+                yield Unprepared(pick.place, b"", str(error))
 
     def record(self, pick: Pick) -> Record | None:
         source = self.source

@@ -16,13 +16,13 @@ from typing import Any
 import ray.train
 import ray.train.torch
 import torch
-import torch.distributed
 
 from engine.errors import EngineError, RunError, is_no_space
 from engine.storage import ShardId, read_json, write_json, write_text
 from florence2.errors import Florence2Error
 from florence2.model import Florence2
 from florence2.processor import Processor, image_tokens
+from florence2.training import ranks
 from florence2.training.batch import Batch
 from florence2.training.state import TRAINING
 from florence2.training.trainer import TaskLoss, Trainer
@@ -34,6 +34,7 @@ from pipelines.training.settings import Settings, Stretch
 from pipelines.training.stream import Preparation, Prepared, Source, Unprepared, stream
 
 MOST_ANSWER = 1024  # ids of an answer, where the model's positions allow it: longer ones cost more than they teach
+MOST_FAULTS = 10_000  # that are told
 FAILURE, MADE_BY, RUN, SAMPLES = "failure.json", "made_by.json", "run", "samples"
 
 
@@ -126,12 +127,11 @@ class Training:
         there = kept(job.checkpoints)
         self.checkpoint: Path | None = there[-1][0] if there else None
         self.done = there[-1][1] if there else Done()
-        ended = [folder for folder, done in there if done.ended]
-        self.model = Florence2.from_pretrained(ended[-1] if ended else job.start)  # the start of the phase
-        self.processor = Processor.from_pretrained(job.start)
         self.place = self.done.place(self.rank, self.world)
         self.step = self.done.step
         self.journal: Journal = Written(job.folder, self.step) if self.rank == 0 else Silent()
+        self.faults: dict[str, str] = {}  # message -> item, of images that can't be learned; each is told once
+        self.told = 0  # of them
 
     def run(self) -> None:
         self.journal.tell("start", self.step, workers=self.world, device=str(self.device))
@@ -139,9 +139,21 @@ class Training:
             if number >= self.done.phase + self.done.ended:
                 Stretching(self, number, stretch).run()
         if self.rank == 0:
-            publish(self.job, self.processor)
+            publish(self.job)
             self.journal.tell("end", self.step)
             self.journal.close()
+
+    def fault(self, one: Unprepared) -> None:
+        if one.message not in self.faults and len(self.faults) < MOST_FAULTS:
+            self.faults[one.message] = one.item_id.hex()
+
+    def tell_faults(self) -> None:
+        """What this worker has found since the last time."""
+        new = list(self.faults.items())[self.told :]
+        self.told += len(new)
+        for everybody in ranks.gathered(new):
+            for message, item in everybody:
+                self.journal.tell("fault", self.step, item=item, message=message)
 
 
 class Stretching:
@@ -150,9 +162,12 @@ class Stretching:
     def __init__(self, training: Training, number: int, stretch: Stretch) -> None:
         self.training, self.job, self.number, self.stretch = training, training.job, number, stretch
         self.last: list[Prepared] = []  # the images of the last step
-        config, size = training.model.config, stretch.phase.size or training.processor.size
-        processor = replace(training.processor, size=size, image_tokens=image_tokens(size, config.vision.stride))
-        self.trainer = Trainer(training.model, stretch.recipe, training.device, processor)
+        ended = [folder for folder, done in kept(self.job.checkpoints) if done.ended]
+        start = ended[-1] if ended else self.job.start
+        model, processor = Florence2.from_pretrained(start), Processor.from_pretrained(start)
+        config, size = model.config, stretch.phase.size or processor.size
+        processor = replace(processor, size=size, image_tokens=image_tokens(size, config.vision.stride))
+        self.trainer = Trainer(model, stretch.recipe, training.device, processor)
         if training.checkpoint and number == training.done.phase and not training.done.ended:
             self.trainer.restore(training.checkpoint)
         most = min(MOST_ANSWER, config.text.max_position_embeddings)
@@ -198,7 +213,7 @@ class Stretching:
                 if len(taken) == count:
                     return taken
                 continue
-            training.journal.tell("fault", training.step, item=one.item_id.hex(), message=one.message)
+            training.fault(one)
             if one.place - since > self.job.picks.count:
                 raise RunError(f"not one image of the round can be learned any more; the last: {one.message}")
         raise AssertionError("the stream of picks has no end")
@@ -215,17 +230,17 @@ class Stretching:
         """Judges the model on the held-out images, and saves it with all that it takes to go on."""
         training, shown = self.training, list[Prepared]()
         loss = self.judge(shown)
-        places = [training.place] * training.world
-        if training.world > 1:
-            torch.distributed.all_gather_object(places, training.place)
+        places = ranks.gathered(training.place)
         done = Done(self.number, self.trainer.done == self.stretch.recipe.steps, training.step, tuple(places), loss)
         if not self.job.is_current():
             os._exit(1)  # another run trains here now
+        training.tell_faults()
         if training.rank == 0:
             self.draw(shown or self.last)
             self.trainer.save(self.job.checkpoints / f"step-{training.step:09d}", asdict(done))
             training.journal.tell("kept", training.step, phase=self.stretch.name)
             prune(self.job.checkpoints)
+        ranks.gathered(None)  # the next phase starts from what was saved
 
     def judge(self, shown: list[Prepared]) -> float | None:
         """The loss on the examples of held-out images, the first of which are added to `shown`; None without any."""
@@ -290,14 +305,14 @@ def prune(checkpoints: Path) -> None:
             shutil.rmtree(folder)
 
 
-def publish(job: Job, processor: Processor) -> None:
+def publish(job: Job) -> None:
     """The best checkpoint becomes the round's model, with what it was made by."""
     best = best_of(job.checkpoints)
     done = Done(**read_json(best / TRAINING)["extra"])
     aside = job.target.with_name(f".{job.target.name}.unpublished")
     shutil.rmtree(aside, ignore_errors=True)
     Florence2.from_pretrained(best).save_pretrained(aside)
-    processor.save_pretrained(aside)
+    Processor.from_pretrained(best).save_pretrained(aside)
     write_json(aside / MADE_BY, job.provenance | {"step": done.step, "held_out_loss": done.loss})
     shutil.rmtree(job.target, ignore_errors=True)
     os.replace(aside, job.target)
