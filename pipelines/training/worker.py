@@ -257,6 +257,8 @@ class Stretching:
                     if len(shown) < self.job.settings.train.samples:
                         shown.append(one)
                     yield one
+                else:
+                    training.fault(one)
 
         losses = self.trainer.evaluate(self.batches(images()))
         tokens: int = sum(task.tokens for task in losses.values())
