@@ -98,6 +98,7 @@ def test_checkpointed_gradients_are_the_same() -> None:
     for trainer in (kept, again):
         trainer.step([batch(0, 1)])
     assert farthest(weights(kept.model), weights(again.model)) < 1e-6
+    assert abs(kept.evaluate([batch(2)])["OD"].loss - again.evaluate([batch(2)])["OD"].loss) < 1e-4
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -112,6 +113,20 @@ def test_a_frozen_part_stays(part: Any) -> None:
     assert frozen and {name for name in before if before[name].equal(after[name])} == frozen
     assert not any(module.training for module in model.get_submodule(PARTS[part]).modules())
     assert model.training
+
+
+def test_what_an_earlier_training_froze_may_learn() -> None:
+    model = tiny()
+    Trainer(model, recipe(freeze=("vision",)))
+    before = weights(model)
+    Trainer(model, recipe()).step([batch(0)])
+    assert not any(before[name].equal(value) for name, value in weights(model).items() if name.startswith("vision"))
+
+
+def test_label_smoothing_is_for_learning_alone() -> None:
+    plain, smooth = (Trainer(tiny(), recipe(label_smoothing=rate)) for rate in (0.0, 0.3))
+    assert plain.evaluate([batch(0)]) == smooth.evaluate([batch(0)])
+    assert plain.step([batch(0)]).loss != smooth.step([batch(0)]).loss
 
 
 def test_decay_is_for_matrices_alone() -> None:
