@@ -36,12 +36,14 @@ def test_eight_images_are_learnt_by_heart() -> None:
 def test_the_loss_is_that_of_the_model() -> None:
     model, one = tiny(), batch(0, 1)
     features = model.encode_image(one.pixel_values)[one.image_of_row]
-    expected = model.loss(features, one.input_ids, one.attention_mask, one.labels).item()
+    loss = model.loss(features, one.input_ids, one.attention_mask, one.labels)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    norm, expected = math.sqrt(sum(float(g.square().sum()) for g in gradients)), loss.item()
     trainer = Trainer(model, recipe())
     evaluated = trainer.evaluate([one])
     report = trainer.step([one])
     tokens = int((one.labels != -100).sum())
-    assert report.loss == pytest.approx(expected, rel=1e-5)
+    assert report.loss == pytest.approx(expected, rel=1e-5) and report.grad_norm == pytest.approx(norm, rel=1e-4)
     assert (report.step, report.tokens, report.learning_rate, trainer.done) == (1, tokens, 1e-3, 1)
     assert sum(loss.tokens for loss in report.losses.values()) == tokens
     mean = sum(loss.loss * loss.tokens for loss in report.losses.values()) / tokens
