@@ -45,12 +45,10 @@ class Lora:
 def adapt(model: nn.Module, lora: Lora, frozen: Collection[str]) -> None:
     """Puts adapters into the model, outside modules with the names `frozen`; nothing else learns from then on.
 
-    ConfigError if no layer is left for one, or the model has adapters already.
+    ConfigError if no layer is left for one.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
-    if any(MARK in name for name, _ in model.named_parameters()):
-        raise ConfigError("lora: expected a model without adapters: load the weights that training starts from again")
     layers = [
         name
         for name, module in model.named_modules()

@@ -7,17 +7,23 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from florence2.model import IGNORED, Florence2
 from florence2.training.batch import TASKS, Batch, Bucket
+
+AT_ONCE = 4096  # positions through the head where gradients are checkpointed: in base 0.8 GB of logits
 
 
 class Objective(nn.Module):
     """A module of its own since DistributedDataParallel wants all of a loss in one forward."""
 
-    def __init__(self, model: Florence2, bf16: bool = False, label_smoothing: float = 0.0) -> None:
+    def __init__(
+        self, model: Florence2, bf16: bool = False, label_smoothing: float = 0.0, checkpointing: bool = False
+    ) -> None:
         super().__init__()
-        self.model, self.bf16, self.label_smoothing = model, bf16, label_smoothing
+        self.model, self.bf16 = model, bf16
+        self.label_smoothing, self.checkpointing = label_smoothing, checkpointing
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The sum of all tokens' losses by their weights; and, without gradient, this sum for each of TASKS."""
@@ -41,9 +47,19 @@ class Objective(nn.Module):
         labels, weights = batch.labels[rows, : bucket.answer], batch.weights[rows, : bucket.answer]
         hidden = model.decode(memory, model.shifted(labels))
         counted = (labels != IGNORED) & (weights > 0)  # logits are as wide as the vocabulary: no row of them in vain
-        logits = model.head(hidden[counted]).float()
-        losses = F.cross_entropy(logits, labels[counted], reduction="none", label_smoothing=self.label_smoothing)
+        losses = self.cross_entropy(hidden[counted], labels[counted])
         return counted.nonzero()[:, 0] + bucket.start, losses * weights[counted]
+
+    def cross_entropy(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Of states [n, d] and labels [n]: [n]."""
+        if not (self.checkpointing and torch.is_grad_enabled()):
+            return self.cross_entropy_at_once(hidden, labels)
+        parts = zip(hidden.split(AT_ONCE), labels.split(AT_ONCE), strict=True)
+        return torch.cat([checkpoint(self.cross_entropy_at_once, *part, use_reentrant=False) for part in parts])
+
+    def cross_entropy_at_once(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        logits = self.model.head(hidden).float()
+        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
 
 
 def weights_and_tokens(batch: Batch) -> Tensor:

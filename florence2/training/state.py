@@ -29,7 +29,7 @@ from torch import Tensor
 from florence2.checkpoint import SHARED, read_json, read_state, safetensors, some, write
 from florence2.config import fits
 from florence2.errors import CheckpointError
-from florence2.training.lora import adapters, base, merged
+from florence2.training.lora import adapters, merged
 
 if TYPE_CHECKING:
     from florence2.training.trainer import Trainer
@@ -115,7 +115,7 @@ def described(trainer: Trainer) -> dict[str, Any]:
         "recipe": trainer.recipe.curve,
         "config": trainer.model.config.to_dict(),
         "tokenizer": trainer.processor and digest_of_tokens(trainer),
-        "start": digest(base(trainer.model)) if trainer.recipe.lora else None,
+        "start": trainer.start,
     }
     return dict(json.loads(json.dumps(described)))
 

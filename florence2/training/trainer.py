@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
@@ -18,12 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from florence2.errors import Florence2Error, NonFiniteLoss
+from florence2.errors import ConfigError, Florence2Error, NonFiniteLoss
 from florence2.model import Florence2
 from florence2.processor import Processor
 from florence2.training import ranks, state
 from florence2.training.batch import TASKS, Batch
-from florence2.training.lora import Lora, adapt, within
+from florence2.training.lora import Lora, adapt, adapters, base, within
 from florence2.training.objective import Objective, weights_and_tokens
 from florence2.training.optimiser import AdamW
 from florence2.training.recipe import PARTS, Recipe
@@ -53,7 +54,8 @@ class Trainer:
     """Trains `model` in place. With torch.distributed on, every rank makes one and calls each method with its share.
 
     With `processor` its files are saved with the model, and a state of another tokenizer is refused. Florence2Error
-    for weights that are not float32: smaller steps than bf16 can hold would be lost.
+    for weights that are not float32: smaller steps than bf16 can hold would be lost. ConfigError for a model that has
+    adapters already.
     """
 
     def __init__(
@@ -63,18 +65,28 @@ class Trainer:
             raise Florence2Error(
                 f"expected weights in float32 to train, got {model.dtype}: load the model without dtype"
             )
+        if adapters(model):
+            raise ConfigError(
+                "expected a model without adapters: load the weights that it was trained from, or saved to"
+            )
         self.model, self.recipe, self.processor = model.to(device), recipe, processor
         self.done = 0  # steps
         self.frozen = [PARTS[part] for part in recipe.freeze]
+        for name, parameter in model.named_parameters():  # an earlier trainer may have frozen others
+            parameter.requires_grad_(not within(name, self.frozen))
         if recipe.lora is not None:
             with seeded(model.device, recipe.seed, "adapters"):
                 adapt(model, recipe.lora, self.frozen)
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(parameter.requires_grad and not within(name, self.frozen))
         model.checkpoint_gradients(recipe.checkpoint_gradients)
         self.optimiser = AdamW(model, recipe)
-        self.objective = Objective(model, recipe.precision == "bf16", recipe.label_smoothing)
+        again = recipe.checkpoint_gradients
+        self.objective = Objective(model, recipe.precision == "bf16", recipe.label_smoothing, again)
         self.parallel = ranks.in_parallel(self.objective)
+
+    @cached_property
+    def start(self) -> str | None:
+        """With LoRA the digest of the weights that it started from, which never change."""
+        return state.digest(base(self.model)) if self.recipe.lora else None
 
     def step(self, micro_batches: Sequence[Batch]) -> StepReport:
         """ONE step of the optimiser over all of them. A rank may have fewer than others, or none.

@@ -36,12 +36,14 @@ def test_eight_images_are_learnt_by_heart() -> None:
 def test_the_loss_is_that_of_the_model() -> None:
     model, one = tiny(), batch(0, 1)
     features = model.encode_image(one.pixel_values)[one.image_of_row]
-    expected = model.loss(features, one.input_ids, one.attention_mask, one.labels).item()
+    loss = model.loss(features, one.input_ids, one.attention_mask, one.labels)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    norm, expected = math.sqrt(sum(float(g.square().sum()) for g in gradients)), loss.item()
     trainer = Trainer(model, recipe())
     evaluated = trainer.evaluate([one])
     report = trainer.step([one])
     tokens = int((one.labels != -100).sum())
-    assert report.loss == pytest.approx(expected, rel=1e-5)
+    assert report.loss == pytest.approx(expected, rel=1e-5) and report.grad_norm == pytest.approx(norm, rel=1e-4)
     assert (report.step, report.tokens, report.learning_rate, trainer.done) == (1, tokens, 1e-3, 1)
     assert sum(loss.tokens for loss in report.losses.values()) == tokens
     mean = sum(loss.loss * loss.tokens for loss in report.losses.values()) / tokens
@@ -98,6 +100,7 @@ def test_checkpointed_gradients_are_the_same() -> None:
     for trainer in (kept, again):
         trainer.step([batch(0, 1)])
     assert farthest(weights(kept.model), weights(again.model)) < 1e-6
+    assert abs(kept.evaluate([batch(2)])["OD"].loss - again.evaluate([batch(2)])["OD"].loss) < 1e-4
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -112,6 +115,20 @@ def test_a_frozen_part_stays(part: Any) -> None:
     assert frozen and {name for name in before if before[name].equal(after[name])} == frozen
     assert not any(module.training for module in model.get_submodule(PARTS[part]).modules())
     assert model.training
+
+
+def test_what_an_earlier_training_froze_may_learn() -> None:
+    model = tiny()
+    Trainer(model, recipe(freeze=("vision",)))
+    before = weights(model)
+    Trainer(model, recipe()).step([batch(0)])
+    assert not any(before[name].equal(value) for name, value in weights(model).items() if name.startswith("vision"))
+
+
+def test_label_smoothing_is_for_learning_alone() -> None:
+    plain, smooth = (Trainer(tiny(), recipe(label_smoothing=rate)) for rate in (0.0, 0.3))
+    assert plain.evaluate([batch(0)]) == smooth.evaluate([batch(0)])
+    assert plain.step([batch(0)]).loss != smooth.step([batch(0)]).loss
 
 
 def test_decay_is_for_matrices_alone() -> None:
