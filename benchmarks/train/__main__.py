@@ -27,7 +27,7 @@ if Path(sys.path[0]).resolve() == HERE:  # run as `python benchmarks/train`
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded, here and in the stage
 
 from benchmarks.florence2 import machine
-from benchmarks.train.curve import Task, curve, table
+from benchmarks.train.curve import Course, curve, table
 from benchmarks.train.step import step
 from benchmarks.world import PRESETS
 from engine.config import load_config
@@ -69,7 +69,7 @@ def main() -> None:
         "asked": {name: str(value) for name, value in vars(given).items()},
     }
     if "curve" in given.part:
-        found["curve"] = curve(Task(root, world, config, given.scenes, given.held_out, given.minutes))
+        found["curve"] = curve(Course(root, world, config, given.scenes, given.held_out, given.minutes))
         print(f"\n{table(found['curve'])}", flush=True)
     if "step" in given.part:
         found["step"] = step(world, config, root / "step", given.threads, given.repeats)

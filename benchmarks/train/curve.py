@@ -27,11 +27,11 @@ FLOOR = 1000  # scenes from which the floor's answers are tuned
 PROBE = 30  # steps from which the pace is measured
 CHECKPOINTS = 10
 MARGIN = 0.97  # of the time: a machine that grows slower should still end in it
-MOST_TOKENS = 192  # of an answer: the longest caption has 90 words, of a token each, and untrained models don't end
+MOST_TOKENS = 192  # of an answer: the longest of 400 captions took 64, and untrained models do not end
 
 
 @dataclass(frozen=True)
-class Task:
+class Course:
     """What is asked for. `root` gets `dataset/`, `models/` and `stage.log`."""
 
     root: Path
@@ -50,21 +50,21 @@ class Task:
         return self.root / "models"
 
 
-def curve(task: Task) -> dict[str, Any]:
-    train = task.config.train
+def curve(course: Course) -> dict[str, Any]:
+    train = course.config.train
     if train.phases:
         raise SystemExit("train.phases: the steps of one phase can be fitted to the time, those of several can't")
-    tell(f"drawing {task.scenes} scenes")
-    write_round(task.output, task.world, SEED, task.scenes, config=task.config)
-    settings, probe = fitted(task)
-    tell(f"training for {task.minutes:g} minutes: {', '.join(settings)}")
-    watched = run_stage(task.output, settings, task.root / "stage.log", task.models, task.minutes * 60)
-    steps, kept = journal(task.output, "step"), journal(task.output, "kept")
+    tell(f"drawing {course.scenes} scenes")
+    write_round(course.output, course.world, SEED, course.scenes, config=course.config)
+    settings, probe = fitted(course)
+    tell(f"training for {course.minutes:g} minutes: {', '.join(settings)}")
+    watched = run_stage(course.output, settings, course.root / "stage.log", course.models, course.minutes * 60)
+    steps, kept = journal(course.output, "step"), journal(course.output, "kept")
     if not kept:
-        raise SystemExit(f"no checkpoint was written in {watched.seconds:.0f} s; see {task.root / 'stage.log'}")
+        raise SystemExit(f"no checkpoint was written in {watched.seconds:.0f} s; see {course.root / 'stage.log'}")
     pace = paces(steps, kept, train.images_per_step, watched.began)
     tell("the floor, and what the checkpoints answer")
-    held_out = [task.world.picture(HELD_OUT_SEED, n) for n in range(task.held_out)]
+    held_out = [course.world.picture(HELD_OUT_SEED, n) for n in range(course.held_out)]
     return {
         "settings": settings,
         "train": train.model_dump(mode="json"),
@@ -74,22 +74,22 @@ def curve(task: Task) -> dict[str, Any]:
         "stopped": watched.stopped,
         "peak_mb": watched.peak,
         "load": {"mean": sum(watched.load) / len(watched.load), "most": max(watched.load)},
-        "floor": lowest(task.world, min(FLOOR, task.scenes), held_out),
-        "curve": list(points(task, watched, held_out)),
+        "floor": lowest(course.world, min(FLOOR, course.scenes), held_out),
+        "curve": list(points(course, watched, held_out)),
     }
 
 
-def fitted(task: Task) -> tuple[list[str], dict[str, Any]]:
+def fitted(course: Course) -> tuple[list[str], dict[str, Any]]:
     """The settings with which the cosine ends when the time does, and the pace that says so. The probe's model goes."""
-    train, log = task.config.train, task.root / "stage.log"
+    train, log = course.config.train, course.root / "stage.log"
     tell(f"a probe of {PROBE} steps")
-    watched = run_stage(task.output, lengths(PROBE, PROBE // 2, 0), log, None, 3600)
-    steps, kept = journal(task.output, "step"), journal(task.output, "kept")
+    watched = run_stage(course.output, lengths(PROBE, PROBE // 2, 0), log, None, 3600)
+    steps, kept = journal(course.output, "step"), journal(course.output, "kept")
     pace = paces(steps, kept, train.images_per_step, watched.began)
-    round_ = task.output.round(0)
+    round_ = course.output.round(0)
     for folder in (round_.model(), round_.training):
         shutil.rmtree(folder)
-    count = steps_in(MARGIN * task.minutes * 60, pace, CHECKPOINTS)
+    count = steps_in(MARGIN * course.minutes * 60, pace, CHECKPOINTS)
     warm_up = min(int(train.recipe.get("warmup_steps", 0)), count // 5)
     return lengths(count, -(-count // CHECKPOINTS), warm_up), pace
 
@@ -98,18 +98,18 @@ def lengths(steps: int, between: int, warm_up: int) -> list[str]:
     return [f"train.steps={steps}", f"train.checkpoint_steps={between}", f"train.recipe.warmup_steps={warm_up}"]
 
 
-def points(task: Task, watched: Watched, held_out: Sequence[Picture]) -> Iterator[dict[str, Any]]:
+def points(course: Course, watched: Watched, held_out: Sequence[Picture]) -> Iterator[dict[str, Any]]:
     """One for each checkpoint, and one for the model that the stage ended with, if it came to its end."""
-    steps = {line["step"]: line for line in journal(task.output, "step")}
-    kept = {line["step"]: line["at"] for line in journal(task.output, "kept")}
-    judged = {line["step"]: line["loss"] for line in journal(task.output, "judged")}
+    steps = {line["step"]: line for line in journal(course.output, "step")}
+    kept = {line["step"]: line["at"] for line in journal(course.output, "kept")}
+    judged = {line["step"]: line["loss"] for line in journal(course.output, "judged")}
     first = min(line["at"] for line in steps.values())
-    for folder in sorted(task.models.glob("step-*")):
+    for folder in sorted(course.models.glob("step-*")):
         step = int(folder.name.removeprefix("step-"))
         yield {
             "model": folder.name,
             "step": step,
-            "images": step * task.config.train.images_per_step,
+            "images": step * course.config.train.images_per_step,
             "seconds": kept[step] - watched.began,
             "seconds_learning": kept[step] - first,
             "loss": steps[step]["loss"],
@@ -117,10 +117,10 @@ def points(task: Task, watched: Watched, held_out: Sequence[Picture]) -> Iterato
             **asked(folder, held_out),
         }
     if not watched.stopped:
-        yield {"model": "the stage's", "seconds": watched.seconds, **asked(task.output.round(0).model(), held_out)}
+        yield {"model": "the stage's", "seconds": watched.seconds, **asked(course.output.round(0).model(), held_out)}
 
 
-def asked(folder: Path, pictures: Sequence[Picture]) -> dict[str, float]:
+def asked(folder: Path, pictures: Sequence[Picture]) -> dict[str, float | None]:
     """The measures of a model: greedy, without a rule against repetition, which would forbid what captions repeat."""
     start = time.perf_counter()
     annotator = Annotator(

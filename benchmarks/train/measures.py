@@ -9,7 +9,7 @@ import contextlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -68,23 +68,19 @@ def _found(answer: Answer) -> tuple[Found, ...]:
     return tuple(sorted(found, key=lambda one: -one.score))
 
 
-def measure(answers: Sequence[Said], pictures: Sequence[Picture]) -> dict[str, float]:
+def measure(answers: Sequence[Said], pictures: Sequence[Picture]) -> dict[str, float | None]:
     """By name; all over all pictures together.
 
     f1, f1_boxes: objects at IoU 0.5, with the right label and whatever the label.  ap, ap50: COCO's.
     facts_<detail>: F1 of what the captions state.
     characters: error rate of all text in a picture, as the floor has it; characters_matched: of the words alone that
-    are where one is, at IoU 0.5; words: F1 of their places.
+    are where one is, at IoU 0.5 (None if none is); words: F1 of their places.
     """
-    objects = [([one for one in a.objects], _shapes(p)) for a, p in zip(answers, pictures, strict=True)]
-    words = [(list(a.words), _words(p)) for a, p in zip(answers, pictures, strict=True)]
+    both = list(zip(answers, pictures, strict=True))
+    objects = [(answer.objects, _shapes(picture)) for answer, picture in both]
+    words = [(answer.words, _words(picture)) for answer, picture in both]
     ap, ap50 = average_precision(objects, pictures[0].world.labels)
-    tallies = {
-        detail: sum(
-            (score(facts(a.captions[detail]), p, detail) for a, p in zip(answers, pictures, strict=True)), Tally()
-        )
-        for detail in DETAILS
-    }
+    tallies = {d: sum((score(facts(a.captions[d]), p, d) for a, p in both), Tally()) for d in DETAILS}
     pairs = [pair for found, true in words for pair in matched(found, true, anything)]
     return {
         "f1": f1(objects, same_label),
@@ -92,8 +88,8 @@ def measure(answers: Sequence[Said], pictures: Sequence[Picture]) -> dict[str, f
         "ap": ap,
         "ap50": ap50,
         **{f"facts_{detail}": tally.f1 for detail, tally in tallies.items()},
-        "characters": character_errors((read(a.words), reading(p)) for a, p in zip(answers, pictures, strict=True)),
-        "characters_matched": character_errors((found.label, true.label) for found, true in pairs),
+        "characters": character_errors((read(answer.words), reading(picture)) for answer, picture in both),
+        "characters_matched": character_errors((found.label, true.label) for found, true in pairs) if pairs else None,
         "words": f1(words, anything),
     }
 
@@ -111,7 +107,8 @@ def read(words: Sequence[Found]) -> str:
     return " ".join(text for _, text in sorted((word.box[1::-1], word.label) for word in words))
 
 
-Agree = Callable[[Found, Found], bool]
+Agree: TypeAlias = Callable[[Found, Found], bool]
+Pair: TypeAlias = tuple[Sequence[Found], Sequence[Found]]  # found in a picture, and true of it
 
 
 def same_label(found: Found, true: Found) -> bool:
@@ -132,13 +129,13 @@ def matched(found: Sequence[Found], true: Sequence[Found], agree: Agree) -> list
     return pairs
 
 
-def f1(pairs: Sequence[tuple[list[Found], list[Found]]], agree: Agree) -> float:
-    """Of (found, true) of each picture."""
+def f1(pairs: Sequence[Pair], agree: Agree) -> float:
+    """Over all pictures together."""
     right = sum(len(matched(found, true, agree)) for found, true in pairs)
     return 2 * right / max(sum(len(found) + len(true) for found, true in pairs), 1)
 
 
-def average_precision(pairs: Sequence[tuple[list[Found], list[Found]]], labels: Sequence[str]) -> tuple[float, float]:
+def average_precision(pairs: Sequence[Pair], labels: Sequence[str]) -> tuple[float, float]:
     """COCO's AP over IoU 0.5 to 0.95, and at 0.5: the mean over the labels that are there. A label that the world
     doesn't have is in no class, and costs nothing here."""
     numbers = {label: number for number, label in enumerate(labels, 1)}

@@ -23,6 +23,7 @@ INTERRUPTED = 130  # what the engine's command ends with when it is stopped
 WORKER = "RayTrainWorker"  # in the name of the process in which the model is
 EVERY = 1.0  # seconds between two looks
 MB = 1e6
+ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-c", "from engine.cli import main; main()", "run", "--stage", "train")
 
 
@@ -49,9 +50,11 @@ def run_stage(output: Output, settings: Sequence[str], log: Path, models: Path |
     """Trains for so many seconds at most. The model of each checkpoint is kept in `models`. What the stage says is
     added to `log`. SystemExit if it fails."""
     command = [*COMMAND, "--out", str(output.root), *(word for one in settings for word in ("--set", one))]
+    # Of this checkout, in Ray's workers too, whatever is installed.
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with open(log, "a") as file:
         watched = Watched()
-        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
         try:
             while process.poll() is None and time.time() < watched.began + seconds:
                 look(process.pid, output, models, watched)

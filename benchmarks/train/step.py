@@ -1,8 +1,8 @@
 """A training step of ours beside transformers', on the same images, rows and weights, taking turns.
 
 transformers' model encodes an image anew for each of its rows; ours once. So there are two comparisons: with the tasks
-an image that the configuration has, and with one, where nothing can be shared. Both step by a fused AdamW, with
-clipping; batches are ready before the time is taken.
+an image that the configuration has, and with one, where nothing can be shared. Both step in float32 by a fused AdamW,
+with clipping; batches are ready before the time is taken.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from engine.config import Config
 from florence2.model import Florence2
 from florence2.processor import Processor, resized
 from florence2.targets import fit
-from florence2.training import Batch, Recipe, Row, Trainer, tokenise
+from florence2.training import Batch, Recipe, Trainer, tokenise
 from pipelines.training.census import Census
 from pipelines.training.scratch import scratch
 from pipelines.training.settings import Settings, Stretch, settings_of
 
 BATCHES = 8  # that a contender goes through, again and again
 TEXTS = 500  # scenes whose texts make the tokenizer
+MOST_ANSWER = 1024  # ids of an answer, as in the stage
 BATCH_FILE, RECIPE_FILE = "batches.pt", "recipe.pt"
 
 
@@ -95,7 +96,7 @@ def prepare_batches(world: World, stretch: Stretch, tasks: int, model: Path, fol
     processor, count = Processor.from_pretrained(model), stretch.phase.images_per_step
     indices = [range(n, n + count) for n in range(0, BATCHES * count, count)]
     torch.save([batch_of(world, stretch, tasks, processor, some) for some in indices], folder / BATCH_FILE)
-    torch.save(stretch.recipe, folder / RECIPE_FILE)
+    torch.save(replace(stretch.recipe, precision="fp32", label_smoothing=0.0), folder / RECIPE_FILE)
 
 
 def batch_of(world: World, stretch: Stretch, tasks: int, processor: Processor, indices: range) -> Batch:
@@ -106,19 +107,16 @@ def batch_of(world: World, stretch: Stretch, tasks: int, processor: Processor, i
     for index in indices:
         picture, rng = world.picture(0, index), random.Random(index)
         drawn = stretch.mix.draw(scene_of(picture), targets, tasks, rng)
-        rows.append([row_of(fit(example, processor.tokens, 1024)[0], processor) for example in drawn])
+        fitted = [fit(example, processor.tokens, MOST_ANSWER)[0] for example in drawn]
+        rows.append([tokenise(example, processor.tokens) for example in fitted])
         image = resized(Image.fromarray(picture.pixels), 0, (width, height), processor.resample)
         pixels.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
     return Batch.of(pixels, rows, [str(index) for index in indices], processor)
 
 
-def row_of(example: Any, processor: Processor) -> Row:
-    return tokenise(example, processor.tokens)
-
-
 def given(setting: Setting) -> tuple[list[Batch], Recipe]:
-    """Its own files, of a moment ago."""
-    return tuple(torch.load(setting.folder / name, weights_only=False) for name in (BATCH_FILE, RECIPE_FILE))  # type: ignore[return-value]
+    batches, recipe = (torch.load(setting.folder / name, weights_only=False) for name in (BATCH_FILE, RECIPE_FILE))
+    return batches, recipe  # pickled a moment ago, by ourselves
 
 
 # --- the contenders ---------------------------------------------------------------------------------------------------
