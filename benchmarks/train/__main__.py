@@ -20,6 +20,7 @@ import sys
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 if Path(sys.path[0]).resolve() == HERE:  # run as `python benchmarks/train`
@@ -62,7 +63,7 @@ def main() -> None:
     world = replace(PRESETS[given.preset], size=(given.size, given.size))
     config = load_config(given.config, given.set)
     print(machine(), flush=True)
-    found = {
+    found: dict[str, Any] = {
         "machine": machine(),
         "versions": {package: version(package) for package in PACKAGES},
         "world": asdict(world),

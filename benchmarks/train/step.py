@@ -39,7 +39,7 @@ BATCH_FILE, RECIPE_FILE = "batches.pt", "recipe.pt"
 
 def step(world: World, config: Config, folder: Path, threads: int, repeats: int) -> dict[str, Any]:
     """Prints a table for each comparison; their seconds, by the number of tasks an image."""
-    settings = settings_of(config.train)
+    settings = settings_of(config)
     size = prepare_model(world, settings, folder / "model")
     found = {}
     for tasks in sorted({settings.stretches[0].phase.tasks_per_image, 1}, reverse=True):
@@ -126,7 +126,7 @@ def our_step(setting: Setting) -> Work:
     batches, recipe = given(setting)
     trainer = Trainer(Florence2.from_pretrained(setting.folder), recipe)
     losses = trainer.evaluate(batches[:1]).values()
-    first = sum(one.loss * one.tokens for one in losses) / sum(one.tokens for one in losses)
+    first: float = sum(one.loss * one.tokens for one in losses) / sum(one.tokens for one in losses)
 
     def work() -> float:
         trainer.step([batches[trainer.done % len(batches)]])
