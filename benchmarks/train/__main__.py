@@ -14,7 +14,6 @@ Results are printed, and written to DIR/train.json. Threads sleep while they wai
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from dataclasses import asdict, replace
@@ -32,6 +31,7 @@ from benchmarks.train.curve import Course, curve, table
 from benchmarks.train.step import step
 from benchmarks.world import PRESETS
 from engine.config import load_config
+from engine.storage import write_json
 
 PACKAGES = ("torch", "transformers", "ray", "numpy", "pillow", "pycocotools")
 
@@ -72,9 +72,10 @@ def main() -> None:
     if "curve" in given.part:
         found["curve"] = curve(Course(root, world, config, given.scenes, given.held_out, given.minutes))
         print(f"\n{table(found['curve'])}", flush=True)
+        write_json(root / "train.json", found)  # half an hour's work
     if "step" in given.part:
         found["step"] = step(world, config, root / "step", given.threads, given.repeats)
-    (root / "train.json").write_text(json.dumps(found, indent=2) + "\n")
+    write_json(root / "train.json", found)
     print(f"\nIn {root / 'train.json'}")
 
 
