@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from florence2.locations import BINS
 from florence2.model import IGNORED, Florence2
 from florence2.training.batch import TASKS, Batch, Bucket
+from florence2.training.start import first_location
 
 AT_ONCE = 4096  # positions through the head where gradients are checkpointed: in base 0.8 GB of logits
 
@@ -19,11 +21,11 @@ class Objective(nn.Module):
     """A module of its own since DistributedDataParallel wants all of a loss in one forward."""
 
     def __init__(
-        self, model: Florence2, bf16: bool = False, label_smoothing: float = 0.0, checkpointing: bool = False
+        self, model: Florence2, bf16: bool = False, location_smoothing: float = 0.0, checkpointing: bool = False
     ) -> None:
         super().__init__()
-        self.model, self.bf16 = model, bf16
-        self.label_smoothing, self.checkpointing = label_smoothing, checkpointing
+        self.model, self.bf16, self.checkpointing = model, bf16, checkpointing
+        self.smoothing = Smoothing(first_location(model), location_smoothing) if location_smoothing else None
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The sum of all tokens' losses by their weights; and, without gradient, this sum for each of TASKS."""
@@ -59,7 +61,33 @@ class Objective(nn.Module):
 
     def cross_entropy_at_once(self, hidden: Tensor, labels: Tensor) -> Tensor:
         logits = self.model.head(hidden).float()
-        return F.cross_entropy(logits, labels, reduction="none", label_smoothing=self.label_smoothing)
+        if self.smoothing is None:
+            return F.cross_entropy(logits, labels, reduction="none")
+        return logits.logsumexp(-1) - self.smoothing(logits, labels)
+
+
+class Smoothing(nn.Module):
+    """Neighbouring locations count as nearly right: in the place of one bin a normal distribution around it.
+
+    A hard target says that the bin next to it is as wrong as the other end of the image, and a model that knows
+    nothing yet has nothing to follow. `deviation` is in bins; at the image's edge the distribution is cut.
+    """
+
+    def __init__(self, first: int, deviation: float) -> None:
+        super().__init__()
+        bins = torch.arange(BINS, dtype=torch.float32)
+        shares = torch.softmax(-0.5 * ((bins[:, None] - bins) / deviation) ** 2, dim=1)
+        self.first = first  # the id of <loc_0>
+        self.register_buffer("shares", shares, persistent=False)
+        self.shares: Tensor
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """[n, vocabulary] and [n] -> [n]: the labels' logits, for locations the mean of their neighbours'."""
+        hits = logits.gather(1, labels[:, None])[:, 0]
+        places = labels - self.first
+        located = (places >= 0) & (places < BINS)
+        around = logits[located, self.first : self.first + BINS]
+        return hits.masked_scatter(located, (self.shares[places[located]] * around).sum(1))
 
 
 def weights_and_tokens(batch: Batch) -> Tensor:

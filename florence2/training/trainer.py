@@ -80,7 +80,7 @@ class Trainer:
         model.checkpoint_gradients(recipe.checkpoint_gradients)
         self.optimiser = AdamW(model, recipe)
         again = recipe.checkpoint_gradients
-        self.objective = Objective(model, recipe.precision == "bf16", recipe.label_smoothing, again)
+        self.objective = Objective(model, recipe.precision == "bf16", recipe.location_smoothing, again)
         self.parallel = ranks.in_parallel(self.objective)
 
     @cached_property
@@ -134,7 +134,7 @@ class Trainer:
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Batch]) -> dict[str, TaskLoss]:
-        """The losses of batches that teach nothing, by task, over all ranks: without dropout and label smoothing."""
+        """The losses of batches that teach nothing, by task, over all ranks: without dropout and smoothing."""
         self.model.eval()
         objective = Objective(self.model, self.objective.bf16)
         counts = torch.zeros(3, len(TASKS), dtype=torch.float64, device=self.model.device)

@@ -14,6 +14,7 @@ from training import PROCESSOR, assert_same_step, batch, examples, farthest, gen
 from florence2 import Annotator, Florence2, Florence2Error, Task
 from florence2.errors import ConfigError, NonFiniteLoss
 from florence2.training import Batch, Lora, Recipe, Row, Trainer
+from florence2.training.objective import Smoothing
 from florence2.training.recipe import PARTS
 
 
@@ -125,10 +126,24 @@ def test_what_an_earlier_training_froze_may_learn() -> None:
     assert not any(before[name].equal(value) for name, value in weights(model).items() if name.startswith("vision"))
 
 
-def test_label_smoothing_is_for_learning_alone() -> None:
-    plain, smooth = (Trainer(tiny(), recipe(label_smoothing=rate)) for rate in (0.0, 0.3))
+def test_location_smoothing_is_for_learning_alone() -> None:
+    plain, smooth = (Trainer(tiny(), recipe(location_smoothing=rate)) for rate in (0.0, 20.0))
     assert plain.evaluate([batch(0)]) == smooth.evaluate([batch(0)])
     assert plain.step([batch(0)]).loss != smooth.step([batch(0)]).loss
+
+
+def test_smoothing_is_a_cross_entropy_with_neighbours() -> None:
+    logits, first = torch.randn(4, 1100, generator=torch.Generator().manual_seed(0)), 50
+    labels = torch.tensor([3, first, first + 500, first + 999])  # a word, both ends, and the middle
+    found = logits.logsumexp(1) - Smoothing(first, 20.0)(logits, labels)
+    target = torch.zeros(4, 1100)
+    target[0, 3] = 1
+    for row, label in enumerate((0, 500, 999), start=1):
+        near = torch.exp(-0.5 * ((torch.arange(1000) - label) / 20) ** 2)
+        target[row, first : first + 1000] = near / near.sum()
+    torch.testing.assert_close(found, nn.functional.cross_entropy(logits, target, reduction="none"))
+    narrow = logits.logsumexp(1) - Smoothing(first, 0.01)(logits, labels)
+    torch.testing.assert_close(narrow, nn.functional.cross_entropy(logits, labels, reduction="none"))
 
 
 def test_decay_is_for_matrices_alone() -> None:
@@ -215,7 +230,7 @@ def test_learning_rates() -> None:
         ({"freeze": tuple(PARTS)}, "a part that is left to learn"),
         ({"warmup_steps": 21}, "warmup_steps to be at most 20"),
         ({"clip_norm": 0}, "clip_norm"),
-        ({"label_smoothing": 1.0}, "label_smoothing"),
+        ({"location_smoothing": -1.0}, "location_smoothing"),
         ({"seed": 0.5}, "seed"),
         ({"lora": 8}, "lora"),
     ],
