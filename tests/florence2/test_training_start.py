@@ -146,6 +146,14 @@ def test_the_place_that_attention_is_at_is_what_the_head_says(at: int) -> None:
     assert said[first : first + 1000].argmax().item() == pytest.approx(1000 * (at + 0.5) / SIDE, abs=25)
 
 
+def test_the_preset_for_it() -> None:
+    pico = Florence2Config.preset("pico", small_tokens().size)
+    model = started(config=pico)
+    assert torch.equal(model.multi_modal_projector.image_projection.weight, torch.eye(128))
+    assert model.encode_image(torch.zeros(1, 3, 64, 64)).shape == (1, 65, 128)
+    assert 1.9e6 < sum(p.numel() for p in model.parameters()) < 2.1e6
+
+
 @pytest.mark.parametrize(("widths", "layers"), [((16, 32), 2), ((16, 96), 1)])
 def test_other_widths_and_layers(widths: tuple[int, int], layers: int) -> None:
     """Where the map is narrower or wider than the language model, its projection is as any linear layer."""
@@ -194,6 +202,6 @@ def loss_after(model: Florence2, steps: int) -> float:
 
 
 def test_it_learns_sooner() -> None:
-    """As a fresh model does not: after 60 steps that one writes the commonest bins, about log(1000) * 4 / 6 a token."""
+    """After 60 steps the loss is 1.5; a fresh model's is 2.4, with the same boxes for every image."""
     torch.manual_seed(0)
-    assert loss_after(started(), 60) < loss_after(Florence2(TINY), 60) - 0.3
+    assert loss_after(started(), 60) < loss_after(Florence2(TINY), 60) - 0.4
