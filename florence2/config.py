@@ -258,7 +258,7 @@ NANO = Florence2Config(
         max_position_embeddings=1024,
     ),
 ).with_vocabulary(3000)
-# Two million parameters with a vocabulary of 1,400, for images of 64 px: 65 image tokens, windows that divide every map.
+# Two million parameters with a vocabulary of 1,400, for images of 64 px: 65 image tokens; windows divide every map.
 # The last width is the language model's, so that a place passes from one to the other unchanged (training/start.py). No
 # dropout: half an hour on a CPU is too short to learn images by heart.
 PICO = Florence2Config(
