@@ -107,8 +107,11 @@ class Florence2Config:
             )
 
     @classmethod
-    def preset(cls, name: Literal["base", "large", "nano"], vocabulary: int | None = None) -> Florence2Config:
-        """The released sizes, or `nano`, which trains from scratch on a CPU. `vocabulary`: another number of tokens."""
+    def preset(cls, name: Literal["base", "large", "nano", "pico"], vocabulary: int | None = None) -> Florence2Config:
+        """The released sizes, or `nano` and `pico`, for training from scratch on a CPU.
+
+        `vocabulary`: another number of tokens.
+        """
         if name not in PRESETS:
             raise ConfigError(f"expected a preset, one of {', '.join(PRESETS)}; got {name!r}")
         config = PRESETS[name]
@@ -255,4 +258,31 @@ NANO = Florence2Config(
         max_position_embeddings=1024,
     ),
 ).with_vocabulary(3000)
-PRESETS: dict[str, Florence2Config] = {"base": Florence2Config(), "large": LARGE, "nano": NANO}
+# Two million parameters with a vocabulary of 1,400, for images of 64 px: 65 image tokens; windows divide every map.
+# The last width is the language model's, so that a place passes from one to the other unchanged (training/start.py). No
+# dropout: half an hour on a CPU is too short to learn images by heart.
+PICO = Florence2Config(
+    VisionConfig(
+        depths=(1, 1, 1, 1),
+        embed_dim=(24, 48, 96, 128),
+        num_heads=(1, 2, 3, 4),
+        num_groups=(1, 2, 3, 4),
+        patch_stride=(4, 2, 1, 1),
+        window_size=8,
+        drop_path_rate=0.0,
+        projection_dim=128,
+    ),
+    TextConfig(
+        d_model=128,
+        encoder_layers=1,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=512,
+        decoder_ffn_dim=512,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+    ),
+).with_vocabulary(1400)
+PRESETS: dict[str, Florence2Config] = {"base": Florence2Config(), "large": LARGE, "nano": NANO, "pico": PICO}

@@ -1,8 +1,10 @@
 """Weights for training from nothing: what a new model's random numbers must be for locations to be learnt soon.
 
 A Florence-2 that starts from `text.init_std` everywhere learns which labels are frequent, and nothing of the image for
-thousands of steps: the tables that say where things are drown next to untrained features of fifty times their size.
-docs/training.md has what was tried.
+thousands of steps. To learn where things are, attention has to choose tokens by what they show, and what it reads there
+has to become a location; each is of no use without the other, so neither has a gradient to follow. Here the second is
+given: a token's place is written in the code that locations are written in, and passes to the head unchanged. Then
+the first is learnt within a few hundred steps. docs/training.md has what was tried.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from florence2.bart import Bart
-from florence2.davit import DaViT, Half
+from florence2.bart import Attention, Bart, Layer
+from florence2.davit import Half
 from florence2.errors import ConfigError
 from florence2.locations import BINS
 from florence2.model import Florence2
@@ -21,7 +23,8 @@ from florence2.projector import Positions2d
 from florence2.tokens import SPECIALS
 
 WORDS = 0.06  # standard deviation of embeddings: the logits' is sqrt(d) times as large, about 0.6, and so still flat
-PLACES = 0.02  # of positions in a sequence: a third of the words', so that what is said counts more than where
+PLACES = 0.02  # of positions in a sequence: a third of the words', so that what is said counts more than when
+PASSING = 3.0  # what is read of the image, against what was written last: 1 was lost in it, 6 as good
 WAVES = (0.25, 16.0)  # of the code, a side: a quarter of a wave tells left from right, 16 waves tell neighbours apart
 
 
@@ -29,26 +32,26 @@ WAVES = (0.25, 16.0)  # of the code, a side: a quarter of a wave tells left from
 def start_from_scratch(model: Florence2, seed: int, side: int | None = None) -> None:
     """Sets all weights, in place; the same for the same seed, whatever the device. `side`: image tokens a side.
 
-    - Linear layers: Xavier. What comes out is as large as what went in, and post-norm sums keep both their terms.
-    - Convolutions that embed patches: He's, without the factor for a ReLU.
-    - The tower's residual branches end in zeros: a block does nothing at first, and the convolutions between blocks
-      find edges and colours undisturbed. Each branch joins in at its first steps.
+    - Linear layers: Xavier. Convolutions that embed patches: He's, without the factor for a ReLU.
+    - All residual branches end in zeros, those of the tower and of the language model: a block does nothing at first,
+      and noise of untrained layers hides neither edges and colours nor places. Each joins in at its first steps.
     - <loc_k>, and the image's rows and columns: one smooth code of their value. Neighbouring bins start as neighbours,
-      to what reads them and, the embedding being the head, to what writes them: a step for one is a step for those
-      near it. The image's tables have the scale of its features.
+      to what reads them and, the embedding being the head, to what writes them. The code of a location stands in both
+      halves of its row, since the image's tokens have that of their column in one half, of their row in the other.
+    - The projection, and values and output of the cross-attention, pass these halves on as they are.
     Norms and biases are as new. `side` None: the tables' length. ConfigError if the config does not tell <loc_0>.
     """
     generator = torch.Generator().manual_seed(seed)
     first = first_location(model)
     for module in model.modules():
-        layer(module, generator)
-    tower(model.vision_tower)
-    language(model.language_model, first, generator)
-    table = model.multi_modal_projector.image_position_embed
-    positions(table, side or table.row_embeddings.num_embeddings)
+        weights(module, generator)
+    quiet(model)
+    positions(model.multi_modal_projector.image_position_embed, side)
+    embeddings(model.language_model, first, generator)
+    passage(model)
 
 
-def layer(module: nn.Module, generator: torch.Generator) -> None:
+def weights(module: nn.Module, generator: torch.Generator) -> None:
     if isinstance(module, nn.Linear):
         fill(module.weight, math.sqrt(2 / (module.in_features + module.out_features)), generator)
     elif isinstance(module, nn.Conv2d):
@@ -59,30 +62,47 @@ def layer(module: nn.Module, generator: torch.Generator) -> None:
         nn.init.zeros_(module.bias)
 
 
-def tower(vision: DaViT) -> None:
+def quiet(model: Florence2) -> None:
     """The last layer of each residual branch to zero."""
-    for half in vision.modules():
-        if isinstance(half, Half):
-            for last in (half.conv1, half.get_submodule(half.attention).proj, half.conv2, half.ffn.fc2):
+    for module in model.modules():
+        if isinstance(module, Half):
+            attention = module.get_submodule(module.attention)
+            for last in (module.conv1, attention.proj, module.conv2, module.ffn.fc2):
                 nn.init.zeros_(last.weight)
+        elif isinstance(module, Attention):
+            nn.init.zeros_(module.out_proj.weight)
+        elif isinstance(module, Layer):
+            nn.init.zeros_(module.fc2.weight)
 
 
-def language(bart: Bart, first: int, generator: torch.Generator) -> None:
-    """Words at random, locations by their code, all of one scale; the pad is nothing."""
+def positions(tables: Positions2d, side: int | None) -> None:
+    """Token i of `side` has the code of its middle; mean square 1, as the features after convolutions and norms."""
+    for table in (tables.row_embeddings.weight, tables.column_embeddings.weight):
+        middles = (torch.arange(len(table)) + 0.5) / (side or len(table))
+        table.copy_(code(middles, table.shape[1]))
+
+
+def embeddings(bart: Bart, first: int, generator: torch.Generator) -> None:
+    """Words at random, locations by their code in both halves, all of one scale; the pad is nothing."""
     table = bart.shared.weight
     fill(table, WORDS, generator)
     table[bart.shared.padding_idx] = 0
+    width = table.shape[1]
     middles = (torch.arange(BINS) + 0.5) / BINS
-    table[first : first + BINS] = (WORDS * code(middles, table.shape[1])).to(table)
+    halves = [code(middles, part) for part in (width - width // 2, width // 2)]
+    table[first : first + BINS] = (WORDS * torch.cat(halves, dim=1)).to(table)
     for stack in (bart.encoder, bart.decoder):
         fill(stack.embed_positions.weight, PLACES, generator)
 
 
-def positions(tables: Positions2d, side: int) -> None:
-    """Token i of `side` has the code of its middle; mean square 1, as the features after convolutions and norms."""
-    for table in (tables.row_embeddings.weight, tables.column_embeddings.weight):
-        middles = (torch.arange(len(table)) + 0.5) / side
-        table.copy_(code(middles, table.shape[1]))
+def passage(model: Florence2) -> None:
+    """From the image's tokens to the head. A projection to another width stays random: halves would not meet there."""
+    projection = model.multi_modal_projector.image_projection.weight
+    if projection.shape[0] == projection.shape[1]:
+        nn.init.eye_(projection)
+    for layer in model.language_model.decoder.layers:
+        nn.init.eye_(layer.encoder_attn.v_proj.weight)
+        nn.init.eye_(layer.encoder_attn.out_proj.weight).mul_(PASSING)
 
 
 def code(values: Tensor, width: int) -> Tensor:

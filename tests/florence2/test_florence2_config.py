@@ -124,7 +124,7 @@ def test_vocabularies_without_tokens(tokens: int) -> None:
 
 
 def test_no_such_preset() -> None:
-    with pytest.raises(ConfigError, match="one of base, large, nano; got 'huge'"):
+    with pytest.raises(ConfigError, match="one of base, large, nano, pico; got 'huge'"):
         Florence2Config.preset("huge")  # type: ignore[arg-type]
 
 
