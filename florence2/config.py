@@ -245,6 +245,7 @@ NANO = Florence2Config(
         num_groups=(1, 2, 4, 6),
         patch_stride=(4, 2, 2, 1),
         window_size=6,
+        drop_path_rate=0.0,
         projection_dim=192,
     ),
     TextConfig(
@@ -256,6 +257,9 @@ NANO = Florence2Config(
         encoder_ffn_dim=768,
         decoder_ffn_dim=768,
         max_position_embeddings=1024,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
     ),
 ).with_vocabulary(3000)
 # Two million parameters with a vocabulary of 1,400, for images of 64 px: 65 image tokens; windows divide every map.

@@ -12,7 +12,7 @@ from florence2.training.start import start_from_scratch
 from pipelines.training.census import Census
 from pipelines.training.settings import Settings
 
-SIDE = {"nano": 96}  # px, where the configuration says no size
+SIDE = {"nano": 96, "pico": 64}  # px, where the configuration says no size
 RELEASED_SIDE = 768
 
 

@@ -19,6 +19,14 @@ from florence2.training.trainer import Recipe
 
 COMPOSER = "composer"  # the specialist whose captions are made of regions; see `Phase.composed`
 PREVIOUS = "previous"
+# Over the recipe's own defaults, which are for fine-tuning: what makes small models learn soon (docs/training.md).
+SCRATCH: Parameters = {
+    "learning_rate": 2e-3,
+    "betas": (0.9, 0.98),
+    "weight_decay": 0.05,
+    "location_smoothing": 20.0,
+}
+WARM_UP = 0.1  # of the steps, unless the recipe says how many
 Made = TypeVar("Made")
 
 
@@ -80,12 +88,18 @@ def _stretch(train: Train, name: str, common: Parameters, changes: Parameters, c
     return Stretch(
         name,
         phase,
-        made(Recipe, {"seed": train.seed, **phase.recipe, "steps": phase.steps}, f"{where}.recipe"),
+        made(Recipe, _recipe(train, phase), f"{where}.recipe"),
         made(Mix, phase.mix, f"{where}.mix"),
         made(Targets, phase.targets, f"{where}.targets"),
         made(Augment, phase.augment, f"{where}.augment"),
         phase.exclude if composed else (*phase.exclude, *composers),
     )
+
+
+def _recipe(train: Train, phase: Phase) -> Parameters:
+    usual = SCRATCH if train.start in ("nano", "pico") else {}
+    warm_up = int(phase.steps * WARM_UP)
+    return {"seed": train.seed, "warmup_steps": warm_up, **usual, **phase.recipe, "steps": phase.steps}
 
 
 def _over(common: Parameters, changes: Parameters) -> Parameters:
