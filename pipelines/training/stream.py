@@ -36,6 +36,8 @@ from pipelines.training.picks import AT_A_TIME, Pick
 from pipelines.training.settings import Stretch
 
 CHUNK_BYTES = 8 * 2**20  # of pixels in a task's answer: enough to make the task worth it, few enough to be kept ready
+STEPS_AHEAD = 8  # what is kept ready
+LEAST_AHEAD = 2 * CHUNK_BYTES  # below, Ray Data does not get under way
 SEGMENT = 4096  # tasks of one execution of Ray Data, which takes a second to start
 
 
@@ -112,6 +114,12 @@ class Preparation:
         height, width = self.processor.size
         return max(1, min(64, CHUNK_BYTES // (height * width * 3)))
 
+    @property
+    def step_bytes(self) -> int:
+        """Of the pixels of a step's images."""
+        height, width = self.processor.size
+        return self.stretch.phase.images_per_step * height * width * 3
+
     def chunk_of(self, picks: list[Pick]) -> Iterator[Prepared | Unprepared]:
         """What the picks give, in their order; nothing for those that are not learned or say nothing."""
         for pick in picks:
@@ -161,8 +169,8 @@ class Preparation:
 def stream(
     preparation: Preparation, chunks: Iterator[list[Pick]], share: float
 ) -> Generator[Prepared | Unprepared, None, None]:
-    """What the chunks of picks give, in their order, prepared ahead. `share` of the object store may be used for it."""
-    settle(share)
+    """What the chunks of picks give, in their order, some steps ahead; in `share` of the object store at most."""
+    settle(share, STEPS_AHEAD * preparation.step_bytes)
 
     def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
         return {"made": pickle.dumps(list(preparation.chunk_of(pickle.loads(row["picks"]))))}
@@ -178,12 +186,14 @@ def data_cpus() -> float:
     return min(1.0, float(ray.cluster_resources().get("CPU", 1)) / 2)
 
 
-def settle(share: float) -> None:
-    """Ray Data's settings of this process: in order, silent, and within its share of the object store."""
+def settle(share: float, ahead: int = 0) -> None:
+    """Ray Data's settings of this process: in order, silent, within its share of the object store; and no further ahead
+    than so many bytes, if any: it would take from the model the time that it needs itself."""
+    store = share * ray.cluster_resources().get("object_store_memory", 2**28)
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.execution_options.resource_limits = context.execution_options.resource_limits.copy(
-        object_store_memory=share * ray.cluster_resources().get("object_store_memory", 2**28)
+        object_store_memory=min(store, max(ahead, LEAST_AHEAD)) if ahead else store
     )
     context.enable_progress_bars = False
     context.verbose_progress = False
