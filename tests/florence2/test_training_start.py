@@ -17,7 +17,7 @@ from florence2.errors import ConfigError
 from florence2.model import Florence2, Memory
 from florence2.tasks import Form, Task
 from florence2.tokens import Tokens
-from florence2.training.start import code, first_location, start_from_scratch
+from florence2.training.start import PASSING, code, first_location, start_from_scratch
 
 TINY = Florence2Config(
     VisionConfig(
@@ -163,7 +163,9 @@ def test_other_widths_and_layers(widths: tuple[int, int], layers: int) -> None:
     model = started(config=config)
     weight = model.multi_modal_projector.image_projection.weight
     assert weight.std().item() == pytest.approx((2 / sum(weight.shape)) ** 0.5, rel=0.1)
-    assert all(torch.equal(d.encoder_attn.v_proj.weight, torch.eye(64)) for d in model.language_model.decoder.layers)
+    *others, last = (decoder.encoder_attn for decoder in model.language_model.decoder.layers)
+    assert torch.equal(last.v_proj.weight, torch.eye(64)) and torch.equal(last.out_proj.weight, PASSING * torch.eye(64))
+    assert not any(attention.out_proj.weight.any() for attention in others)
 
 
 def test_places_and_what_is_there_have_one_scale() -> None:
