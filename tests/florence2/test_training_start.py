@@ -149,9 +149,9 @@ def test_the_place_that_attention_is_at_is_what_the_head_says(at: int) -> None:
 def test_the_preset_for_it() -> None:
     pico = Florence2Config.preset("pico", small_tokens().size)
     model = started(config=pico)
-    assert torch.equal(model.multi_modal_projector.image_projection.weight, torch.eye(128))
-    assert model.encode_image(torch.zeros(1, 3, 64, 64)).shape == (1, 65, 128)
-    assert 1.9e6 < sum(p.numel() for p in model.parameters()) < 2.1e6
+    assert torch.equal(model.multi_modal_projector.image_projection.weight, torch.eye(64))
+    assert model.encode_image(torch.zeros(1, 3, 64, 64)).shape == (1, 65, 64)
+    assert sum(p.numel() for p in model.parameters()) < 5e5
 
 
 @pytest.mark.parametrize(("widths", "layers"), [((16, 32), 2), ((16, 96), 1)])
