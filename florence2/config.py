@@ -262,28 +262,32 @@ NANO = Florence2Config(
         activation_dropout=0.0,
     ),
 ).with_vocabulary(3000)
-# Two million parameters with a vocabulary of 1,400, for images of 64 px: 65 image tokens; windows divide every map.
+# Half a million parameters with a vocabulary of 1,400, for images of 64 px: 65 image tokens; windows divide every map.
 # The last width is the language model's, so that a place passes from one to the other unchanged (training/start.py). No
-# dropout: half an hour on a CPU is too short to learn images by heart.
+# dropout: half an hour on a CPU is too short to learn images by heart. Measured in docs/training.md.
 PICO = Florence2Config(
     VisionConfig(
-        depths=(1, 1, 1, 1),
-        embed_dim=(24, 48, 96, 128),
-        num_heads=(1, 2, 3, 4),
-        num_groups=(1, 2, 3, 4),
-        patch_stride=(4, 2, 1, 1),
+        depths=(1, 1, 1),
+        patch_size=(7, 3, 3),
+        patch_stride=(4, 2, 1),
+        patch_padding=(3, 1, 1),
+        patch_prenorm=(False, True, True),
+        embed_dim=(16, 32, 64),
+        num_heads=(1, 1, 2),
+        num_groups=(1, 1, 2),
         window_size=8,
+        mlp_ratio=2.0,
         drop_path_rate=0.0,
-        projection_dim=128,
+        projection_dim=64,
     ),
     TextConfig(
-        d_model=128,
+        d_model=64,
         encoder_layers=1,
-        decoder_layers=2,
+        decoder_layers=1,
         encoder_attention_heads=4,
         decoder_attention_heads=4,
-        encoder_ffn_dim=512,
-        decoder_ffn_dim=512,
+        encoder_ffn_dim=128,
+        decoder_ffn_dim=128,
         dropout=0.0,
         attention_dropout=0.0,
         activation_dropout=0.0,

@@ -38,7 +38,7 @@ def start_from_scratch(model: Florence2, seed: int, side: int | None = None) -> 
     - <loc_k>, and the image's rows and columns: one smooth code of their value. Neighbouring bins start as neighbours,
       to what reads them and, the embedding being the head, to what writes them. The code of a location stands in both
       halves of its row, since the image's tokens have that of their column in one half, of their row in the other.
-    - The projection, and values and output of the cross-attention, pass these halves on as they are.
+    - The projection, and values and output of the last cross-attention, pass these halves on as they are.
     Norms and biases are as new. `side` None: the tables' length. ConfigError if the config does not tell <loc_0>.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -96,13 +96,16 @@ def embeddings(bart: Bart, first: int, generator: torch.Generator) -> None:
 
 
 def passage(model: Florence2) -> None:
-    """From the image's tokens to the head. A projection to another width stays random: halves would not meet there."""
+    """From the image's tokens to the head, by the last decoder layer: through two at once it was learnt later.
+
+    A projection to another width stays random, since halves would not meet there: `pico` and `nano` have none.
+    """
     projection = model.multi_modal_projector.image_projection.weight
     if projection.shape[0] == projection.shape[1]:
         nn.init.eye_(projection)
-    for layer in model.language_model.decoder.layers:
-        nn.init.eye_(layer.encoder_attn.v_proj.weight)
-        nn.init.eye_(layer.encoder_attn.out_proj.weight).mul_(PASSING)
+    attention = model.language_model.decoder.layers[-1].encoder_attn
+    nn.init.eye_(attention.v_proj.weight)
+    nn.init.eye_(attention.out_proj.weight).mul_(PASSING)
 
 
 def code(values: Tensor, width: int) -> Tensor:
