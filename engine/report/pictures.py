@@ -48,7 +48,7 @@ class ShownRegion:
     fallen: bool
     area: float
     path: str
-    tag: tuple[int, int]
+    tag: tuple[float, float]
     texts: tuple[RegionText, ...]
 
 
@@ -191,12 +191,12 @@ def _regions(record: Record, frame: Frame | None) -> dict[str, ShownRegion]:
     }
 
 
-def _tags(regions: Sequence[Region], frame: Frame) -> list[tuple[int, int]]:
+def _tags(regions: Sequence[Region], frame: Frame) -> list[tuple[float, float]]:
     """Above the box where there is room, else inside it; those of objects say a word, the others their number."""
-    corners = []
+    corners, height = [], TAG_HEIGHT / frame.enlarged
     for region in regions:
         x, y = frame.placed(region.box[:2])
-        corners.append((x, y - TAG_HEIGHT if y >= TAG_HEIGHT else y))
+        corners.append((x, y - height if y >= height else y))
     widths = [60 + 6.5 * min(len(_word(region)), 20) if region.kind == "object" else 20 for region in regions]
     return tag_places(corners, widths, frame)
 

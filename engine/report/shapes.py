@@ -14,6 +14,7 @@ from engine.geometry import decode_mask
 from engine.protocols import Image
 from engine.records import Box, Mask, Region
 
+SHOWN = 480  # pixels that a thumbnail is wide on a screen
 LONGER = 640  # pixels of a thumbnail's longer side
 QUALITY = 80  # of its JPEG: 40 to 70 kB
 TOLERANCE = 1  # pixels by which a mask's outline may be off once it is simplified
@@ -29,6 +30,11 @@ class Frame:
     height: int
     image_width: int
     image_height: int
+
+    @property
+    def enlarged(self) -> float:
+        """How much larger it is shown on a screen, roughly."""
+        return max(1.0, SHOWN / self.width)
 
     @classmethod
     def of(cls, image_width: int, image_height: int) -> Frame:
@@ -77,17 +83,29 @@ def mask_outline(mask: Mask, frame: Frame) -> str:
     return "".join(paths)
 
 
-def tag_places(corners: Sequence[tuple[float, float]], widths: Sequence[float], frame: Frame) -> list[tuple[int, int]]:
-    """Where tags go that shall stand at `corners`, in whole pixels of the thumbnail: lower if others are there.
+def tag_places(
+    corners: Sequence[tuple[float, float]], widths: Sequence[float], frame: Frame
+) -> list[tuple[float, float]]:
+    """Where tags go that shall stand at `corners`, in pixels of the thumbnail: lower if others are there.
 
-    `widths` are rough: a browser knows its letters, and a screen may show the thumbnail a little larger or smaller.
+    `widths` are rough: a browser knows its letters, and a screen may show the thumbnail a little larger or smaller. A
+    small thumbnail is shown much larger, but not its tags.
     """
+    scale = frame.enlarged
+    shown = Frame(round(frame.width * scale), round(frame.height * scale), frame.image_width, frame.image_height)
+    places = _places([(x * scale, y * scale) for x, y in corners], widths, shown)
+    return [(round(x / scale, 1), round(y / scale, 1)) for x, y in places]
+
+
+def _places(
+    corners: Sequence[tuple[float, float]], widths: Sequence[float], frame: Frame
+) -> Iterator[tuple[float, float]]:
     taken: list[Box] = []
     for (x, y), width in zip(corners, widths, strict=True):
         x, y = max(min(x, frame.width - width), 0), max(min(y, frame.height - TAG_HEIGHT), 0)
         free = (place for place in _below(x, y, width, frame) if not any(_meet(place, other) for other in taken))
         taken.append(next(free, (x, y, x + width, y + TAG_HEIGHT)))
-    return [(round(place[0]), round(place[1])) for place in taken]
+    return ((place[0], place[1]) for place in taken)
 
 
 def _below(x: float, y: float, width: float, frame: Frame) -> Iterator[Box]:
