@@ -189,6 +189,13 @@ SIDES = re.compile(
     r"|\W+(?:(?:and|or|to)\W+)?(?:left|right)(?![a-z]))",
     re.IGNORECASE,
 )
+# ... but behind an article "right" may be what is correct: it is a direction if the words end with it, or go on so ...
+ARTICLE = re.compile(rf"(?<!{LETTER})(?:the|its|his|her|their|my|your|our|a)[\s_-]+$", re.IGNORECASE)
+GOES_ON = re.compile(
+    r"\W*$|[\s_-]*[^\w\s-]|[\s_-]+(?:of|and|or|is|are|was|were|has|have|there|stands?|sits?|lies|we|in|with|behind|near"
+    r"|next|beside|by|on|at|from|above|below|under)(?![a-z])",
+    re.IGNORECASE,
+)
 # ... and behind one of these, or at the start of a sentence, if nothing LOOSE follows.
 WEAK = re.compile(
     rf"(?:^|[.;:!?(]|(?<!{LETTER})(?:top|bottom|middle|mid|cent(?:er|re)|front|back|rear|from|to|towards?"
@@ -252,8 +259,11 @@ def is_direction(text: str, word: re.Match[str]) -> bool:
     start = word.start()
     if word[0] not in OPPOSITE:  # "lEft"
         return False
-    if FIRM.search(text, max(0, start - REACH), start) or SIDES.match(text, word.end()):
+    if SIDES.match(text, word.end()):
         return True
+    if FIRM.search(text, max(0, start - REACH), start):
+        correct = word[0].lower() == "right" and ARTICLE.search(text, max(0, start - REACH), start)
+        return not correct or bool(GOES_ON.match(text, word.end()))
     return bool(WEAK.search(text, max(0, start - REACH), start)) and not LOOSE.match(text, word.end())
 
 
@@ -356,7 +366,17 @@ def cropped(scene: Scene, window: Window, min_kept: float) -> Scene:
     if all_there and min((area, *shares)) >= NEARLY_ALL:
         return inside
     captions = tuple(reindexed(caption, places) for caption in scene.captions if names_only(caption, places))
-    return without(QUOTED, without(POSITION, replace(inside, captions=captions)))
+    left = without(QUOTED, without(POSITION, replace(inside, captions=captions)))
+    if len(places) == len(scene.things):
+        return left
+    things = (replace(t, texts=tuple(text for text in t.texts if not RELATION.search(text))) for t in left.things)
+    return replace(left, things=tuple(things))
+
+
+# Words that bring another thing in, which may be the one that was cut away. Captions tell by their phrases.
+RELATION = whole(
+    r"and|with|without|next|beside|by|behind|before|under|over|above|below|on|in|holding|wearing|of|between|at"
+)
 
 
 def names_only(caption: Caption, places: Mapping[int, int]) -> bool:

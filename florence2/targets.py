@@ -8,7 +8,7 @@ The paper does not publish its targets; these follow what the released models wr
 from __future__ import annotations
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -241,9 +241,9 @@ def open_vocabulary(targets: Targets, scene: Scene, rng: random.Random) -> Itera
     by_label: dict[str, list[Place]] = defaultdict(list)
     for place in targets.places(scene):
         by_label[place.label].append(place)
-    there = {(thing.label or "").strip() for thing in scene.things}
-    crowds = {(thing.label or "").strip() for thing in scene.things if thing.crowd}
-    known = sorted(label for label in map(str.strip, scene.exhaustive) if label and label not in crowds)
+    there = Counter((thing.label or "").strip() for thing in scene.things)
+    labels = {label for label in map(str.strip, scene.exhaustive) if label}
+    known = sorted(label for label in labels if there[label] == len(by_label.get(label, ())))
     present = [label for label in known if label in by_label]
     missing = [label for label in known if label not in there]
     wanted = int(len(present) * targets.absent / (1 - targets.absent) + 0.5)
@@ -268,7 +268,8 @@ def grounding(targets: Targets, scene: Scene, rng: random.Random) -> Iterator[Ma
         for phrase in sorted(caption.phrases, key=lambda phrase: (phrase.start, phrase.stop)):
             words = caption.text[phrase.start : phrase.stop].strip()
             if not names_nothing(words):
-                named = [there[number] for number in dict.fromkeys(phrase.things) if number in there]
+                numbers = dict.fromkeys(phrase.things)  # all of them, or "two dogs" would be one
+                named = [there[number] for number in numbers] if numbers.keys() <= there.keys() else []
                 found += [Annotation(words, place.box) for place in sorted(named, key=lambda place: -area(place.box))]
         if found:
             yield partial(example, Task.CAPTION_TO_PHRASE_GROUNDING, scene, found, unforged(caption.text))

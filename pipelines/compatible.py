@@ -71,6 +71,8 @@ def check_same_round(output: Output, pipeline: Pipeline, number: int) -> None:
 def check_decided_once(output: Output, number: int = 0) -> None:
     """Raises OutputError where one part of a round was decided on by other filters than another."""
     digests = {shard_digest(output.round(number).decisions(shard)) for shard in output.shards()}
+    if None in digests:
+        raise OutputError(f"round {number} of {output.root} is not whole yet: go on with the stage that makes it")
     if len(digests) > 1:
         raise OutputError(
             f"{output.root} holds decisions of {len(digests)} sets of filters: a --stage filter was "

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from engine.config import Config
-from engine.errors import ConfigError
-from engine.storage import Output, Round, shard_digest
+from engine.errors import ConfigError, OutputError
+from engine.storage import Output, Round, read_json, shard_digest
 from engine.versions import digest_of_json
 from pipelines.build import Pipeline, build_pipeline
 from specialists.florence import Florence, Trained
@@ -55,6 +55,17 @@ def warnings(pipeline: Pipeline) -> list[str]:
     if not own or pipeline.config.train.folds > 1:
         return []
     return ["train.folds is 1: images are annotated by a model that was trained on them. train.folds: 2 avoids that"]
+
+
+def check_earlier(output: Output, number: int) -> None:
+    """Raises OutputError where a round adds to what the rounds before are no longer."""
+    for later in range(1, number + 1):
+        sources = output.round(later).sources
+        if sources.exists() and read_json(sources).get("earlier") != digest_of_rounds(output, later - 1):
+            raise OutputError(
+                f"round {later} of {output.root} adds to what round {later - 1} was, and that has changed since "
+                f"(--stage filter?). Decide as before, or remove {output.round(later).folder} and annotate again"
+            )
 
 
 def digest_of_rounds(output: Output, number: int) -> str:

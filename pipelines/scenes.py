@@ -136,7 +136,7 @@ class View:
         """What the text names, in its order: by triplets, with the expressions that a parse has for them.
 
         A triplet of an expression whose phrase is linked to the same things says nothing of its own. Where an
-        expression's own triplet fell, its phrase stands alone.
+        expression's own triplet fell, its phrase stands alone. A phrase of which no thing is known has none.
         """
         named: dict[Span, tuple[int, ...]] = {}
         for triplet in self.record.standing.triplets:
@@ -145,7 +145,16 @@ class View:
                 named[span] = tuple(dict.fromkeys((*named.get(span, ()), *things)))
         grown = {span: self.expression(text, span) for span in named}
         folded = {grown[span] for span in named if grown[span] != span and named.get(grown[span]) == named[span]}
-        return tuple(Phrase(*span, named[span], *grown[span]) for span in sorted(named) if span not in folded)
+        linked = [Phrase(*span, named[span], *grown[span]) for span in named if span not in folded]
+        found = linked + [Phrase(*span, (), *self.expression(text, span)) for span in self.unlinked(text, named)]
+        return tuple(sorted(found, key=lambda phrase: (phrase.start, phrase.stop)))
+
+    def unlinked(self, text: Text, named: Collection[Span]) -> set[Span]:
+        """What a parse or a triplet has as a phrase, and no linked one has any of."""
+        stands = self.record.standing
+        parsed = {(p.start, p.stop) for parse in stands.parses if parse.text_id == text.id for p in parse.phrases}
+        spans = parsed | {(t.start, t.stop) for t in stands.triplets if t.text_id == text.id}
+        return {(a, b) for a, b in spans if not any(max(a, start) < min(b, stop) for start, stop in named)}
 
     def named(self, triplet: Triplet) -> tuple[int, ...]:
         """The things of a triplet; none if of several only one is left, as "two dogs" are not one."""

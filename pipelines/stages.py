@@ -42,7 +42,7 @@ from pipelines.compatible import (
     is_annotated,
     is_decided,
 )
-from pipelines.reannotate import again, digest_of_rounds, is_untrained, warnings
+from pipelines.reannotate import again, check_earlier, digest_of_rounds, is_untrained, warnings
 
 # In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
 STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "all")
@@ -62,6 +62,8 @@ class Stages:
     def run(self, stage: str, *, overwrite: bool = False) -> dict[str, Any]:
         """Runs `stage` and returns its summary. Raises OutputError where the folder holds something else."""
         self.output.check_ours()
+        if self.round and stage not in ("train", "reannotate", "report"):
+            raise ConfigError(f"--round is for train, reannotate and report; --stage {stage} makes round 0")
         if stage == "reannotate":
             if overwrite:
                 raise ConfigError(f"--overwrite would remove the model, too. Remove {self.next_round.folder} instead.")
@@ -193,7 +195,8 @@ class Stages:
             self.console.print("filter: not every image is annotated yet, so that comes first", highlight=False)
             self.annotate()
         self._keep_sources(round_)
-        round_.summary.unlink(missing_ok=True)
+        for folder in self.output.root.glob("round-*"):  # later rounds count what stands of this one, too
+            Round(folder).summary.unlink(missing_ok=True)
         stale = [s for s in shards if shard_digest(round_.decisions(s)) != self.pipeline.filter_digest]
         start = time.monotonic()
         with self.console.status("filter") as status:
@@ -221,6 +224,9 @@ class Stages:
         if not is_decided(self.output, self.round):
             raise OutputError(f"{self.output.root} has no whole round {self.round} (--round): annotate that first")
         check_decided_once(self.output, self.round)
+        if not self.output.round(0).near_duplicates.exists():  # by which folds go: a run was stopped just before
+            group_near_duplicates(self.output, 0, list(self.output.shards()))
+        check_earlier(self.output, self.round)
 
     def report(self) -> dict[str, Any]:
         """The page about what is there, after annotating what isn't."""
@@ -230,6 +236,7 @@ class Stages:
         if self.round == 0 and not is_decided(self.output):
             self.annotate()
         check_decided_once(self.output, self.round)
+        check_earlier(self.output, self.round)
         config = self.pipeline.config
         with self.console.status("report"):
             page = write_report(

@@ -40,6 +40,7 @@ class Stretch:
     mix: Mix
     targets: Targets
     augment: Augment
+    exhaustive: Mapping[str, frozenset[str] | None]  # source -> classes by the vocabulary; None: all that it has
     exclude: tuple[str, ...]  # sources that are not learned, composers among them where their captions are not
 
 
@@ -78,10 +79,11 @@ def settings_of(config: Config) -> Settings:
     kept = [(name, changes) for name, changes in phases.items() if changes is not None]
     if not kept:
         raise ConfigError("train.phases: every phase is null; leave train.phases out for a single one")
-    return Settings(train, tuple(_stretch(train, name, common, changes, composers) for name, changes in kept))
+    return Settings(train, tuple(_stretch(config, name, common, changes, composers) for name, changes in kept))
 
 
-def _stretch(train: Train, name: str, common: Parameters, changes: Parameters, composers: tuple[str, ...]) -> Stretch:
+def _stretch(config: Config, name: str, common: Parameters, changes: Parameters, composers: tuple[str, ...]) -> Stretch:
+    train = config.train
     where = f"train.phases.{name}" if train.phases else "train"
     phase = validated(Phase, _over(common, changes), where=where, prefix=where)
     composed = train.start in PRESETS if phase.composed is None else phase.composed
@@ -92,6 +94,10 @@ def _stretch(train: Train, name: str, common: Parameters, changes: Parameters, c
         made(Mix, phase.mix, f"{where}.mix"),
         made(Targets, phase.targets, f"{where}.targets"),
         made(Augment, phase.augment, f"{where}.augment"),
+        {
+            source: None if classes == "all" else frozenset(map(config.vocabulary.canonical, classes))
+            for source, classes in phase.exhaustive.items()
+        },
         phase.exclude if composed else (*phase.exclude, *composers),
     )
 

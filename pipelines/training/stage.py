@@ -15,12 +15,13 @@ from engine.dataset import Dataset
 from engine.errors import ConfigError, OutputError, RunError
 from engine.folds import Folds
 from engine.runner import cluster
-from engine.storage import Output, Round, read_json, shard_digest, write_json
+from engine.storage import Output, Round, read_json, write_json
 from engine.versions import digest_of_json
 from florence2.checkpoint import locate, read_config
 from florence2.errors import Florence2Error
 from florence2.processor import Processor
 from florence2.tasks import Task
+from pipelines.reannotate import digest_of_rounds
 from pipelines.training.census import Census, census
 from pipelines.training.fit import Crew, crew_of, fit
 from pipelines.training.picks import Picks
@@ -65,9 +66,8 @@ class Training:
 
     def made_by(self, settings: Settings) -> dict[str, Any]:
         """What the models of this round depend on."""
-        shards = list(self.output.shards())
-        decided = sorted({str(shard_digest(self.round.decisions(shard))) for shard in shards})
-        labels = digest_of_json([read_json(self.round.sources)["digest"], decided])
+        groups = sorted((a.hex(), b.hex()) for a, b in Dataset(self.output).leaders().items())  # which go together
+        labels = digest_of_json([digest_of_rounds(self.output, self.round_number), groups])
         start = settings.train.start
         if start == PREVIOUS:
             start = digest_of_json([read_json(path) for path in self.previous(settings)])

@@ -56,8 +56,8 @@ class Source:
     def scene(self, record: Record, stretch: Stretch) -> Scene:
         """What a phase learns of a record."""
         exhaustive = {
-            name: self.seen.get(name, frozenset()) if classes == "all" else classes
-            for name, classes in stretch.phase.exhaustive.items()
+            name: self.seen.get(name, frozenset()) if classes is None else classes
+            for name, classes in stretch.exhaustive.items()
         }
         return scene_of(
             record,
