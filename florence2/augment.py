@@ -189,8 +189,10 @@ SIDES = re.compile(
     r"|\W+(?:(?:and|or|to)\W+)?(?:left|right)(?![a-z]))",
     re.IGNORECASE,
 )
-# ... but behind an article "right" may be what is correct: it is a direction if the words end with it, or go on so ...
+# ... but behind an article "right" may be what is correct: it is a direction behind one of these, if the words end with
+# it, or go on so ...
 ARTICLE = re.compile(rf"(?<!{LETTER})(?:the|its|his|her|their|my|your|our|a)[\s_-]+$", re.IGNORECASE)
+TOWARDS = re.compile(rf"(?<!{LETTER})(?:on|to|at|from|off|towards?)\s+(?:the|its|his|her|their|my|your|our)\s+$", re.I)
 GOES_ON = re.compile(
     r"\W*$|[\s_-]*[^\w\s-]|[\s_-]+(?:of|and|or|is|are|was|were|has|have|there|stands?|sits?|lies|we|in|with|behind|near"
     r"|next|beside|by|on|at|from|above|below|under)(?![a-z])",
@@ -262,7 +264,8 @@ def is_direction(text: str, word: re.Match[str]) -> bool:
     if SIDES.match(text, word.end()):
         return True
     if FIRM.search(text, max(0, start - REACH), start):
-        correct = word[0].lower() == "right" and ARTICLE.search(text, max(0, start - REACH), start)
+        before = text[max(0, start - REACH) : start]
+        correct = word[0].lower() == "right" and ARTICLE.search(before) and not TOWARDS.search(before)
         return not correct or bool(GOES_ON.match(text, word.end()))
     return bool(WEAK.search(text, max(0, start - REACH), start)) and not LOOSE.match(text, word.end())
 

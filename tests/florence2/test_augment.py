@@ -65,7 +65,7 @@ def spelled(made: Caption) -> list[tuple[str, str]]:
     ("text", "other"),
     [
         ("the man on the left holds a bottle", "the man on the right holds a bottle"),
-        ("The LEFT one, the Right one", "The RIGHT one, the Left one"),
+        ("The LEFT is dark, the Right is not", "The RIGHT is dark, the Left is not"),
         ("Left: a dog. Right: a cat.", "Right: a dog. Left: a cat."),
         ("leftmost", "rightmost"),
         ("the Left-hand side and a rightward turn", "the Right-hand side and a leftward turn"),
@@ -114,6 +114,10 @@ def test_what_is_mirrored(text: str, other: str) -> None:
         "right next to the car",
         "Right behind the car stands a man",
         "the right way up",
+        "a cake with the right ingredients",
+        "wearing the right outfit",
+        "a right whale",
+        "the left cake",  # likewise
         "the left way",  # mirrored, it would be the correct one
         "a sign for the right to vote",
         "lEft on the left",
@@ -148,7 +152,7 @@ def test_a_span_from_within_a_word_is_not_mirrored() -> None:
     assert FLIP(GREY, made, random.Random(0))[1] == made
 
 
-NAMES = ("man", "left shoe", "right wing mirror", "LEFT lamp", "dog on the right", "rightmost tree", "red car")
+NAMES = ("man", "left shoe", "right wing mirror", "LEFT sleeve", "dog on the right", "rightmost tree", "red car")
 JOINS = (" and ", ", ", " holds ", ". ", " to the left of ", " on the Right of ")
 
 

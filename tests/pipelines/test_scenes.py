@@ -89,9 +89,16 @@ def rich_record() -> Record:
 
 
 def phrases(record: Record, **kept: Any) -> list[tuple[str, str, tuple[int, ...]]]:
-    """Phrase, expression and things of TEXT."""
+    """Phrase, expression and things of TEXT, of those that name something."""
     found = next((c.phrases for c in scene_of(record, **kept).captions if c.text == TEXT), ())
-    return [(TEXT[p.start : p.stop], TEXT[p.expression_start : p.expression_stop], p.things) for p in found]
+    return [(TEXT[p.start : p.stop], TEXT[p.expression_start : p.expression_stop], p.things) for p in found if p.things]
+
+
+def test_phrases_without_things_are_known_as_such() -> None:
+    """A crop must not keep a caption that names what it may have cut away."""
+    caption = next(c for c in scene_of(rich_record(), exclude_sources=("detector",)).captions if c.text == TEXT)
+    assert {TEXT[p.start : p.stop] for p in caption.phrases} >= {"a dog", "a man"}
+    assert not any(p.things for p in caption.phrases)
 
 
 def test_each_annotation_has_its_place() -> None:
