@@ -151,7 +151,7 @@ class Train(Phase):
     start: str = Field(
         "nano",
         min_length=1,
-        description="nano, base or large: from scratch; previous: the model of the round before; a folder; a hub id",
+        description="nano, pico, base, large: from scratch; previous: the model of the round before; a folder; a hub id",
     )
     vocabulary_size: int = Field(
         4096, ge=1400, le=10**6, description="tokens of the tokenizer trained on the round's texts, from scratch"
@@ -238,7 +238,7 @@ def _document(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         return document
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base: expected a file's name, not {base!r}")
-    return _over(_document(Path(os.path.abspath(path.parent / base)), (*above, path)), document)
+    return _over(_document(Path(os.path.abspath(path.parent / os.path.expanduser(base))), (*above, path)), document)
 
 
 def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -270,6 +270,9 @@ def _resolve(document: dict[str, Any], folder: Path) -> None:
             ingest["images"] = [absolute(path) for path in ingest["images"]]
         if "image_root" in ingest:
             ingest["image_root"] = absolute(ingest["image_root"])
+    train = document.get("train")
+    if isinstance(train, dict) and isinstance(start := train.get("start"), str) and os.path.isdir(absolute(start)):
+        train["start"] = absolute(start)  # anything else is a preset, or a hub's id
 
 
 def _setting(setting: str) -> tuple[str, Any]:

@@ -36,6 +36,8 @@ def _path(fault: Any, values: Any) -> Iterator[str]:
         if not inside or (isinstance(values, Mapping) and key not in values and fault["type"] != "missing"):
             return
         yield str(key)
+        if isinstance(values, list | tuple) and isinstance(key, int) and key >= len(values):
+            return  # one that is missing
         values = values.get(key) if isinstance(values, Mapping) else values[key]
 
 

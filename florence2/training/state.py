@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -95,6 +96,8 @@ def disk_errors(folder: Path) -> Iterator[None]:
         yield
     except (CheckpointError, SafetensorError) as error:
         number = next((e.errno for e in (error.__cause__, error.__context__) if isinstance(e, OSError)), None)
+        if number is None and (said := re.search(r"os error (\d+)", str(error))):  # safetensors has it in words alone
+            number = int(said[1])
         raise OSError(number, f"could not be written ({error}); what was there before is whole", str(folder)) from error
 
 

@@ -65,6 +65,12 @@ class Written:
         self._board.close()
 
 
+def journal_size(folder: Path) -> int:
+    """In bytes."""
+    path = folder / LOG
+    return path.stat().st_size if path.exists() else 0
+
+
 def read_journal(folder: Path, offset: int = 0) -> list[dict[str, Any]]:
     """The whole lines of a journal from byte `offset` on. One that a crash cut off is not there."""
     return [line for line, _ in followed(folder, offset)]

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from engine.progress import duration
-from pipelines.training.journal import followed
+from pipelines.training.journal import followed, journal_size
 
 PLAIN_EVERY = 10.0  # seconds between lines
 MOST_FAULTS = 5  # that are told one by one
@@ -23,15 +23,20 @@ class Follower:
     console: Console
     name: str  # "train", or "train fold 1"
     folder: Path
+    run: str  # whose lines are told: what the journal has of earlier ones was told then
     steps: int  # of all phases
     offset: int = 0
     step: dict[str, Any] = field(default_factory=dict)  # the last one
     faults: int = 0
     cut: int = 0  # regions
     pace: list[tuple[int, float]] = field(default_factory=list)  # steps and when they were done, the latest last
+    starts: int = 0  # of the run's workers, that were heard: they write the journal anew each time
+    _starts_here: int = 0  # in the journal as it is
     _told: float = 0.0
 
     def look(self) -> None:
+        if journal_size(self.folder) < self.offset:  # cut back, by workers that go on from a checkpoint
+            self.offset, self._starts_here = 0, 0
         for line, offset in followed(self.folder, self.offset):
             self.offset = offset
             self.hear(line)
@@ -41,6 +46,12 @@ class Follower:
             self.tell()
 
     def hear(self, line: dict[str, Any]) -> None:
+        if line["event"] == "start" and line.get("run") == self.run:
+            self._starts_here += 1
+            if self._starts_here > self.starts:
+                self.starts, self.pace = self._starts_here, []
+        if not self.starts or self._starts_here < self.starts:
+            return
         match line["event"]:
             case "step":
                 self.step = line

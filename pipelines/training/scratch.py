@@ -24,8 +24,8 @@ def scratch(settings: Settings, counted: Census, folder: Path) -> Path:
     texts = [task.sentence for task in Task] + sorted(counted.texts)
     tokens = Tokens.train(texts, settings.train.vocabulary_size)
     config = settings.preset.with_vocabulary(tokens.size)
-    side = SIDE.get(settings.train.start, RELEASED_SIDE)
-    size = settings.stretches[0].phase.size or (side, side)
+    size = settings.stretches[0].phase.size
+    assert size is not None  # see Settings.at
     model = Florence2(config)
     start_from_scratch(model, settings.train.seed, side=-(-max(size) // config.vision.stride))
     model.save_pretrained(folder)

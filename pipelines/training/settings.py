@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from engine.components import parameters_of
@@ -43,6 +43,13 @@ class Stretch:
     exhaustive: Mapping[str, frozenset[str] | None]  # source -> classes by the vocabulary; None: all that it has
     exclude: tuple[str, ...]  # sources that are not learned, composers among them where their captions are not
 
+    def at(self, size: tuple[int, int]) -> Stretch:
+        """With the size (height, width) of the start, where the phase names none; targets go by it."""
+        size = self.phase.size or size
+        given = "model_size" in self.phase.targets
+        targets = self.targets if given else replace(self.targets, model_size=max(size))
+        return replace(self, phase=self.phase.model_copy(update={"size": size}), targets=targets)
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -50,6 +57,10 @@ class Settings:
 
     train: Train
     stretches: tuple[Stretch, ...]
+
+    def at(self, size: tuple[int, int]) -> Settings:
+        """With the size of the start; see `Stretch.at`."""
+        return replace(self, stretches=tuple(stretch.at(size) for stretch in self.stretches))
 
     @property
     def from_scratch(self) -> bool:
@@ -69,10 +80,9 @@ class Settings:
 def settings_of(config: Config) -> Settings:
     """Raises ConfigError, which names the path of each value at fault."""
     train = config.train
+    specialists = [*config.specialists.items(), *config.reannotate.specialists.items()]
     composers = tuple(
-        name
-        for name, values in config.specialists.items()
-        if values is not None and values.get("use", name) == COMPOSER
+        name for name, values in specialists if values is not None and values.get("use", name) == COMPOSER
     )
     phases: Mapping[str, Parameters | None] = train.phases or {"all": {}}
     common = train.model_dump(include=set(Phase.model_fields), exclude_unset=True)
@@ -103,6 +113,8 @@ def _stretch(config: Config, name: str, common: Parameters, changes: Parameters,
 
 
 def _recipe(train: Train, phase: Phase) -> Parameters:
+    if "steps" in phase.recipe:
+        raise ConfigError("train.recipe.steps: how many steps is said by train.steps, or a phase's")
     usual = SCRATCH if train.start in ("nano", "pico") else {}
     warm_up = int(phase.steps * WARM_UP)
     return {"seed": train.seed, "warmup_steps": warm_up, **usual, **phase.recipe, "steps": phase.steps}

@@ -14,6 +14,7 @@ from engine.config import Config
 from engine.dataset import Dataset
 from engine.errors import ConfigError, OutputError, RunError
 from engine.folds import Folds
+from engine.records import ALT, HUMAN
 from engine.runner import cluster
 from engine.storage import Output, Round, read_json, write_json
 from engine.versions import digest_of_json
@@ -26,7 +27,7 @@ from pipelines.training.census import Census, census
 from pipelines.training.fit import Crew, crew_of, fit
 from pipelines.training.picks import Picks
 from pipelines.training.progress import Follower
-from pipelines.training.scratch import scratch
+from pipelines.training.scratch import RELEASED_SIDE, SIDE, scratch
 from pipelines.training.settings import PREVIOUS, Settings, settings_of
 from pipelines.training.stream import Source
 from pipelines.training.worker import MADE_BY, Job
@@ -51,7 +52,7 @@ class Training:
     def run(self) -> dict[str, Any]:
         """Trains what is not trained yet, and returns the summary. Raises ConfigError, OutputError or RunError."""
         settings = settings_of(self.config)
-        self.check_start(settings)
+        settings = settings.at(self.start_size(settings))
         made_by = self.made_by(settings)
         waiting = [fold for fold in range(settings.train.folds) if not self.is_trained(fold, made_by)]
         if waiting:
@@ -96,7 +97,7 @@ class Training:
         for path in (target / MADE_BY, begun):
             if path.exists() and (there := read_json(path))["digest"] != made_by["digest"]:
                 raise OutputError(_other(self.round, path.parent, there, made_by))
-        return (target / MADE_BY).exists()
+        return all((target / name).exists() for name in (MADE_BY, "config.json", "model.safetensors"))
 
     def _train(self, settings: Settings, made_by: dict[str, Any], waiting: list[int], crew: Crew) -> None:
         folds = Folds(settings.train.folds, Dataset(self.output).leaders())
@@ -104,12 +105,13 @@ class Training:
         with self.console.status("train: counting what there is to learn"):
             counted = census(source, settings.stretches, list(self.output.shards()), settings.from_scratch)
         self.check(counted, settings)
+        for fold in waiting:
+            write_json(self.round.training / f"fold-{fold}" / BEGUN, made_by)
         source = replace(source, seen={name: frozenset(labels) for name, labels in counted.seen.items()})
         picks = picks_of(self.output, settings.train.seed)
         start = self.start(settings, counted)
         for fold in waiting:
             folder = self.round.training / f"fold-{fold}"
-            write_json(folder / BEGUN, made_by)
             job = Job(
                 settings,
                 replace(source, fold=fold if folds.count > 1 else None),
@@ -124,10 +126,21 @@ class Training:
                 run=uuid.uuid4().hex,
             )
             name = "train" if folds.count == 1 else f"train fold {fold}"
-            fit(job, crew, Follower(self.console, name, folder, sum(s.recipe.steps for s in settings.stretches)))
+            steps = sum(stretch.recipe.steps for stretch in settings.stretches)
+            fit(job, crew, Follower(self.console, name, folder, job.run, steps))
 
     def check(self, counted: Census, settings: Settings) -> None:
         """Says what will be learned and what can't be. RunError if nothing can."""
+        known = {
+            HUMAN,
+            ALT,
+            *read_json(self.output.round(0).sources)["sources"],
+            *read_json(self.round.sources)["sources"],
+        }
+        for stretch in settings.stretches:
+            phase = stretch.phase
+            for name in {*phase.exclude, *(phase.texts_from or ()), *phase.exhaustive} - known:
+                self.say(f"! no source of the round is called {name!r}; there are {', '.join(sorted(known))}", "yellow")
         for fault in counted.faults:
             self.say(f"! left out: {fault}", "yellow")
         for stretch in settings.stretches:
@@ -135,9 +148,10 @@ class Training:
             told = ", ".join(f"{task} {there[task]}" for task in Task if there.get(task))
             phase = f", phase {stretch.name}" if len(settings.stretches) > 1 else ""
             if not told:
+                held_out = f" ({len(counted.held_out)} images are held out)" if counted.held_out else ""
                 raise RunError(
-                    f"nothing stands in {self.round.folder} that can be learned{phase}: no annotation for any task. "
-                    "Annotate first, or look at what the filters turned down: engine report"
+                    f"nothing stands in {self.round.folder} that can be learned{phase}: no annotation for any task"
+                    f"{held_out}. Annotate first, or look at what the filters turned down: engine report"
                 )
             self.say(f"train: {counted.learned(stretch)} images, {len(counted.held_out)} held out{phase}: {told}")
             for fold in range(settings.train.folds if settings.train.folds > 1 else 0):
@@ -157,13 +171,18 @@ class Training:
             return str(scratch(settings, counted, self.round.training / "start"))
         return settings.train.start
 
-    def check_start(self, settings: Settings) -> None:
-        """ConfigError now for a checkpoint that is none, and not in a worker."""
-        if settings.from_scratch or settings.train.start == PREVIOUS:
-            return
+    def start_size(self, settings: Settings) -> tuple[int, int]:
+        """Height and width at which the start sees images. ConfigError now for a checkpoint that is none, and not in a
+        worker."""
+        if settings.from_scratch:
+            side = SIDE.get(settings.train.start, RELEASED_SIDE)
+            return side, side
+        start = settings.train.start
+        if start == PREVIOUS:
+            start = str(next(iter(self.previous(settings))).parent)
         try:
-            read_config(locate(settings.train.start))
-            Processor.from_pretrained(settings.train.start)
+            read_config(locate(start))
+            return Processor.from_pretrained(start).size
         except Florence2Error as error:
             raise ConfigError(f"train.start: {error}") from error
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 import pickle
 import random
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 
@@ -29,7 +29,7 @@ from engine.storage import Output, ShardId, Tables, read_shard
 from florence2.errors import Florence2Error
 from florence2.processor import Processor, resized
 from florence2.scene import Scene
-from florence2.targets import Targets, fit
+from florence2.targets import Example, fit
 from florence2.training.batch import Row, tokenise
 from pipelines.scenes import scene_of
 from pipelines.training.picks import AT_A_TIME, Pick
@@ -99,6 +99,13 @@ class Unprepared:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """All picks up to here were looked at."""
+
+    place: int
+
+
+@dataclass(frozen=True)
 class Preparation:
     """How images become rows: for training with augmentation, for judging without."""
 
@@ -140,40 +147,42 @@ class Preparation:
         item, stretch = record.item, self.stretch
         rng = random.Random(f"{self.seed} {pick.epoch} {item.item_id.hex()}")
         scene = self.source.scene(record, stretch)
-        if not stretch.mix.weights(list(self.targets.kinds(scene, rng))):
+        if not stretch.mix.weights(list(stretch.targets.kinds(scene, rng))):
             return None
         try:
             image: npt.NDArray[np.uint8] = open_image(item, self.source.ingest, self.source.output.downloads)
             if not self.judging:
                 image, scene = stretch.augment(image, scene, rng)
-            drawn = stretch.mix.draw(scene, self.targets, stretch.phase.tasks_per_image, rng)
+            drawn = stretch.mix.draw(scene, stretch.targets, stretch.phase.tasks_per_image, rng)
             height, width = self.processor.size
             pixels = resized(Image.fromarray(image), 0, (width, height), self.processor.resample)
         except (ImageError, Florence2Error) as error:
             return Unprepared(pick.place, item.item_id, f"{item.uri}: {error}")
-        fitted = [fit(example, self.processor.tokens, self.max_answer) for example in drawn]
-        rows = [
-            tokenise(example, self.processor.tokens, stretch.phase.eos_weight)
-            for example, cut in fitted
-            if example.answer or not cut  # what nothing is left of would say that nothing is there
-        ]
-        return Prepared(pick.place, item.item_id, pixels, tuple(rows), sum(cut for _, cut in fitted)) if rows else None
+        rows, cut = self.rows(drawn)
+        return Prepared(pick.place, item.item_id, pixels, rows, cut) if rows else None
 
-    @property
-    def targets(self) -> Targets:
-        """The phase's, for the size at which the model sees the image."""
-        given = "model_size" in self.stretch.phase.targets
-        return self.stretch.targets if given else replace(self.stretch.targets, model_size=max(self.processor.size))
+    def rows(self, examples: Sequence[Example]) -> tuple[tuple[Row, ...], int]:
+        """Tokenised, and how much of them was left out for its length: regions, ends of texts, whole long questions."""
+        rows, left_out, tokens = [], 0, self.processor.tokens
+        for whole in examples:
+            example, cut = fit(whole, tokens, self.max_answer)
+            row = tokenise(example, tokens, self.stretch.phase.eos_weight)
+            asked = len(row.prompt) <= (self.processor.max_prompt_tokens or len(row.prompt))
+            left_out += cut if asked else 1
+            if asked and (example.answer or not cut):  # what nothing is left of would say that nothing is there
+                rows.append(row)
+        return tuple(rows), left_out
 
 
 def stream(
     preparation: Preparation, chunks: Iterator[list[Pick]], share: float
-) -> Generator[Prepared | Unprepared, None, None]:
+) -> Generator[Prepared | Unprepared | Passed, None, None]:
     """What the chunks of picks give, in their order, some steps ahead; in `share` of the object store at most."""
     settle(share, STEPS_AHEAD * preparation.step_bytes)
 
     def prepare(row: dict[str, bytes]) -> dict[str, bytes]:
-        return {"made": pickle.dumps(list(preparation.chunk_of(pickle.loads(row["picks"]))))}
+        picks: list[Pick] = pickle.loads(row["picks"])
+        return {"made": pickle.dumps([*preparation.chunk_of(picks), Passed(picks[-1].place)])}
 
     while segment := [{"picks": pickle.dumps(chunk)} for chunk in islice(chunks, SEGMENT)]:
         dataset = ray.data.from_items(segment, override_num_blocks=len(segment))

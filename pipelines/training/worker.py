@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from engine.errors import EngineError, RunError, is_no_space
+from engine.errors import EngineError, OutputError, RunError, is_no_space
 from engine.storage import ShardId, read_json, write_json, write_text
 from florence2.errors import Florence2Error
 from florence2.model import Florence2
@@ -31,7 +32,7 @@ from pipelines.training.journal import Journal, Silent, Written
 from pipelines.training.picks import Picks, at_places
 from pipelines.training.samples import draw_samples
 from pipelines.training.settings import Settings, Stretch
-from pipelines.training.stream import Preparation, Prepared, Source, Unprepared, stream
+from pipelines.training.stream import Passed, Preparation, Prepared, Source, Unprepared, stream
 
 MOST_ANSWER = 1024  # ids of an answer, where the model's positions allow it: longer ones cost more than they teach
 MOST_FAULTS = 10_000  # that are told
@@ -134,7 +135,7 @@ class Training:
         self.told = 0  # of them
 
     def run(self) -> None:
-        self.journal.tell("start", self.step, workers=self.world, device=str(self.device))
+        self.journal.tell("start", self.step, run=self.job.run, workers=self.world, device=str(self.device))
         for number, stretch in enumerate(self.job.settings.stretches):
             if number >= self.done.phase + self.done.ended:
                 Stretching(self, number, stretch).run()
@@ -182,7 +183,7 @@ class Stretching:
                 if self.trainer.done % self.job.settings.train.checkpoint_steps == 0 or self.trainer.done == steps:
                     self.keep()
 
-    def train(self, prepared: Iterator[Prepared | Unprepared]) -> None:
+    def train(self, prepared: Iterator[Prepared | Unprepared | Passed]) -> None:
         """One step."""
         training, phase, start = self.training, self.stretch.phase, time.perf_counter()
         images = self.take(prepared, phase.images_per_step // training.world)
@@ -202,20 +203,23 @@ class Stretching:
             cut=sum(image.cut for image in images),
         )
 
-    def take(self, prepared: Iterator[Prepared | Unprepared], count: int) -> list[Prepared]:
+    def take(self, prepared: Iterator[Prepared | Unprepared | Passed], count: int) -> list[Prepared]:
         """The next `count` images. Those that can't be read are named on the way; RunError if none of an epoch can."""
         training, taken, since = self.training, [], self.training.place
+        last = "they have no example that it asks for"
         for one in prepared:
-            training.place = one.place + 1
             if isinstance(one, Prepared):
+                training.place = one.place + 1
                 since = one.place
                 taken.append(one)
                 if len(taken) == count:
                     return taken
                 continue
-            training.fault(one)
-            if one.place - since > self.job.picks.count:
-                raise RunError(f"not one image of the round can be learned any more; the last: {one.message}")
+            if isinstance(one, Unprepared):
+                training.fault(one)
+                last = one.message
+            elif one.place - since > self.job.picks.count:
+                raise RunError(f"not one image of the round can be learned in phase {self.stretch.name}: {last}")
         raise AssertionError("the stream of picks has no end")
 
     def batches(self, images: Iterable[Prepared]) -> Iterator[Batch]:
@@ -257,7 +261,7 @@ class Stretching:
                     if len(shown) < self.job.settings.train.samples:
                         shown.append(one)
                     yield one
-                else:
+                elif isinstance(one, Unprepared):
                     training.fault(one)
 
         losses = self.trainer.evaluate(self.batches(images()))
@@ -287,15 +291,22 @@ def plain(losses: Mapping[str, TaskLoss]) -> dict[str, float]:
 
 def kept(checkpoints: Path) -> list[tuple[Path, Done]]:
     """The checkpoints that are whole, by their step; what a kill amid the writing left is passed over."""
-    folders = sorted(path.parent for path in checkpoints.glob(f"step-*/{TRAINING}"))
-    return [(folder, Done(**read_json(folder / TRAINING)["extra"])) for folder in folders]
+    return [(path.parent, done_of(path.parent)) for path in sorted(checkpoints.glob(f"step-*/{TRAINING}"))]
+
+
+def done_of(folder: Path) -> Done:
+    try:
+        return Done(**read_json(folder / TRAINING)["extra"])
+    except (KeyError, TypeError) as error:
+        raise OutputError(f"{folder} is damaged ({error!r}). Remove it and run again.") from error
 
 
 def best_of(checkpoints: Path) -> Path:
     """Of the last phase's checkpoints that with the least loss on held-out images; without any judged, the last."""
     there = kept(checkpoints)
     last = there[-1][1].phase
-    judged = [(done.loss, folder) for folder, done in there if done.phase == last and done.loss is not None]
+    losses = [(done.loss, folder) for folder, done in there if done.phase == last and done.loss is not None]
+    judged = [(loss, folder) for loss, folder in losses if isfinite(loss)]
     return min(judged)[1] if judged else there[-1][0]
 
 
@@ -310,7 +321,7 @@ def prune(checkpoints: Path) -> None:
 def publish(job: Job) -> None:
     """The best checkpoint becomes the round's model, with what it was made by."""
     best = best_of(job.checkpoints)
-    done = Done(**read_json(best / TRAINING)["extra"])
+    done = done_of(best)
     aside = job.target.with_name(f".{job.target.name}.unpublished")
     shutil.rmtree(aside, ignore_errors=True)
     Florence2.from_pretrained(best).save_pretrained(aside)

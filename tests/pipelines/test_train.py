@@ -206,7 +206,7 @@ def test_more_workers_than_there_are_and_nothing_to_learn(round_0: Path, tmp_pat
 def test_folds_learn_from_no_image_of_their_own(round_0: Path) -> None:
     """By what the stream gives, over a whole epoch; held-out images are in neither."""
     output, config = Output(round_0), load_config(round_0 / "config.yaml")
-    folds, stretch = Folds(2), settings_of(config).stretches[0]
+    folds, stretch = Folds(2), settings_of(config).at((32, 32)).stretches[0]
     picks = picks_of(output, seed=0)
     learned = []
     for fold in range(2):
