@@ -151,7 +151,7 @@ class Train(Phase):
     start: str = Field(
         "nano",
         min_length=1,
-        description="nano, pico, base, large: from scratch; previous: the model of the round before; a folder; a hub id",
+        description="nano, pico, base, large: from scratch; previous: the model of the round before; a folder; hub id",
     )
     vocabulary_size: int = Field(
         4096, ge=1400, le=10**6, description="tokens of the tokenizer trained on the round's texts, from scratch"

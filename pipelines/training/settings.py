@@ -81,9 +81,8 @@ def settings_of(config: Config) -> Settings:
     """Raises ConfigError, which names the path of each value at fault."""
     train = config.train
     specialists = [*config.specialists.items(), *config.reannotate.specialists.items()]
-    composers = tuple(
-        name for name, values in specialists if values is not None and values.get("use", name) == COMPOSER
-    )
+    used = ((name, values.get("use", name)) for name, values in specialists if values is not None)
+    composers = tuple(name for name, use in used if use == COMPOSER)
     phases: Mapping[str, Parameters | None] = train.phases or {"all": {}}
     common = train.model_dump(include=set(Phase.model_fields), exclude_unset=True)
     kept = [(name, changes) for name, changes in phases.items() if changes is not None]

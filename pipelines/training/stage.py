@@ -131,16 +131,8 @@ class Training:
 
     def check(self, counted: Census, settings: Settings) -> None:
         """Says what will be learned and what can't be. RunError if nothing can."""
-        known = {
-            HUMAN,
-            ALT,
-            *read_json(self.output.round(0).sources)["sources"],
-            *read_json(self.round.sources)["sources"],
-        }
-        for stretch in settings.stretches:
-            phase = stretch.phase
-            for name in {*phase.exclude, *(phase.texts_from or ()), *phase.exhaustive} - known:
-                self.say(f"! no source of the round is called {name!r}; there are {', '.join(sorted(known))}", "yellow")
+        for warning in self.unknown_sources(settings):
+            self.say(f"! {warning}", "yellow")
         for fault in counted.faults:
             self.say(f"! left out: {fault}", "yellow")
         for stretch in settings.stretches:
@@ -162,6 +154,15 @@ class Training:
                     )
             if missing := counted.nothing_for(stretch):
                 self.say(f"! nothing stands for {', '.join(missing)}: not learned{phase}", "yellow")
+
+    def unknown_sources(self, settings: Settings) -> Iterator[str]:
+        """What may be meant, and is more likely misspelt."""
+        rounds = [self.output.round(number) for number in range(self.round_number + 1)]
+        known = {HUMAN, ALT, *(name for round_ in rounds for name in read_json(round_.sources)["sources"])}
+        for stretch in settings.stretches:
+            phase = stretch.phase
+            for name in {*phase.exclude, *(phase.texts_from or ()), *phase.exhaustive} - known:
+                yield f"train: no source of the round is called {name!r}; there are {', '.join(sorted(known))}"
 
     def start(self, settings: Settings, counted: Census) -> str:
         """The folder or hub id where the model starts; "" for that of the round before, which has one a fold."""
