@@ -16,13 +16,12 @@ from engine.errors import ConfigError, OutputError, RunError
 from engine.folds import Folds
 from engine.records import ALT, HUMAN
 from engine.runner import cluster
-from engine.storage import Output, Round, read_json, write_json
+from engine.storage import Output, Round, read_json, shard_digest, write_json
 from engine.versions import digest_of_json
 from florence2.checkpoint import locate, read_config
 from florence2.errors import Florence2Error
 from florence2.processor import Processor
 from florence2.tasks import Task
-from pipelines.reannotate import digest_of_rounds
 from pipelines.training.census import Census, census
 from pipelines.training.fit import Crew, crew_of, fit
 from pipelines.training.picks import Picks
@@ -68,7 +67,7 @@ class Training:
     def made_by(self, settings: Settings) -> dict[str, Any]:
         """What the models of this round depend on."""
         groups = sorted((a.hex(), b.hex()) for a, b in Dataset(self.output).leaders().items())  # which go together
-        labels = digest_of_json([digest_of_rounds(self.output, self.round_number), groups])
+        labels = digest_of_json([list(map(self.labels_of, range(self.round_number + 1))), groups])
         start = settings.train.start
         if start == PREVIOUS:
             start = digest_of_json([read_json(path) for path in self.previous(settings)])
@@ -79,6 +78,13 @@ class Training:
             "round": self.round_number,
             "folds": settings.train.folds,
         }
+
+    def labels_of(self, number: int) -> list[str]:
+        """What made a round's annotations, and what decided on them. An annotation shard may be damaged: it is left
+        out, and told, when the round is counted."""
+        round_ = self.output.round(number)
+        decided = {str(shard_digest(round_.decisions(shard))) for shard in self.output.shards()}
+        return [str(read_json(round_.sources)["digest"]), *sorted(decided)]
 
     def previous(self, settings: Settings) -> Iterator[Path]:
         """What says how the models of the round before were made."""

@@ -22,17 +22,20 @@ from safetensors.torch import load_file
 
 from benchmarks.world import EASY
 from benchmarks.world.writing import write_round
-from engine.config import load_config
+from engine.config import Config, load_config
 from engine.dataset import Dataset
 from engine.errors import ConfigError, OutputError, RunError
 from engine.folds import Folds
-from engine.storage import Output
-from florence2 import Annotator, Florence2, Processor
+from engine.storage import Output, ShardId
+from florence2 import Annotator, Florence2, Processor, Task, ask
+from florence2.targets import Example
 from pipelines.build import build_pipeline
 from pipelines.stages import Stages
+from pipelines.training.census import of_shard
 from pipelines.training.journal import read_journal
+from pipelines.training.progress import Follower
 from pipelines.training.settings import settings_of
-from pipelines.training.stage import picks_of
+from pipelines.training.stage import Training, picks_of
 from pipelines.training.stream import Preparation, Prepared, Source
 
 SETTINGS = """
@@ -184,6 +187,9 @@ def test_a_worker_that_dies_is_replaced_and_two_train_one_model(round_0: Path, t
         ("train.recipe.learning_rate=-1", "learning_rate"),
         ("train.phases={a: {stepz: 3}}", r"train\.phases\.a\.stepz: unknown key"),
         ("train.phases={a: null}", "every phase is null"),
+        ("train.recipe.steps=5", "said by train.steps"),
+        ("train.size=[32]", r"train\.size\.1: "),
+        ("train.recipe.betas=[0.9]", r"train\.recipe\.betas\.1: "),
     ],
 )
 def test_settings_that_can_not_be(round_0: Path, setting: str, says: str) -> None:
@@ -219,3 +225,85 @@ def test_folds_learn_from_no_image_of_their_own(round_0: Path) -> None:
     assert not any(folds.held_out(items[id_], 0.2) for ids in learned for id_ in ids)
     assert min(map(len, learned)) > 3
     assert not learned[0] & learned[1]
+
+
+def prepared_by(round_0: Path, *settings: str, size: tuple[int, int] = (32, 32)) -> Preparation:
+    config = load_config(round_0 / "config.yaml", settings)
+    source = Source(Output(round_0), 0, config.ingest, Folds(1), None, 0.0)
+    return Preparation(source, settings_of(config).at(size).stretches[0], small_processor(size), 0, 1000)
+
+
+def test_a_question_too_long_for_the_model_is_left_out_and_counted(round_0: Path) -> None:
+    preparation = prepared_by(round_0)
+    short = replace(preparation, processor=replace(preparation.processor, positions=60))
+    tasks = (Task.CAPTION_TO_PHRASE_GROUNDING, Task.CAPTION)
+    examples = [Example(task, ask(task, "a dog " * 50 if task.takes_input else None), "a dog") for task in tasks]
+    rows, cut = short.rows(examples)
+    assert [row.task for row in rows] == [Task.CAPTION]
+    assert cut == 1
+
+
+def test_the_census_counts_what_the_model_will_see(round_0: Path) -> None:
+    """At 16 px a shape of 64 is too small to be a target, and at 768 it is not."""
+    shard = ShardId(0, 0)
+    counted = []
+    for size in ((16, 16), (768, 768)):
+        preparation = prepared_by(round_0, "train.size=null", "train.targets.min_side=8", size=size)
+        counted.append(of_shard(preparation.source, [preparation.stretch], shard, 0).examples["all"])
+    assert counted[0][Task.REGION_TO_CATEGORY] < counted[1][Task.REGION_TO_CATEGORY]
+
+
+def test_who_composes_captions_trains_no_released_weights() -> None:
+    words = {
+        "specialists": {"words": {"use": "composer"}},
+        "reannotate": {"specialists": {"again": {"use": "composer"}}},
+    }
+    for train, excluded in (({"start": "some/model"}, {"words", "again"}), ({"start": "nano"}, set())):
+        (stretch,) = settings_of(Config.model_validate({**words, "train": train})).stretches
+        assert set(stretch.exclude) == excluded
+
+
+def test_classes_go_through_the_vocabulary() -> None:
+    train = {"exhaustive": {"human": ["Man", "Dog"]}}
+    vocabulary = {"classes": {"person": {"synonyms": ["man"]}}}
+    (stretch,) = settings_of(Config.model_validate({"vocabulary": vocabulary, "train": train})).stretches
+    assert stretch.exhaustive == {"human": {"person", "dog"}}
+
+
+def test_a_model_half_deleted_is_published_again(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
+    out = Path(shutil.copytree(undisturbed[0], tmp_path / "out"))
+    (out / "round-0" / "model" / "model.safetensors").unlink()
+    training = Training(Output(out), load_config(out / "config.yaml"), 0, Console(quiet=True))
+    settings = settings_of(training.config)
+    assert not training.is_trained(0, training.made_by(settings.at((32, 32))))
+
+
+def test_names_that_no_source_has_are_told(round_0: Path) -> None:
+    config = load_config(round_0 / "config.yaml", ["train.exclude=[detectr]", "train.texts_from=[human]"])
+    training = Training(Output(round_0), config, 0, Console(quiet=True))
+    (warning,) = training.unknown_sources(settings_of(config))
+    assert "'detectr'; there are alt, human" in warning
+
+
+def test_progress_goes_on_where_the_training_does(tmp_path: Path) -> None:
+    """Not with what an earlier run wrote, nor after workers have cut the journal back."""
+    told = Console(record=True, width=200, file=io.StringIO())
+    follower = Follower(told, "train", tmp_path, "mine", steps=9)
+
+    def write(*lines: tuple[str, int], run: str = "mine") -> None:
+        rest = {"run": run, "loss": 1.0, "losses": {}, "images_per_second": 1.0, "cut": 1}
+        text = (json.dumps({"event": event, "step": step, "at": float(step), **rest}) for event, step in lines)
+        (tmp_path / "log.jsonl").write_text("".join(line + "\n" for line in text))
+
+    write(("start", 0), ("step", 1), ("step", 2), ("judged", 2), run="earlier")
+    follower.look()
+    assert told.export_text(clear=False) == ""
+    write(("start", 0), ("step", 1), ("step", 2), ("step", 3), ("judged", 3))
+    follower.offset = 0  # as after a cut that left more than there was
+    follower.look()
+    assert "after 3 steps" in told.export_text(clear=False)
+    write(("start", 0), ("step", 1), ("start", 1))
+    follower.look()
+    write(("start", 0), ("step", 1), ("start", 1), ("step", 2), ("judged", 2))
+    follower.look()
+    assert "after 2 steps" in told.export_text(clear=False)
