@@ -47,7 +47,9 @@ def crew_of(settings: Settings) -> Crew:
                 "alike; take a multiple"
             )
     left = (cpus - data_cpus()) / workers  # reading and augmenting has its share
-    return Crew(workers, float(int(left)) if left > 1 else left, bool(gpus), None if gpus else int(cpus) // workers)
+    if gpus:  # they compute: the CPUs prepare images for them
+        return Crew(workers, min(left, 1.0), 1, None)
+    return Crew(workers, left if left < 1 else float(int(left)), 0, int(cpus) // workers)
 
 
 def fit(job: Job, crew: Crew, follower: Follower) -> None:

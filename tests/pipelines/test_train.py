@@ -32,6 +32,7 @@ from florence2.targets import Example
 from pipelines.build import build_pipeline
 from pipelines.stages import Stages
 from pipelines.training.census import of_shard
+from pipelines.training.fit import Crew, crew_of
 from pipelines.training.journal import read_journal
 from pipelines.training.progress import Follower
 from pipelines.training.settings import settings_of
@@ -197,10 +198,38 @@ def test_settings_that_can_not_be(round_0: Path, setting: str, says: str) -> Non
         trained(round_0, setting)
 
 
-def test_more_workers_than_there_are_and_nothing_to_learn(round_0: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("there", "asked", "crew"),
+    [
+        ({"CPU": 2.0}, "auto", Crew(1, 1.0, 0, 2)),
+        ({"CPU": 2.0}, 2, Crew(2, 0.5, 0, 1)),
+        ({"CPU": 1.0}, "auto", Crew(1, 0.5, 0, 1)),
+        ({"CPU": 64.0, "GPU": 4.0}, "auto", Crew(4, 1.0, 1, None)),
+        ({"CPU": 64.0, "GPU": 4.0}, 2, Crew(2, 1.0, 1, None)),
+        ({"CPU": 2.0}, 3, "3 workers were asked for, and 2 fit: one for each of 2 CPUs"),
+        ({"CPU": 64.0, "GPU": 4.0}, 5, "5 workers were asked for, and 4 fit: one for each of 4 GPUs"),
+    ],
+)
+def test_a_crew_fits_the_machine(
+    monkeypatch: pytest.MonkeyPatch, there: dict[str, float], asked: int | str, crew: Crew | str
+) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: there)
+    settings = settings_of(Config.model_validate({"train": {"workers": asked}}))
+    if isinstance(crew, Crew):
+        assert crew_of(settings) == crew
+        return
+    with pytest.raises(RunError, match=crew):
+        crew_of(settings)
+
+
+def test_images_that_workers_can_not_share_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
+    with pytest.raises(ConfigError, match="32 images can't be shared by 3 workers"):
+        crew_of(settings_of(Config.model_validate({"train": {"workers": 3}})))
+
+
+def test_nothing_to_learn(round_0: Path, tmp_path: Path) -> None:
     out = copied(round_0, tmp_path)
-    with pytest.raises(RunError, match="64 workers were asked for, and"):
-        trained(out, "train.workers=64")
     with pytest.raises(RunError, match=r"nothing stands in .* that can be learned"):
         trained(
             out,
