@@ -96,7 +96,7 @@ def prepare_batches(world: World, stretch: Stretch, tasks: int, model: Path, fol
     processor, count = Processor.from_pretrained(model), stretch.phase.images_per_step
     indices = [range(n, n + count) for n in range(0, BATCHES * count, count)]
     torch.save([batch_of(world, stretch, tasks, processor, some) for some in indices], folder / BATCH_FILE)
-    torch.save(replace(stretch.recipe, precision="fp32", label_smoothing=0.0), folder / RECIPE_FILE)
+    torch.save(replace(stretch.recipe, precision="fp32", location_smoothing=0.0), folder / RECIPE_FILE)
 
 
 def batch_of(world: World, stretch: Stretch, tasks: int, processor: Processor, indices: range) -> Batch:

@@ -49,7 +49,7 @@ class Follower:
         if line["event"] == "start" and line.get("run") == self.run:
             self._starts_here += 1
             if self._starts_here > self.starts:
-                self.starts, self.pace = self._starts_here, []
+                self.starts, self.pace, self.step = self._starts_here, [], {}
         if not self.starts or self._starts_here < self.starts:
             return
         match line["event"]:
@@ -80,6 +80,8 @@ class Follower:
         self.say(f"{self.name}: step {step['step']} of {self.steps}, loss {step['loss']:.3f}; {pace}")
 
     def left(self, step: int) -> str:
+        if not self.pace:
+            return ""
         (first, start), (last, end) = self.pace[0], self.pace[-1]
         if last == first:
             return ""

