@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.storage import ShardId
@@ -21,7 +21,6 @@ def taken(picks: Picks, start: int, size: int, chunks: int, rank: int = 0, world
     return [pick for chunk in islice(picks.chunks(start, size, rank, world), chunks) for pick in chunk]
 
 
-@settings(deadline=None)
 @given(SIZES, st.integers(0, 3))
 def test_an_epoch_has_every_row_once(rows: list[int], epoch: int) -> None:
     picks = picks_of(rows)
@@ -33,7 +32,6 @@ def test_an_epoch_has_every_row_once(rows: list[int], epoch: int) -> None:
     assert {pick.epoch for pick in seen} == {epoch}
 
 
-@settings(deadline=None)
 @given(SIZES, st.integers(0, 200), st.integers(1, 5), st.integers(1, 4))
 def test_workers_share_the_stream_and_any_of_it_can_be_begun_with(
     rows: list[int], start: int, size: int, world: int
