@@ -53,7 +53,7 @@ def test_help_waits_for_nothing_heavy() -> None:
     assert loaded.split() == []
 
 
-@pytest.mark.parametrize("stage", ["train", "merge", "export", "all"])
+@pytest.mark.parametrize("stage", ["merge", "export", "all"])
 def test_stages_to_come_say_so_in_one_line(call: Call, tmp_path: Path, stage: str) -> None:
     code, said = call("run", "--stage", stage, "--out", str(tmp_path / "out"))
     assert code == 2
