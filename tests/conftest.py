@@ -48,3 +48,14 @@ def image_set(tmp_path: Path, photos: Path) -> Callable[..., Path]:
         return target
 
     return make
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For tiny models: a second thread has nothing to do, and waits for the first (7 times as long under load)."""
+    import torch  # seconds, which other tests do without
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

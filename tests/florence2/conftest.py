@@ -1,16 +1,10 @@
-"""The models here are tiny: a second thread has nothing to do, and waits for the first (7 times as long under load)."""
+"""The models of these tests are tiny."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 
 @pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def tiny_models(one_thread: None) -> None:
+    """One thread is enough for them all."""

@@ -1,12 +1,15 @@
-"""One image set, annotated once, for all tests that look at what a run leaves."""
+"""One image set, annotated once, for all tests that look at what a run leaves; and the command line in this process."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
-from command import COUNT, start
+from command import COUNT, Call, start
 from PIL import Image
+
+from engine import cli
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +36,18 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert process.returncode == 0, output
     assert "24 images, 1 quarantined" in output
     return out
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Calls `engine` with arguments; gives the exit code and all it said, unwrapped."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["engine", *arguments])
+        monkeypatch.setattr(cli.console, "width", 200)
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
+
+    return call

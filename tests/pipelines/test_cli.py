@@ -7,33 +7,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
-from command import ENGINE
+from command import ENGINE, Call
 
-from engine import cli
 from engine.config import load_config
 from pipelines.build import EMBEDDED, build_pipeline
-
-Call = Callable[..., tuple[int, str]]
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Calls `engine` with arguments; gives the exit code and all it said, unwrapped."""
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["engine", *arguments])
-        monkeypatch.setattr(cli.console, "width", 200)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
-
-    return call
 
 
 def test_help_names_every_command_and_exit_code(call: Call) -> None:

@@ -7,24 +7,21 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-import torch
 import yaml
-from command import ENGINE, files, run
+from command import ENGINE, Call, files, run
 from memorised import memorised, saved
 from PIL import Image
 from rich.console import Console
 from toys import Brightness, Dark
 
-from engine import cli, open_dataset
+from engine import open_dataset
 from engine.annotate import Tally, annotate
 from engine.config import Ingest, load_config
 from engine.errors import ConfigError, OutputError
@@ -39,7 +36,7 @@ from pipelines.build import Pipeline, build_pipeline
 from pipelines.reannotate import again, digest_of_rounds, warnings
 from pipelines.stages import Stages
 
-Call = Callable[..., tuple[int, str]]
+pytestmark = pytest.mark.usefixtures("one_thread")
 COMMAND = [ENGINE, "run", "--stage", "reannotate", "--out"]
 SAID = ("a dog beside a car", "two people walk")  # by the model of each fold
 FOLDS = len(SAID)
@@ -52,14 +49,6 @@ CONFIG = {
     "reannotate": {"specialists": {"florence2": {"tasks": ["CAPTION"], "caption_beams": 1, "max_new_tokens": 30}}},
     "run": {"workers": 1, "max_quarantined": 0.5},
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -113,21 +102,6 @@ def undisturbed(round_0: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     out = copied(round_0, tmp_path_factory.mktemp("round-1"))
     reannotated(out)
     return out
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Calls `engine` with arguments; gives the exit code and all it said."""
-
-    def call(*arguments: str) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["engine", *arguments])
-        monkeypatch.setattr(cli.console, "width", 200)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = capsys.readouterr()
-        return int(ended.value.code or 0), said.out + said.err
-
-    return call
 
 
 def copied(out: Path, to: Path) -> Path:

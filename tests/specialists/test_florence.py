@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from specialists.florence import USUAL, Florence
 from specialists.union import Sighting, union
 
 WIDTH, HEIGHT = 100, 50
+pytestmark = pytest.mark.usefixtures("one_thread")
 CAPTION = "a red circle and a blue square"
 CIRCLE, SQUARE = "<loc_100><loc_100><loc_400><loc_400>", "<loc_500><loc_500><loc_900><loc_900>"
 ELSEWHERE = "<loc_50><loc_600><loc_200><loc_900>"
@@ -55,14 +56,6 @@ KNOWN = {
     ask("REGION_TO_SEGMENTATION", REGION, (WIDTH, HEIGHT)): OUTLINE,
     ask("REGION_TO_CATEGORY", REGION, (WIDTH, HEIGHT)): "circle",
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ENGINE = str(Path(sys.executable).parent / "engine")
+Call = Callable[..., tuple[int, str]]  # arguments -> exit code, output: the fixture `call`
 COUNT, SHARD = 24, 3  # of the image set in conftest.py
 
 
