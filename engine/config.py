@@ -238,16 +238,16 @@ def _document(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
         return document
     if not isinstance(base, str):
         raise ConfigError(f"{path}: base: expected a file's name, not {base!r}")
-    return _over(_document(Path(os.path.abspath(path.parent / os.path.expanduser(base))), (*above, path)), document)
+    return merged(_document(Path(os.path.abspath(path.parent / os.path.expanduser(base))), (*above, path)), document)
 
 
-def _over(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """`changes` over `base`, section by section: what only the base has comes first."""
-    merged = dict(base)
+    result = dict(base)
     for key, value in changes.items():
-        below = merged.get(key)
-        merged[key] = _over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
 
 
 def _parsed(text: str, where: str) -> Any:

@@ -34,7 +34,7 @@ def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
         sources = read_json(round_.sources)
         there, asked = sources["settings"], pipeline.annotate_settings
         _refuse_unless(output, pipeline, "annotations", there, asked, keys)
-        if stage not in ("filter", "reannotate") or not is_annotated(output):
+        if stage not in ("filter", "train", "reannotate") or not is_annotated(output):
             _refuse_other_code(output, pipeline, sources)
     elif output.manifest.exists():  # it was lost; what it said of code and weights is in every shard
         for digest in {shard_digest(round_.annotations(shard)) for shard in output.shards()} - {None}:

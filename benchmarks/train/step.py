@@ -29,11 +29,11 @@ from florence2.targets import fit
 from florence2.training import Batch, Recipe, Trainer, tokenise
 from pipelines.training.census import Census
 from pipelines.training.scratch import scratch
-from pipelines.training.settings import Settings, Stretch, settings_of
+from pipelines.training.settings import ReadyPhase, Settings, settings_of
+from pipelines.training.worker import MOST_ANSWER
 
 BATCHES = 8  # that a contender goes through, again and again
 TEXTS = 500  # scenes whose texts make the tokenizer
-MOST_ANSWER = 1024  # ids of an answer, as in the stage
 BATCH_FILE, RECIPE_FILE = "batches.pt", "recipe.pt"
 
 
@@ -42,10 +42,10 @@ def step(world: World, config: Config, folder: Path, threads: int, repeats: int)
     settings = settings_of(config)
     size = prepare_model(world, settings, folder / "model")
     found = {}
-    for tasks in sorted({settings.stretches[0].phase.tasks_per_image, 1}, reverse=True):
+    for tasks in sorted({settings.phases[0].config.tasks_per_image, 1}, reverse=True):
         here = folder / f"tasks-{tasks}"
-        prepare_batches(world, settings.stretches[0], tasks, folder / "model", here)
-        images = settings.stretches[0].phase.images_per_step
+        prepare_batches(world, settings.phases[0], tasks, folder / "model", here)
+        images = settings.phases[0].config.images_per_step
         setting = Setting(here, "nano", size, images, tokens=0, threads=threads, quick=False)
         runs = turns(CONTENDERS, setting, Plan(repeats, warm=2, skip=()))
         table_of_runs(f"a training step: {images} images at {size} px, {tasks} tasks each, {threads} threads", runs)
@@ -88,25 +88,25 @@ def texts_of(picture: Picture) -> Iterator[str]:
     yield from (shape.label for shape in picture.shapes)
 
 
-def prepare_batches(world: World, stretch: Stretch, tasks: int, model: Path, folder: Path) -> None:
+def prepare_batches(world: World, phase: ReadyPhase, tasks: int, model: Path, folder: Path) -> None:
     """The model's files, the batches and the recipe in a folder that both sides read."""
     folder.mkdir(parents=True)
     for path in model.iterdir():
         (folder / path.name).hardlink_to(path)
-    processor, count = Processor.from_pretrained(model), stretch.phase.images_per_step
+    processor, count = Processor.from_pretrained(model), phase.config.images_per_step
     indices = [range(n, n + count) for n in range(0, BATCHES * count, count)]
-    torch.save([batch_of(world, stretch, tasks, processor, some) for some in indices], folder / BATCH_FILE)
-    torch.save(replace(stretch.recipe, precision="fp32", location_smoothing=0.0), folder / RECIPE_FILE)
+    torch.save([batch_of(world, phase, tasks, processor, some) for some in indices], folder / BATCH_FILE)
+    torch.save(replace(phase.recipe, precision="fp32", location_smoothing=0.0), folder / RECIPE_FILE)
 
 
-def batch_of(world: World, stretch: Stretch, tasks: int, processor: Processor, indices: range) -> Batch:
+def batch_of(world: World, phase: ReadyPhase, tasks: int, processor: Processor, indices: range) -> Batch:
     """Without noise objects and weights of single tokens, which transformers' loss doesn't have."""
-    targets = replace(stretch.targets, model_size=max(processor.size), noise=0)
+    targets = replace(phase.targets, model_size=max(processor.size), noise=0)
     height, width = processor.size
     pixels, rows = [], []
     for index in indices:
         picture, rng = world.picture(0, index), random.Random(index)
-        drawn = stretch.mix.draw(scene_of(picture), targets, tasks, rng)
+        drawn = phase.mix.draw(scene_of(picture), targets, tasks, rng)
         fitted = [fit(example, processor.tokens, MOST_ANSWER)[0] for example in drawn]
         rows.append([tokenise(example, processor.tokens) for example in fitted])
         image = resized(Image.fromarray(picture.pixels), 0, (width, height), processor.resample)

@@ -19,7 +19,7 @@ from engine.storage import ShardId, read_records
 from florence2.scene import Scene
 from florence2.targets import KINDS, task_of
 from florence2.tasks import Task
-from pipelines.training.settings import Stretch
+from pipelines.training.settings import ReadyPhase
 from pipelines.training.stream import Source, data_cpus, settle
 
 TEXTS = 200_000  # from which a tokenizer is trained: twice as many change little
@@ -48,30 +48,30 @@ class Census:
         for source, labels in other.seen.items():
             self.seen.setdefault(source, set()).update(labels)
 
-    def learned(self, stretch: Stretch, fold: int | None = None) -> int:
+    def learned(self, phase: ReadyPhase, fold: int | None = None) -> int:
         """The images that a phase learns from, without those of `fold`."""
-        images = self.images.get(stretch.name, Counter())
+        images = self.images.get(phase.name, Counter())
         return images.total() - (0 if fold is None else images[fold])
 
-    def nothing_for(self, stretch: Stretch) -> list[Task]:
+    def nothing_for(self, phase: ReadyPhase) -> list[Task]:
         """The tasks that the phase's mix asks for, and of which no image has an example."""
-        there = self.examples.get(stretch.name, Counter())
-        return [task for task in wanted(stretch) if not there[task]]
+        there = self.examples.get(phase.name, Counter())
+        return [task for task in wanted(phase) if not there[task]]
 
 
-def wanted(stretch: Stretch) -> list[Task]:
+def wanted(phase: ReadyPhase) -> list[Task]:
     """The tasks that the phase's mix asks for."""
-    asked = {task_of(kind) for kind in stretch.mix.weights(list(KINDS))}
+    asked = {task_of(kind) for kind in phase.mix.weights(list(KINDS))}
     return [task for task in Task if task in asked]
 
 
-def census(source: Source, stretches: Sequence[Stretch], shards: Sequence[ShardId], with_texts: bool) -> Census:
+def census(source: Source, phases: Sequence[ReadyPhase], shards: Sequence[ShardId], with_texts: bool) -> Census:
     """The whole round's. A shard that can't be read is a fault, and the others are counted."""
     settle(0.25)
     texts = TEXTS // max(1, len(shards)) + 1 if with_texts else 0
 
     def count(row: dict[str, bytes]) -> dict[str, bytes]:
-        return {"census": pickle.dumps(of_shard(source, stretches, pickle.loads(row["shard"]), texts))}
+        return {"census": pickle.dumps(of_shard(source, phases, pickle.loads(row["shard"]), texts))}
 
     total = Census()
     rows = [{"shard": pickle.dumps(shard)} for shard in shards]
@@ -81,7 +81,7 @@ def census(source: Source, stretches: Sequence[Stretch], shards: Sequence[ShardI
     return total
 
 
-def of_shard(source: Source, stretches: Sequence[Stretch], shard: ShardId, texts: int) -> Census:
+def of_shard(source: Source, phases: Sequence[ReadyPhase], shard: ShardId, texts: int) -> Census:
     found = Census()
     try:
         records = read_records(source.output, source.round, shard)
@@ -89,6 +89,7 @@ def of_shard(source: Source, stretches: Sequence[Stretch], shard: ShardId, texts
         found.faults.append(str(error))
         return found
     words: list[str] = []
+    asked = [(phase, wanted(phase)) for phase in phases]
     for record in records:
         for region in record.regions:
             if region.kind == "object" and (label := region.label or region.raw_label):
@@ -98,21 +99,21 @@ def of_shard(source: Source, stretches: Sequence[Stretch], shard: ShardId, texts
         if source.judges(record):
             found.held_out.append((shard, row))
         elif source.learns(record):
-            words += _count(found, source, record, stretches)
+            words += _count(found, source, record, asked)
     rng = random.Random(str(shard))
     found.texts = rng.sample(words, texts) if len(words) > texts else words
     return found
 
 
-def _count(found: Census, source: Source, record: Record, stretches: Sequence[Stretch]) -> list[str]:
-    """Adds what the record has for each phase; its words, if that is something."""
+def _count(found: Census, source: Source, record: Record, phases: Sequence[tuple[ReadyPhase, list[Task]]]) -> list[str]:
+    """Adds what the record has for each phase, which comes with the tasks that it wants; its words, if that is some."""
     words: list[str] = []
-    for stretch in stretches:
-        scene = source.scene(record, stretch)
-        there = {task: number for task, number in stretch.targets.available(scene).items() if task in wanted(stretch)}
+    for phase, tasks in phases:
+        scene = source.scene(record, phase)
+        there = {task: number for task, number in phase.targets.available(scene).items() if task in tasks}
         if there:
-            found.examples.setdefault(stretch.name, Counter()).update({t.value: n for t, n in there.items()})
-            found.images.setdefault(stretch.name, Counter())[source.folds.of(record.item)] += 1
+            found.examples.setdefault(phase.name, Counter()).update({t.value: n for t, n in there.items()})
+            found.images.setdefault(phase.name, Counter())[source.folds.of(record.item)] += 1
             words += _words(scene)
     return words
 

@@ -40,10 +40,10 @@ def crew_of(settings: Settings) -> Crew:
     if workers > most:
         kind = f"one for each of {gpus} GPUs" if gpus else f"one for each of {cpus:g} CPUs"
         raise RunError(f"train.workers: {workers} workers were asked for, and {most} fit: {kind}. Ask for fewer.")
-    for stretch in settings.stretches:
-        if stretch.phase.images_per_step % workers:
+    for phase in settings.phases:
+        if phase.config.images_per_step % workers:
             raise ConfigError(
-                f"train.images_per_step: {stretch.phase.images_per_step} images can't be shared by {workers} workers "
+                f"train.images_per_step: {phase.config.images_per_step} images can't be shared by {workers} workers "
                 "alike; take a multiple"
             )
     left = (cpus - data_cpus()) / workers  # reading and augmenting has its share

@@ -1,9 +1,10 @@
 """What a training tells: a line of JSON for each event, the same for TensorBoard, both cut back when it goes on.
 
-    {"event": "start", "step": 0, "workers": 1, "device": "cpu", "at": 1767225600.0}
+    {"event": "start", "step": 0, "run": "...", "workers": 1, "device": "cpu", "at": 1767225600.0}
     {"event": "step", "phase": ..., "step": 7, "loss": 2.1, "losses": {"OD": 2.3, ...}, "images_per_second": 41.0, ...}
     {"event": "judged", "phase": ..., "step": 200, "loss": 1.9, "losses": {...}}
     {"event": "fault", "step": 7, "item": "0123...", "message": "..."}
+    {"event": "kept", "phase": ..., "step": 200}
     {"event": "end", "step": 1000}
 
 `step` counts the optimiser's steps over all phases.
@@ -71,13 +72,13 @@ def journal_size(folder: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def read_journal(folder: Path, offset: int = 0) -> list[dict[str, Any]]:
-    """The whole lines of a journal from byte `offset` on. One that a crash cut off is not there."""
-    return [line for line, _ in followed(folder, offset)]
+def read_journal(folder: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal. One that a crash cut off is not there."""
+    return [line for line, _ in followed(folder, 0)]
 
 
 def followed(folder: Path, offset: int) -> Iterator[tuple[dict[str, Any], int]]:
-    """Lines, each with the offset behind it."""
+    """The lines from byte `offset` on, each with the offset behind it."""
     try:
         with open(folder / LOG, "rb") as file:
             file.seek(offset)

@@ -63,9 +63,7 @@ class Follower:
                     f"{self.name}: loss {line['loss']:.3f} on held-out images after {line['step']} steps ({losses})"
                 )
             case "end" if self.cut:
-                self.say(
-                    f"{self.name}: {self.cut} regions or ends of texts were left out, where an answer was too long"
-                )
+                self.say(f"{self.name}: {self.cut} regions, ends of texts or questions were left out, being too long")
             case "fault":
                 self.faults += 1
                 if self.faults <= MOST_FAULTS:

@@ -18,13 +18,12 @@ RELEASED_SIDE = 768
 
 def scratch(settings: Settings, counted: Census, folder: Path) -> Path:
     """Written into `folder`, unless it was already: a training that goes on keeps its tokens."""
-    processor_file = folder / "preprocessor_config.json"  # written last
-    if processor_file.exists():
+    if (folder / "processor_config.json").exists():  # written last
         return folder
     texts = [task.sentence for task in Task] + sorted(counted.texts)
     tokens = Tokens.train(texts, settings.train.vocabulary_size)
     config = settings.preset.with_vocabulary(tokens.size)
-    size = settings.stretches[0].phase.size
+    size = settings.phases[0].config.size
     assert size is not None  # see Settings.at
     model = Florence2(config)
     start_from_scratch(model, settings.train.seed, side=-(-max(size) // config.vision.stride))

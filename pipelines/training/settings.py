@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 from engine.components import parameters_of
-from engine.config import Config, Parameters, Phase, Train
+from engine.config import Config, Parameters, Phase, Train, merged
 from engine.errors import ConfigError
 from engine.validation import validated
 from engine.versions import digest_of_json
@@ -31,11 +31,11 @@ Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Stretch:
+class ReadyPhase:
     """A phase of training, ready to run."""
 
     name: str
-    phase: Phase
+    config: Phase
     recipe: Recipe
     mix: Mix
     targets: Targets
@@ -43,12 +43,12 @@ class Stretch:
     exhaustive: Mapping[str, frozenset[str] | None]  # source -> classes by the vocabulary; None: all that it has
     exclude: tuple[str, ...]  # sources that are not learned, composers among them where their captions are not
 
-    def at(self, size: tuple[int, int]) -> Stretch:
+    def at(self, size: tuple[int, int]) -> ReadyPhase:
         """With the size (height, width) of the start, where the phase names none; targets go by it."""
-        size = self.phase.size or size
-        given = "model_size" in self.phase.targets
+        size = self.config.size or size
+        given = "model_size" in self.config.targets
         targets = self.targets if given else replace(self.targets, model_size=max(size))
-        return replace(self, phase=self.phase.model_copy(update={"size": size}), targets=targets)
+        return replace(self, config=self.config.model_copy(update={"size": size}), targets=targets)
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Settings:
     """A training: where it starts, and its phases in order."""
 
     train: Train
-    stretches: tuple[Stretch, ...]
+    phases: tuple[ReadyPhase, ...]
 
     def at(self, size: tuple[int, int]) -> Settings:
-        """With the size of the start; see `Stretch.at`."""
-        return replace(self, stretches=tuple(stretch.at(size) for stretch in self.stretches))
+        """With the size of the start; see `ReadyPhase.at`."""
+        return replace(self, phases=tuple(phase.at(size) for phase in self.phases))
 
     @property
     def from_scratch(self) -> bool:
@@ -83,20 +83,22 @@ def settings_of(config: Config) -> Settings:
     specialists = [*config.specialists.items(), *config.reannotate.specialists.items()]
     used = ((name, values.get("use", name)) for name, values in specialists if values is not None)
     composers = tuple(name for name, use in used if use == COMPOSER)
-    phases: Mapping[str, Parameters | None] = train.phases or {"all": {}}
+    named: Mapping[str, Parameters | None] = train.phases or {"all": {}}
     common = train.model_dump(include=set(Phase.model_fields), exclude_unset=True)
-    kept = [(name, changes) for name, changes in phases.items() if changes is not None]
+    kept = [(name, changes) for name, changes in named.items() if changes is not None]
     if not kept:
         raise ConfigError("train.phases: every phase is null; leave train.phases out for a single one")
-    return Settings(train, tuple(_stretch(config, name, common, changes, composers) for name, changes in kept))
+    return Settings(train, tuple(_ready(config, name, common, changes, composers) for name, changes in kept))
 
 
-def _stretch(config: Config, name: str, common: Parameters, changes: Parameters, composers: tuple[str, ...]) -> Stretch:
+def _ready(
+    config: Config, name: str, common: Parameters, changes: Parameters, composers: tuple[str, ...]
+) -> ReadyPhase:
     train = config.train
     where = f"train.phases.{name}" if train.phases else "train"
-    phase = validated(Phase, _over(common, changes), where=where, prefix=where)
+    phase = validated(Phase, merged(common, changes), where=where, prefix=where)
     composed = train.start in PRESETS if phase.composed is None else phase.composed
-    return Stretch(
+    return ReadyPhase(
         name,
         phase,
         made(Recipe, _recipe(train, phase), f"{where}.recipe"),
@@ -117,14 +119,6 @@ def _recipe(train: Train, phase: Phase) -> Parameters:
     usual = SCRATCH if train.start in ("nano", "pico") else {}
     warm_up = int(phase.steps * WARM_UP)
     return {"seed": train.seed, "warmup_steps": warm_up, **usual, **phase.recipe, "steps": phase.steps}
-
-
-def _over(common: Parameters, changes: Parameters) -> Parameters:
-    """`changes` over `common`; mappings in it one key at a time."""
-    return common | {
-        key: {**common[key], **value} if isinstance(value, Mapping) and isinstance(common.get(key), Mapping) else value
-        for key, value in changes.items()
-    }
 
 
 def made(kind: type[Made], values: Parameters, where: str) -> Made:

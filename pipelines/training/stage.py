@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,14 @@ from florence2.errors import Florence2Error
 from florence2.processor import Processor
 from florence2.tasks import Task
 from pipelines.training.census import Census, census
+from pipelines.training.checkpoints import MADE_BY
 from pipelines.training.fit import Crew, crew_of, fit
 from pipelines.training.picks import Picks
 from pipelines.training.progress import Follower
 from pipelines.training.scratch import RELEASED_SIDE, SIDE, scratch
 from pipelines.training.settings import PREVIOUS, Settings, settings_of
 from pipelines.training.stream import Source
-from pipelines.training.worker import MADE_BY, Job
+from pipelines.training.worker import Job
 
 OBJECT_STORE_BYTES = 2**29  # of a Ray of our own: images that are ready to be learned
 BEGUN = "begun.json"
@@ -43,6 +45,10 @@ class Training:
     config: Config
     round_number: int
     console: Console
+
+    @cached_property
+    def leaders(self) -> dict[bytes, bytes]:
+        return Dataset(self.output).leaders()
 
     @property
     def round(self) -> Round:
@@ -66,7 +72,7 @@ class Training:
 
     def made_by(self, settings: Settings) -> dict[str, Any]:
         """What the models of this round depend on."""
-        groups = sorted((a.hex(), b.hex()) for a, b in Dataset(self.output).leaders().items())  # which go together
+        groups = sorted((image.hex(), first.hex()) for image, first in self.leaders.items())  # which go together
         labels = digest_of_json([list(map(self.labels_of, range(self.round_number + 1))), groups])
         start = settings.train.start
         if start == PREVIOUS:
@@ -106,10 +112,10 @@ class Training:
         return all((target / name).exists() for name in (MADE_BY, "config.json", "model.safetensors"))
 
     def _train(self, settings: Settings, made_by: dict[str, Any], waiting: list[int], crew: Crew) -> None:
-        folds = Folds(settings.train.folds, Dataset(self.output).leaders())
+        folds = Folds(settings.train.folds, self.leaders)
         source = Source(self.output, self.round_number, self.config.ingest, folds, None, settings.train.held_out)
         with self.console.status("train: counting what there is to learn"):
-            counted = census(source, settings.stretches, list(self.output.shards()), settings.from_scratch)
+            counted = census(source, settings.phases, list(self.output.shards()), settings.from_scratch)
         self.check(counted, settings)
         for fold in waiting:
             write_json(self.round.training / f"fold-{fold}" / BEGUN, made_by)
@@ -132,7 +138,7 @@ class Training:
                 run=uuid.uuid4().hex,
             )
             name = "train" if folds.count == 1 else f"train fold {fold}"
-            steps = sum(stretch.recipe.steps for stretch in settings.stretches)
+            steps = sum(phase.recipe.steps for phase in settings.phases)
             fit(job, crew, Follower(self.console, name, folder, job.run, steps))
 
     def check(self, counted: Census, settings: Settings) -> None:
@@ -141,33 +147,33 @@ class Training:
             self.say(f"! {warning}", "yellow")
         for fault in counted.faults:
             self.say(f"! left out: {fault}", "yellow")
-        for stretch in settings.stretches:
-            there: Mapping[str, int] = counted.examples.get(stretch.name, {})
+        for phase in settings.phases:
+            there: Mapping[str, int] = counted.examples.get(phase.name, {})
             told = ", ".join(f"{task} {there[task]}" for task in Task if there.get(task))
-            phase = f", phase {stretch.name}" if len(settings.stretches) > 1 else ""
+            which = f", phase {phase.name}" if len(settings.phases) > 1 else ""
             if not told:
                 held_out = f" ({len(counted.held_out)} images are held out)" if counted.held_out else ""
                 raise RunError(
-                    f"nothing stands in {self.round.folder} that can be learned{phase}: no annotation for any task"
+                    f"nothing stands in {self.round.folder} that can be learned{which}: no annotation for any task"
                     f"{held_out}. Annotate first, or look at what the filters turned down: engine report"
                 )
-            self.say(f"train: {counted.learned(stretch)} images, {len(counted.held_out)} held out{phase}: {told}")
+            self.say(f"train: {counted.learned(phase)} images, {len(counted.held_out)} held out{which}: {told}")
             for fold in range(settings.train.folds if settings.train.folds > 1 else 0):
-                if not counted.learned(stretch, fold):
+                if not counted.learned(phase, fold):
                     raise RunError(
-                        f"the model that is kept from fold {fold} would have no image to learn from{phase}: all of "
+                        f"the model that is kept from fold {fold} would have no image to learn from{which}: all of "
                         "them are in that fold. Take more images, or train.folds: 1"
                     )
-            if missing := counted.nothing_for(stretch):
-                self.say(f"! nothing stands for {', '.join(missing)}: not learned{phase}", "yellow")
+            if missing := counted.nothing_for(phase):
+                self.say(f"! nothing stands for {', '.join(missing)}: not learned{which}", "yellow")
 
     def unknown_sources(self, settings: Settings) -> Iterator[str]:
         """What may be meant, and is more likely misspelt."""
         rounds = [self.output.round(number) for number in range(self.round_number + 1)]
         known = {HUMAN, ALT, *(name for round_ in rounds for name in read_json(round_.sources)["sources"])}
-        for stretch in settings.stretches:
-            phase = stretch.phase
-            for name in {*phase.exclude, *(phase.texts_from or ()), *phase.exhaustive} - known:
+        for phase in settings.phases:
+            asked = phase.config
+            for name in {*asked.exclude, *(asked.texts_from or ()), *asked.exhaustive} - known:
                 yield f"train: no source of the round is called {name!r}; there are {', '.join(sorted(known))}"
 
     def start(self, settings: Settings, counted: Census) -> str:

@@ -33,7 +33,7 @@ from florence2.targets import Example, fit
 from florence2.training.batch import Row, tokenise
 from pipelines.scenes import scene_of
 from pipelines.training.picks import AT_A_TIME, Pick
-from pipelines.training.settings import Stretch
+from pipelines.training.settings import ReadyPhase
 
 CHUNK_BYTES = 8 * 2**20  # of pixels in a task's answer: enough to make the task worth it, few enough to be kept ready
 STEPS_AHEAD = 8  # what is kept ready
@@ -53,16 +53,16 @@ class Source:
     held_out: float
     seen: Mapping[str, frozenset[str]] = field(default_factory=dict)  # source -> the labels that it has in the round
 
-    def scene(self, record: Record, stretch: Stretch) -> Scene:
+    def scene(self, record: Record, phase: ReadyPhase) -> Scene:
         """What a phase learns of a record."""
         exhaustive = {
             name: self.seen.get(name, frozenset()) if classes is None else classes
-            for name, classes in stretch.exhaustive.items()
+            for name, classes in phase.exhaustive.items()
         }
         return scene_of(
             record,
-            exclude_sources=stretch.exclude,
-            text_sources=stretch.phase.texts_from,
+            exclude_sources=phase.exclude,
+            text_sources=phase.config.texts_from,
             exhaustive_sources=exhaustive,
         )
 
@@ -110,7 +110,7 @@ class Preparation:
     """How images become rows: for training with augmentation, for judging without."""
 
     source: Source
-    stretch: Stretch
+    phase: ReadyPhase
     processor: Processor
     seed: int
     max_answer: int  # ids that an answer may have
@@ -125,7 +125,7 @@ class Preparation:
     def step_bytes(self) -> int:
         """Of the pixels of a step's images."""
         height, width = self.processor.size
-        return self.stretch.phase.images_per_step * height * width * 3
+        return self.phase.config.images_per_step * height * width * 3
 
     def chunk_of(self, picks: list[Pick]) -> Iterator[Prepared | Unprepared]:
         """What the picks give, in their order; nothing for those that are not learned or say nothing."""
@@ -144,16 +144,16 @@ class Preparation:
 
     def prepared(self, record: Record, pick: Pick) -> Prepared | Unprepared | None:
         """None if nothing that the phase wants is known of the image."""
-        item, stretch = record.item, self.stretch
+        item, phase = record.item, self.phase
         rng = random.Random(f"{self.seed} {pick.epoch} {item.item_id.hex()}")
-        scene = self.source.scene(record, stretch)
-        if not stretch.mix.weights(list(stretch.targets.kinds(scene, rng))):
+        scene = self.source.scene(record, phase)
+        if not phase.mix.weights(list(phase.targets.kinds(scene, rng))):
             return None
         try:
             image: npt.NDArray[np.uint8] = open_image(item, self.source.ingest, self.source.output.downloads)
             if not self.judging:
-                image, scene = stretch.augment(image, scene, rng)
-            drawn = stretch.mix.draw(scene, stretch.targets, stretch.phase.tasks_per_image, rng)
+                image, scene = phase.augment(image, scene, rng)
+            drawn = phase.mix.draw(scene, phase.targets, phase.config.tasks_per_image, rng)
             height, width = self.processor.size
             pixels = resized(Image.fromarray(image), 0, (width, height), self.processor.resample)
         except (ImageError, Florence2Error) as error:
@@ -166,7 +166,7 @@ class Preparation:
         rows, left_out, tokens = [], 0, self.processor.tokens
         for whole in examples:
             example, cut = fit(whole, tokens, self.max_answer)
-            row = tokenise(example, tokens, self.stretch.phase.eos_weight)
+            row = tokenise(example, tokens, self.phase.config.eos_weight)
             asked = len(row.prompt) <= (self.processor.max_prompt_tokens or len(row.prompt))
             left_out += cut if asked else 1
             if asked and (example.answer or not cut):  # what nothing is left of would say that nothing is there

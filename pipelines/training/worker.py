@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +16,25 @@ import ray.train
 import ray.train.torch
 import torch
 
-from engine.errors import EngineError, OutputError, RunError, is_no_space
-from engine.storage import ShardId, read_json, write_json, write_text
+from engine.errors import EngineError, RunError, is_no_space
+from engine.storage import ShardId, write_json, write_text
 from florence2.errors import Florence2Error
 from florence2.model import Florence2
 from florence2.processor import Processor, image_tokens
 from florence2.training import ranks
 from florence2.training.batch import Batch
-from florence2.training.state import TRAINING
 from florence2.training.trainer import TaskLoss, Trainer
 from pipelines.training.census import wanted
+from pipelines.training.checkpoints import Done, kept, prune, publish
 from pipelines.training.journal import Journal, Silent, Written
 from pipelines.training.picks import Picks, at_places
 from pipelines.training.samples import draw_samples
-from pipelines.training.settings import Settings, Stretch
+from pipelines.training.settings import ReadyPhase, Settings
 from pipelines.training.stream import Passed, Preparation, Prepared, Source, Unprepared, stream
 
 MOST_ANSWER = 1024  # ids of an answer, where the model's positions allow it: longer ones cost more than they teach
 MOST_FAULTS = 10_000  # that are told
-FAILURE, MADE_BY, RUN, SAMPLES = "failure.json", "made_by.json", "run", "samples"
+FAILURE, RUN, SAMPLES = "failure.json", "run", "samples"
 
 
 @dataclass(frozen=True)
@@ -78,7 +76,7 @@ def train_worker(config: dict[str, Job]) -> None:
     if job.threads:
         torch.set_num_threads(job.threads)
     try:
-        Training(job).run()
+        Worker(job).run()
     except Exception as error:
         known = isinstance(error, EngineError | Florence2Error | OSError | torch.OutOfMemoryError)
         alone = ray.train.get_context().get_world_size() == 1
@@ -97,28 +95,8 @@ def _explained(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-@dataclass(frozen=True)
-class Done:
-    """How far a training has come: what a checkpoint keeps beside weights and optimiser.
-
-    `phase` is the one it was saved in, which `ended` or not; `step` counts over all phases; `places` are where each
-    worker goes on in the stream; `loss` is on the held-out images.
-    """
-
-    phase: int = 0
-    ended: bool = False
-    step: int = 0
-    places: tuple[int, ...] = (0,)
-    loss: float | None = None
-
-    def place(self, rank: int, world: int) -> int:
-        """Where a worker goes on. With another number of workers they start where the first of the old ones was: some
-        images may be learned once more in that epoch."""
-        return self.places[rank] if len(self.places) == world else min(self.places)
-
-
-class Training:
-    """One worker's way through the phases."""
+class Worker:
+    """What a worker knows, and its way through the phases."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -136,11 +114,11 @@ class Training:
 
     def run(self) -> None:
         self.journal.tell("start", self.step, run=self.job.run, workers=self.world, device=str(self.device))
-        for number, stretch in enumerate(self.job.settings.stretches):
+        for number, phase in enumerate(self.job.settings.phases):
             if number >= self.done.phase + self.done.ended:
-                Stretching(self, number, stretch).run()
+                PhaseRun(self, number, phase).run()
         if self.rank == 0:
-            publish(self.job)
+            publish(self.job.checkpoints, self.job.target, self.job.provenance)
             self.journal.tell("end", self.step)
             self.journal.close()
 
@@ -157,26 +135,26 @@ class Training:
                 self.journal.tell("fault", self.step, item=item, message=message)
 
 
-class Stretching:
+class PhaseRun:
     """One worker's way through one phase."""
 
-    def __init__(self, training: Training, number: int, stretch: Stretch) -> None:
-        self.training, self.job, self.number, self.stretch = training, training.job, number, stretch
+    def __init__(self, worker: Worker, number: int, phase: ReadyPhase) -> None:
+        self.worker, self.job, self.number, self.phase = worker, worker.job, number, phase
         self.last: list[Prepared] = []  # the images of the last step
         ended = [folder for folder, done in kept(self.job.checkpoints) if done.ended]
         start = ended[-1] if ended else self.job.start
         model, processor = Florence2.from_pretrained(start), Processor.from_pretrained(start)
-        config, size = model.config, stretch.phase.size or processor.size
+        config, size = model.config, phase.config.size or processor.size
         processor = replace(processor, size=size, image_tokens=image_tokens(size, config.vision.stride))
-        self.trainer = Trainer(model, stretch.recipe, training.device, processor)
-        if training.checkpoint and number == training.done.phase and not training.done.ended:
-            self.trainer.restore(training.checkpoint)
+        self.trainer = Trainer(model, phase.recipe, worker.device, processor)
+        if worker.checkpoint and number == worker.done.phase and not worker.done.ended:
+            self.trainer.restore(worker.checkpoint)
         most = min(MOST_ANSWER, config.text.max_position_embeddings)
-        self.preparation = Preparation(self.job.source, stretch, processor, self.job.settings.train.seed + number, most)
+        self.preparation = Preparation(self.job.source, phase, processor, self.job.settings.train.seed + number, most)
 
     def run(self) -> None:
-        training, steps = self.training, self.stretch.recipe.steps
-        chunks = self.job.picks.chunks(training.place, self.preparation.chunk, training.rank, training.world)
+        worker, steps = self.worker, self.phase.recipe.steps
+        chunks = self.job.picks.chunks(worker.place, self.preparation.chunk, worker.rank, worker.world)
         with closing(stream(self.preparation, chunks, self.job.data_share)) as prepared:
             while self.trainer.done < steps:
                 self.train(prepared)
@@ -185,15 +163,15 @@ class Stretching:
 
     def train(self, prepared: Iterator[Prepared | Unprepared | Passed]) -> None:
         """One step."""
-        training, phase, start = self.training, self.stretch.phase, time.perf_counter()
-        images = self.take(prepared, phase.images_per_step // training.world)
+        worker, start = self.worker, time.perf_counter()
+        images = self.take(prepared, self.phase.config.images_per_step // worker.world)
         self.last, waited = images, time.perf_counter() - start
         report = self.trainer.step(list(self.batches(images)))
-        training.step += 1
-        training.journal.tell(
+        worker.step += 1
+        worker.journal.tell(
             "step",
-            training.step,
-            phase=self.stretch.name,
+            worker.step,
+            phase=self.phase.name,
             loss=report.loss,
             losses=plain(report.losses),
             learning_rate=report.learning_rate,
@@ -205,51 +183,51 @@ class Stretching:
 
     def take(self, prepared: Iterator[Prepared | Unprepared | Passed], count: int) -> list[Prepared]:
         """The next `count` images. Those that can't be read are named on the way; RunError if none of an epoch can."""
-        training, taken, since = self.training, [], self.training.place
+        worker, taken, since = self.worker, [], self.worker.place
         last = "they have no example that it asks for"
         for one in prepared:
             if isinstance(one, Prepared):
-                training.place = one.place + 1
+                worker.place = one.place + 1
                 since = one.place
                 taken.append(one)
                 if len(taken) == count:
                     return taken
                 continue
             if isinstance(one, Unprepared):
-                training.fault(one)
+                worker.fault(one)
                 last = one.message
             elif one.place - since > self.job.picks.count:
-                raise RunError(f"not one image of the round can be learned in phase {self.stretch.name}: {last}")
+                raise RunError(f"not one image of the round can be learned in phase {self.phase.name}: {last}")
         raise AssertionError("the stream of picks has no end")
 
     def batches(self, images: Iterable[Prepared]) -> Iterator[Batch]:
         """As many images as fit into memory together."""
         images = iter(images)
-        while some := list(islice(images, self.stretch.phase.images_at_once)):
+        while some := list(islice(images, self.phase.config.images_at_once)):
             pixels = [torch.from_numpy(image.pixels).permute(2, 0, 1) for image in some]
             ids = [image.item_id.hex() for image in some]
             yield Batch.of(pixels, [image.rows for image in some], ids, self.preparation.processor)
 
     def keep(self) -> None:
         """Judges the model on the held-out images, and saves it with all that it takes to go on."""
-        training, shown = self.training, list[Prepared]()
+        worker, shown = self.worker, list[Prepared]()
         loss = self.judge(shown)
-        places = ranks.gathered(training.place)
-        done = Done(self.number, self.trainer.done == self.stretch.recipe.steps, training.step, tuple(places), loss)
+        places = ranks.gathered(worker.place)
+        done = Done(self.number, self.trainer.done == self.phase.recipe.steps, worker.step, tuple(places), loss)
         if not self.job.is_current():
             os._exit(1)  # another run trains here now
-        training.tell_faults()
-        if training.rank == 0:
+        worker.tell_faults()
+        if worker.rank == 0:
             self.draw(shown or self.last)
-            self.trainer.save(self.job.checkpoints / f"step-{training.step:09d}", asdict(done))
-            training.journal.tell("kept", training.step, phase=self.stretch.name)
+            self.trainer.save(self.job.checkpoints / f"step-{worker.step:09d}", asdict(done))
+            worker.journal.tell("kept", worker.step, phase=self.phase.name)
             prune(self.job.checkpoints)
         ranks.gathered(None)  # the next phase starts from what was saved
 
     def judge(self, shown: list[Prepared]) -> float | None:
         """The loss on the examples of held-out images, the first of which are added to `shown`; None without any."""
-        training = self.training
-        mine = at_places(self.job.held_out)[training.rank :: training.world]
+        worker = self.worker
+        mine = at_places(self.job.held_out)[worker.rank :: worker.world]
         if not self.job.held_out:
             return None
         judging = replace(self.preparation, judging=True)
@@ -262,70 +240,21 @@ class Stretching:
                         shown.append(one)
                     yield one
                 elif isinstance(one, Unprepared):
-                    training.fault(one)
+                    worker.fault(one)
 
         losses = self.trainer.evaluate(self.batches(images()))
         tokens: int = sum(task.tokens for task in losses.values())
         if not tokens:
             return None
         loss: float = sum(task.loss * task.tokens for task in losses.values()) / tokens
-        training.journal.tell("judged", training.step, phase=self.stretch.name, loss=loss, losses=plain(losses))
+        worker.journal.tell("judged", worker.step, phase=self.phase.name, loss=loss, losses=plain(losses))
         return loss
 
     def draw(self, images: Sequence[Prepared]) -> None:
-        few = images[: self.job.settings.train.samples]
-        training = self.training
-        draw_samples(
-            self.trainer.model,
-            self.preparation.processor,
-            few,
-            wanted(self.stretch),
-            self.job.folder / SAMPLES,
-            training.step,
-        )
+        folder, few = self.job.folder / SAMPLES, images[: self.job.settings.train.samples]
+        processor, tasks = self.preparation.processor, wanted(self.phase)
+        draw_samples(self.trainer.model, processor, few, tasks, folder, self.worker.step)
 
 
 def plain(losses: Mapping[str, TaskLoss]) -> dict[str, float]:
     return {task: round(entry.loss, 6) for task, entry in losses.items()}
-
-
-def kept(checkpoints: Path) -> list[tuple[Path, Done]]:
-    """The checkpoints that are whole, by their step; what a kill amid the writing left is passed over."""
-    return [(path.parent, done_of(path.parent)) for path in sorted(checkpoints.glob(f"step-*/{TRAINING}"))]
-
-
-def done_of(folder: Path) -> Done:
-    try:
-        return Done(**read_json(folder / TRAINING)["extra"])
-    except (KeyError, TypeError) as error:
-        raise OutputError(f"{folder} is damaged ({error!r}). Remove it and run again.") from error
-
-
-def best_of(checkpoints: Path) -> Path:
-    """Of the last phase's checkpoints that with the least loss on held-out images; without any judged, the last."""
-    there = kept(checkpoints)
-    last = there[-1][1].phase
-    losses = [(done.loss, folder) for folder, done in there if done.phase == last and done.loss is not None]
-    judged = [(loss, folder) for loss, folder in losses if isfinite(loss)]
-    return min(judged)[1] if judged else there[-1][0]
-
-
-def prune(checkpoints: Path) -> None:
-    """Keeps the best and the last, and the ends of phases, where the next ones start."""
-    best, last = best_of(checkpoints), kept(checkpoints)[-1][0]
-    for folder, done in kept(checkpoints):
-        if folder not in (best, last) and not done.ended:
-            shutil.rmtree(folder)
-
-
-def publish(job: Job) -> None:
-    """The best checkpoint becomes the round's model, with what it was made by."""
-    best = best_of(job.checkpoints)
-    done = done_of(best)
-    aside = job.target.with_name(f".{job.target.name}.unpublished")
-    shutil.rmtree(aside, ignore_errors=True)
-    Florence2.from_pretrained(best).save_pretrained(aside)
-    Processor.from_pretrained(best).save_pretrained(aside)
-    write_json(aside / MADE_BY, job.provenance | {"step": done.step, "held_out_loss": done.loss})
-    shutil.rmtree(job.target, ignore_errors=True)
-    os.replace(aside, job.target)

@@ -244,12 +244,12 @@ def test_nothing_to_learn(round_0: Path, tmp_path: Path) -> None:
 def test_folds_learn_from_no_image_of_their_own(round_0: Path) -> None:
     """By what the stream gives, over a whole epoch; held-out images are in neither."""
     output, config = Output(round_0), load_config(round_0 / "config.yaml")
-    folds, stretch = Folds(2), settings_of(config).at((32, 32)).stretches[0]
+    folds, phase = Folds(2), settings_of(config).at((32, 32)).phases[0]
     picks = picks_of(output, seed=0)
     learned = []
     for fold in range(2):
         source = Source(output, 0, config.ingest, folds, fold, 0.2)
-        preparation = Preparation(source, stretch, small_processor((32, 32)), 0, 1000)
+        preparation = Preparation(source, phase, small_processor((32, 32)), 0, 1000)
         given = [one for one in preparation.chunk_of([picks.pick(n) for n in range(picks.count)])]
         learned.append({one.item_id for one in given if isinstance(one, Prepared)})
     items = {item.item_id: item for item in Dataset(output).items()}
@@ -262,7 +262,7 @@ def test_folds_learn_from_no_image_of_their_own(round_0: Path) -> None:
 def prepared_by(round_0: Path, *settings: str, size: tuple[int, int] = (32, 32)) -> Preparation:
     config = load_config(round_0 / "config.yaml", settings)
     source = Source(Output(round_0), 0, config.ingest, Folds(1), None, 0.0)
-    return Preparation(source, settings_of(config).at(size).stretches[0], small_processor(size), 0, 1000)
+    return Preparation(source, settings_of(config).at(size).phases[0], small_processor(size), 0, 1000)
 
 
 def test_a_question_too_long_for_the_model_is_left_out_and_counted(round_0: Path) -> None:
@@ -281,7 +281,7 @@ def test_the_census_counts_what_the_model_will_see(round_0: Path) -> None:
     counted = []
     for size in ((16, 16), (768, 768)):
         preparation = prepared_by(round_0, "train.size=null", "train.targets.min_side=8", size=size)
-        counted.append(of_shard(preparation.source, [preparation.stretch], shard, 0).examples["all"])
+        counted.append(of_shard(preparation.source, [preparation.phase], shard, 0).examples["all"])
     assert counted[0][Task.REGION_TO_CATEGORY] < counted[1][Task.REGION_TO_CATEGORY]
 
 
@@ -291,15 +291,15 @@ def test_who_composes_captions_trains_no_released_weights() -> None:
         "reannotate": {"specialists": {"again": {"use": "composer"}}},
     }
     for train, excluded in (({"start": "some/model"}, {"words", "again"}), ({"start": "nano"}, set())):
-        (stretch,) = settings_of(Config.model_validate({**words, "train": train})).stretches
-        assert set(stretch.exclude) == excluded
+        (phase,) = settings_of(Config.model_validate({**words, "train": train})).phases
+        assert set(phase.exclude) == excluded
 
 
 def test_classes_go_through_the_vocabulary() -> None:
     train = {"exhaustive": {"human": ["Man", "Dog"]}}
     vocabulary = {"classes": {"person": {"synonyms": ["man"]}}}
-    (stretch,) = settings_of(Config.model_validate({"vocabulary": vocabulary, "train": train})).stretches
-    assert stretch.exhaustive == {"human": {"person", "dog"}}
+    (phase,) = settings_of(Config.model_validate({"vocabulary": vocabulary, "train": train})).phases
+    assert phase.exhaustive == {"human": {"person", "dog"}}
 
 
 def test_a_model_half_deleted_is_published_again(undisturbed: tuple[Path, str], tmp_path: Path) -> None:
