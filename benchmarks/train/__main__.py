@@ -1,4 +1,4 @@
-"""A small model from nothing, on the world's truth, for some minutes: a learning curve. A training step beside transformers'.
+"""A small model from nothing, on the world's truth: a learning curve. A training step of ours beside transformers'.
 
     python benchmarks/train [--minutes 30] [--scenes 20000] [--preset full|easy] [--size 96] [--out DIR]
                             [--part curve step] [--config benchmarks/train.yaml] [--set KEY.PATH=VALUE]

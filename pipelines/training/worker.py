@@ -218,10 +218,10 @@ class PhaseRun:
             os._exit(1)  # another run trains here now
         worker.tell_faults()
         if worker.rank == 0:
-            self.draw(shown or self.last)
             self.trainer.save(self.job.checkpoints / f"step-{worker.step:09d}", asdict(done))
             worker.journal.tell("kept", worker.step, phase=self.phase.name)
             prune(self.job.checkpoints)
+            self.draw(shown or self.last)
         ranks.gathered(None)  # the next phase starts from what was saved
 
     def judge(self, shown: list[Prepared]) -> float | None:
@@ -253,6 +253,7 @@ class PhaseRun:
     def draw(self, images: Sequence[Prepared]) -> None:
         folder, few = self.job.folder / SAMPLES, images[: self.job.settings.train.samples]
         processor, tasks = self.preparation.processor, wanted(self.phase)
+        self.trainer.model.eval()  # the next step is in training mode again
         draw_samples(self.trainer.model, processor, few, tasks, folder, self.worker.step)
 
 

@@ -172,7 +172,8 @@ def test_killed_and_run_again_it_learns_the_same(round_0: Path, undisturbed: tup
 
 def test_a_worker_that_dies_is_replaced_and_two_train_one_model(round_0: Path, tmp_path: Path) -> None:
     out = copied(round_0, tmp_path)
-    process = started(out, "--set", "train.workers=2", "--set", "train.steps=8")
+    settings = ("train.workers=2", "train.steps=8", "train.held_out=0")  # samples are then of what is learned
+    process = started(out, *(word for setting in settings for word in ("--set", setting)))
     victim = workers_of(process)[-1]
     victim.kill()
     said, _ = process.communicate(timeout=250)
@@ -180,6 +181,7 @@ def test_a_worker_that_dies_is_replaced_and_two_train_one_model(round_0: Path, t
     assert [step for step, _ in losses(out)] == list(range(1, 9))
     starts = [line for line in read_journal(out / "round-0" / "training" / "fold-0") if line["event"] == "start"]
     assert len(starts) == 2  # before the death, and after it
+    assert len(list((out / "round-0" / "training" / "fold-0" / "samples").glob("*.jpg"))) == 2
 
 
 @pytest.mark.parametrize(
