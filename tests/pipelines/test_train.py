@@ -47,7 +47,7 @@ train:
   size: [32, 32]
   checkpoint_steps: 2
   vocabulary_size: 1500
-  held_out: 0.2
+  held_out: 0.5
   samples: 2
   targets: {min_side: 2}
   exhaustive: {human: all}
@@ -109,7 +109,8 @@ def test_what_it_leaves(undisturbed: tuple[Path, str]) -> None:
     assert len(list((folder / "checkpoints").iterdir())) <= 2  # the best and the last
     assert list((folder / "tensorboard").iterdir())
     samples = json.loads((folder / "samples" / "samples.json").read_text())
-    assert [sample["step"] for sample in samples] == [6, 6]
+    assert {sample["step"] for sample in samples} == {6}
+    assert len(samples) <= 2
     assert all((folder / "samples" / sample["picture"]).stat().st_size > 1000 for sample in samples)
     assert not (folder / "ray").exists()
 
