@@ -48,6 +48,7 @@ class Job:
     target: Path
     provenance: dict[str, Any]
     picks: Picks
+    learned: Mapping[str, int]  # phase -> images that it learns from, as they were counted
     held_out: tuple[tuple[ShardId, int], ...]
     threads: int | None  # of torch; None: as it is
     data_share: float  # of the object store, for one worker
@@ -182,8 +183,11 @@ class PhaseRun:
         )
 
     def take(self, prepared: Iterator[Prepared | Unprepared | Passed], count: int) -> list[Prepared]:
-        """The next `count` images. Those that can't be read are named on the way; RunError if none of an epoch can."""
+        """The next `count` images. Those that can't be read are named on the way. RunError if there is none."""
         worker, taken, since = self.worker, [], self.worker.place
+        # A worker looks at every world-th pick: by then each of the images that are counted would have come to it 40
+        # times over, and the chance that it saw none is below 1e-17.
+        most = self.job.picks.count * (2 + 40 * worker.world / max(self.job.learned[self.phase.name], 1))
         last = "they have no example that it asks for"
         for one in prepared:
             if isinstance(one, Prepared):
@@ -196,7 +200,7 @@ class PhaseRun:
             if isinstance(one, Unprepared):
                 worker.fault(one)
                 last = one.message
-            elif one.place - since > self.job.picks.count:
+            elif one.place - since > most:
                 raise RunError(f"not one image of the round can be learned in phase {self.phase.name}: {last}")
         raise AssertionError("the stream of picks has no end")
 
