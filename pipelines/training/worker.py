@@ -185,9 +185,7 @@ class PhaseRun:
     def take(self, prepared: Iterator[Prepared | Unprepared | Passed], count: int) -> list[Prepared]:
         """The next `count` images. Those that can't be read are named on the way. RunError if there is none."""
         worker, taken, since = self.worker, [], self.worker.place
-        # A worker looks at every world-th pick: by then each of the images that are counted would have come to it 40
-        # times over, and the chance that it saw none is below 1e-17.
-        most = self.job.picks.count * (2 + 40 * worker.world / max(self.job.learned[self.phase.name], 1))
+        most = self.job.picks.patience(self.job.learned[self.phase.name], worker.world)
         last = "they have no example that it asks for"
         for one in prepared:
             if isinstance(one, Prepared):
