@@ -25,7 +25,7 @@ def written(tmp_path: Path, text: str) -> Path:
 def test_where_training_starts_is_a_folder_a_preset_or_a_hubs_id(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that is called like a preset is meant by ./pico alone, and what a file says is not of the current one."""
+    """A folder with a preset's name is meant by ./pico alone; what a file says is not of the current folder."""
     (tmp_path / "there" / "mine").mkdir(parents=True)
     (tmp_path / "here" / "pico").mkdir(parents=True)
     (tmp_path / "here" / "mine").mkdir()
