@@ -276,9 +276,10 @@ def _resolve(document: dict[str, Any], folder: Path, start: bool = True) -> None
         if "image_root" in ingest:
             ingest["image_root"] = absolute(ingest["image_root"])
     train = document.get("train")
-    named = train.get("start") if start and isinstance(train, dict) else None
-    if isinstance(named, str) and named not in STARTS and os.path.isdir(absolute(named)):
-        train["start"] = absolute(named)
+    if start and isinstance(train, dict):
+        named = train.get("start")
+        if isinstance(named, str) and named not in STARTS and os.path.isdir(absolute(named)):
+            train["start"] = absolute(named)
 
 
 def _setting(setting: str) -> tuple[str, Any]:
