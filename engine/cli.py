@@ -279,7 +279,7 @@ def _describe(group: Group) -> None:
 
 
 def _schema() -> dict[str, Any]:
-    """The JSON schema of a configuration, with the parameters of every installed component."""
+    """The JSON schema of a configuration, with the parameters of every installed component, and of training."""
     schema = Config.model_json_schema()
     for group in ("specialists", "filters"):
         variants = []
@@ -288,4 +288,11 @@ def _schema() -> dict[str, Any]:
             parameters["properties"] = {"use": {"const": name}, **parameters.get("properties", {})}
             variants.append(parameters | {"title": name})
         schema["properties"][group]["additionalProperties"] = {"anyOf": [*variants, {"type": "null"}]}
+    from pipelines.training.settings import SECTIONS  # PyTorch takes seconds to import
+
+    for name, kind in SECTIONS.items():
+        parameters = parameters_of(kind).model_json_schema()
+        schema["$defs"] |= parameters.pop("$defs", {})
+        described = schema["$defs"]["Train"]["properties"][name]
+        described |= parameters | {"description": described["description"]}
     return schema

@@ -213,9 +213,10 @@ def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str
     document = _document(path.absolute())
     for key_path, value in (overrides or {}).items():
         _assign(document, key_path, value)
-    for setting in settings:
-        _assign(document, *_setting(setting))
-    _resolve(document, Path.cwd())
+    given = dict(map(_setting, settings))
+    for key_path, value in given.items():
+        _assign(document, key_path, value)
+    _resolve(document, Path.cwd(), start=not given.keys().isdisjoint(("train", "train.start")))
     return validated(Config, document, where=f"{path} with --set" if settings else str(path))
 
 
@@ -257,8 +258,12 @@ def _parsed(text: str, where: str) -> Any:
         raise ConfigError(f"{where} is not valid YAML: {error}") from error
 
 
-def _resolve(document: dict[str, Any], folder: Path) -> None:
-    """Image paths as absolute ones: in a file they are relative to its folder, on the command line to the current."""
+STARTS = ("nano", "pico", "base", "large", "previous")  # names of train.start that are no folder's
+
+
+def _resolve(document: dict[str, Any], folder: Path, start: bool = True) -> None:
+    """Paths as absolute ones: in a file they are relative to its folder, on the command line to the current. Where
+    training starts may be a preset's name or a hub's id, too: without `start` it is what the file made of it."""
 
     def absolute(path: Any) -> Any:
         is_path = isinstance(path, str) and not is_url(path)
@@ -271,8 +276,10 @@ def _resolve(document: dict[str, Any], folder: Path) -> None:
         if "image_root" in ingest:
             ingest["image_root"] = absolute(ingest["image_root"])
     train = document.get("train")
-    if isinstance(train, dict) and isinstance(start := train.get("start"), str) and os.path.isdir(absolute(start)):
-        train["start"] = absolute(start)  # anything else is a preset, or a hub's id
+    if start and isinstance(train, dict):
+        named = train.get("start")
+        if isinstance(named, str) and named not in STARTS and os.path.isdir(absolute(named)):
+            train["start"] = absolute(named)
 
 
 def _setting(setting: str) -> tuple[str, Any]:

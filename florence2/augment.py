@@ -198,6 +198,8 @@ GOES_ON = re.compile(
     r"|next|beside|by|on|at|from|above|below|under)(?![a-z])",
     re.IGNORECASE,
 )
+# ... and behind TOWARDS also with a verb: "on the right holds a bottle", but not "at the right height" ...
+VERB = re.compile(r"[\s_-]+[^\W_]+(?:s|ing|ed)(?![a-z])", re.IGNORECASE)
 # ... and behind one of these, or at the start of a sentence, if nothing LOOSE follows.
 WEAK = re.compile(
     rf"(?:^|[.;:!?(]|(?<!{LETTER})(?:top|bottom|middle|mid|cent(?:er|re)|front|back|rear|from|to|towards?"
@@ -212,8 +214,8 @@ LOOSE = re.compile(
     re.IGNORECASE,
 )
 IDIOMS = re.compile(
-    r"right[\s-]*(?:(?:tri)?angle|now|away|time|size|way|moment|place|person|answer|choice|thing|amount|tool|track"
-    r"|order|direction|side (?:up|out))|rights? to (?!the\b|left\b)"
+    r"right[\s-]*(?:of[\s-](?:way|passage)|(?:and|or)\s+wrong|(?:tri)?angle|now|away|time|size|way|moment|place|person|answer|choice|thing|amount|tool|track"
+    r"|order|direction|side (?:up|out))|in the right(?=\W*$)|rights? to (?!the\b|left\b)"
     r"|left[\s-]*(?:over|behind|alone|out\b|off\b|luggage|unattended|open|empty|untouched|unfinished|field)",
     re.IGNORECASE,
 )
@@ -265,8 +267,9 @@ def is_direction(text: str, word: re.Match[str]) -> bool:
         return True
     if FIRM.search(text, max(0, start - REACH), start):
         before = text[max(0, start - REACH) : start]
-        correct = word[0].lower() == "right" and ARTICLE.search(before) and not TOWARDS.search(before)
-        return not correct or bool(GOES_ON.match(text, word.end()))
+        correct = word[0].lower() == "right" and ARTICLE.search(before)
+        goes_on = GOES_ON.match(text, word.end()) or (TOWARDS.search(before) and VERB.match(text, word.end()))
+        return not correct or bool(goes_on)
     return bool(WEAK.search(text, max(0, start - REACH), start)) and not LOOSE.match(text, word.end())
 
 
@@ -346,8 +349,9 @@ def cropped(scene: Scene, window: Window, min_kept: float) -> Scene:
 
     Boxes are cut at its border. A thing of which less than `min_kept` of the box is inside goes, and its label is
     exhaustive no longer if more than a sliver is still to be seen. A caption stays if it has phrases, all with things
-    that are still there, and names no position and quotes no words; texts of things likewise. If nearly all of the
-    image and of each thing is in, they all stay. Lines outside go: what is left is complete.
+    that are still there, and names no position and quotes no words; a text of a thing if it brings in no other thing,
+    either. If nearly all of the image and of each thing is in, they all stay. Lines outside go: what is left is
+    complete.
     """
     x0, y0, x1, y1 = window
     image = (0, 0, *scene.size)
@@ -370,15 +374,15 @@ def cropped(scene: Scene, window: Window, min_kept: float) -> Scene:
         return inside
     captions = tuple(reindexed(caption, places) for caption in scene.captions if names_only(caption, places))
     left = without(QUOTED, without(POSITION, replace(inside, captions=captions)))
-    if len(places) == len(scene.things):
-        return left
     things = (replace(t, texts=tuple(text for text in t.texts if not RELATION.search(text))) for t in left.things)
     return replace(left, things=tuple(things))
 
 
-# Words that bring another thing in, which may be the one that was cut away. Captions tell by their phrases.
+# Words that bring another thing in, which may have been cut away, had it a box or not. Captions tell by their phrases.
 RELATION = whole(
-    r"and|with|without|next|beside|by|behind|before|under|over|above|below|on|in|holding|wearing|of|between|at"
+    r"and|with|without|next|beside|by|behind|before|under|over|above|below|on|onto|in|inside|into|of|off|between|among"
+    r"|at|against|around|from|to|towards?|through|across|along|past"
+    rf"|{LETTER}+ing (?:an?|the|his|her|its|their|some|two|three)"
 )
 
 

@@ -70,14 +70,15 @@ def check_earlier(output: Output, number: int) -> None:
 
 def digest_of_rounds(output: Output, number: int) -> str:
     """What the annotations and decisions of all rounds up to this one were made with."""
-    shards = list(output.shards())
-    rounds = [output.round(before) for before in range(number + 1)]
-    digests = [
-        sorted({str(shard_digest(path(shard))) for shard in shards})
-        for round_ in rounds
-        for path in (round_.annotations, round_.decisions)
-    ]
-    return digest_of_json(digests)
+    return digest_of_json([labels_of(output, before) for before in range(number + 1)])
+
+
+def labels_of(output: Output, number: int) -> list[str]:
+    """What made a round's annotations, and what decided on them. No annotation shard is looked at: one that is damaged
+    is told by who reads it."""
+    round_ = output.round(number)
+    decided = {str(shard_digest(round_.decisions(shard))) for shard in output.shards()}
+    return [str(read_json(round_.sources)["digest"]), *sorted(decided)]
 
 
 def _needs_training(specialist: object) -> bool:

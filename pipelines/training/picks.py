@@ -49,6 +49,15 @@ class Picks:
             at = first + number * size * world
             yield [self.pick(place) for place in range(at, at + size * world, world)]
 
+    def patience(self, wanted: int, world: int) -> int:
+        """Places after which one of `world` workers that saw none of the `wanted` rows will see none at all.
+
+        It looks at every `world`-th place, and so in an epoch at wanted / world of them on average: after 40 times as
+        many the chance that all went by is below 1e-17. A row that comes first in one epoch and last in the next has
+        nearly two epochs in between.
+        """
+        return int(self.count * (2 + 40 * world / max(wanted, 1)))
+
     def pick(self, place: int) -> Pick:
         epoch, place_in_epoch = divmod(place, self.count)
         ends = _epoch(self, epoch)[1]

@@ -32,11 +32,13 @@ class Follower:
     pace: list[tuple[int, float]] = field(default_factory=list)  # steps and when they were done, the latest last
     starts: int = 0  # of the run's workers, that were heard: they write the journal anew each time
     _starts_here: int = 0  # in the journal as it is
+    _heard: int = 0  # starts whose lines were told before the journal was cut back
+    _furthest: int = 0  # step
     _told: float = 0.0
 
     def look(self) -> None:
         if journal_size(self.folder) < self.offset:  # cut back, by workers that go on from a checkpoint
-            self.offset, self._starts_here = 0, 0
+            self.offset, self._starts_here, self._heard = 0, 0, self.starts
         for line, offset in followed(self.folder, self.offset):
             self.offset = offset
             self.hear(line)
@@ -50,12 +52,14 @@ class Follower:
             self._starts_here += 1
             if self._starts_here > self.starts:
                 self.starts, self.pace, self.step = self._starts_here, [], {}
-        if not self.starts or self._starts_here < self.starts:
+        if self._starts_here <= self._heard:
             return
         match line["event"]:
             case "step":
                 self.step = line
-                self.cut += line["cut"]
+                if line["step"] > self._furthest:  # else it is done again
+                    self._furthest = line["step"]
+                    self.cut += line["cut"]
                 self.pace = [*self.pace[-50:], (line["step"], line["at"])]
             case "judged":
                 losses = ", ".join(f"{task} {loss:.2f}" for task, loss in line["losses"].items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
@@ -17,7 +17,6 @@ from florence2.errors import Florence2Error
 from florence2.targets import Mix, Targets
 from florence2.training.trainer import Recipe
 
-COMPOSER = "composer"  # the specialist whose captions are made of regions; see `Phase.composed`
 PREVIOUS = "previous"
 # Over the recipe's own defaults, which are for fine-tuning: what makes small models learn soon (docs/training.md).
 SCRATCH: Parameters = {
@@ -27,6 +26,7 @@ SCRATCH: Parameters = {
     "location_smoothing": 20.0,
 }
 WARM_UP = 0.1  # of the steps, unless the recipe says how many
+SECTIONS: Mapping[str, type[Any]] = {"recipe": Recipe, "mix": Mix, "targets": Targets, "augment": Augment}
 Made = TypeVar("Made")
 
 
@@ -77,12 +77,10 @@ class Settings:
         return digest_of_json([self.train.model_dump(mode="json", exclude=how)])
 
 
-def settings_of(config: Config) -> Settings:
-    """Raises ConfigError, which names the path of each value at fault."""
+def settings_of(config: Config, composers: Sequence[str] = ()) -> Settings:
+    """`composers` are the sources whose captions were made of regions; see `Phase.composed`. Raises ConfigError, which
+    names the path of each value at fault."""
     train = config.train
-    specialists = [*config.specialists.items(), *config.reannotate.specialists.items()]
-    used = ((name, values.get("use", name)) for name, values in specialists if values is not None)
-    composers = tuple(name for name, use in used if use == COMPOSER)
     named: Mapping[str, Parameters | None] = train.phases or {"all": {}}
     common = train.model_dump(include=set(Phase.model_fields), exclude_unset=True)
     kept = [(name, changes) for name, changes in named.items() if changes is not None]
@@ -91,9 +89,7 @@ def settings_of(config: Config) -> Settings:
     return Settings(train, tuple(_ready(config, name, common, changes, composers) for name, changes in kept))
 
 
-def _ready(
-    config: Config, name: str, common: Parameters, changes: Parameters, composers: tuple[str, ...]
-) -> ReadyPhase:
+def _ready(config: Config, name: str, common: Parameters, changes: Parameters, composers: Sequence[str]) -> ReadyPhase:
     train = config.train
     where = f"train.phases.{name}" if train.phases else "train"
     phase = validated(Phase, merged(common, changes), where=where, prefix=where)

@@ -17,12 +17,13 @@ from engine.errors import ConfigError, OutputError, RunError
 from engine.folds import Folds
 from engine.records import ALT, HUMAN
 from engine.runner import cluster
-from engine.storage import Output, Round, read_json, shard_digest, write_json
+from engine.storage import Output, Round, read_json, write_json
 from engine.versions import digest_of_json
 from florence2.checkpoint import locate, read_config
 from florence2.errors import Florence2Error
 from florence2.processor import Processor
 from florence2.tasks import Task
+from pipelines.reannotate import digest_of_rounds
 from pipelines.training.census import Census, census
 from pipelines.training.checkpoints import MADE_BY
 from pipelines.training.fit import Crew, crew_of, fit
@@ -35,6 +36,7 @@ from pipelines.training.worker import Job
 
 OBJECT_STORE_BYTES = 2**29  # of a Ray of our own: images that are ready to be learned
 BEGUN = "begun.json"
+COMPOSER = "specialists.composer:Composer"  # whose captions are made of regions; see `Phase.composed`
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,16 @@ class Training:
     def round(self) -> Round:
         return self.output.round(self.round_number)
 
+    @cached_property
+    def made_of(self) -> list[tuple[str, str]]:
+        """The sources of the round and those before it, and the specialists that they were."""
+        rounds = [self.output.round(number) for number in range(self.round_number + 1)]
+        there = (source for round_ in rounds for source in read_json(round_.sources)["sources"].items())
+        return [(name, made_by["specialist"]) for name, made_by in there]
+
     def run(self) -> dict[str, Any]:
         """Trains what is not trained yet, and returns the summary. Raises ConfigError, OutputError or RunError."""
-        settings = settings_of(self.config)
+        settings = settings_of(self.config, [name for name, made_by in self.made_of if made_by == COMPOSER])
         settings = settings.at(self.start_size(settings))
         made_by = self.made_by(settings)
         waiting = [fold for fold in range(settings.train.folds) if not self.is_trained(fold, made_by)]
@@ -73,7 +82,7 @@ class Training:
     def made_by(self, settings: Settings) -> dict[str, Any]:
         """What the models of this round depend on."""
         groups = sorted((image.hex(), first.hex()) for image, first in self.leaders.items())  # which go together
-        labels = digest_of_json([list(map(self.labels_of, range(self.round_number + 1))), groups])
+        labels = digest_of_json([digest_of_rounds(self.output, self.round_number), groups])
         start = settings.train.start
         if start == PREVIOUS:
             start = digest_of_json([read_json(path) for path in self.previous(settings)])
@@ -84,13 +93,6 @@ class Training:
             "round": self.round_number,
             "folds": settings.train.folds,
         }
-
-    def labels_of(self, number: int) -> list[str]:
-        """What made a round's annotations, and what decided on them. An annotation shard may be damaged: it is left
-        out, and told, when the round is counted."""
-        round_ = self.output.round(number)
-        decided = {str(shard_digest(round_.decisions(shard))) for shard in self.output.shards()}
-        return [str(read_json(round_.sources)["digest"]), *sorted(decided)]
 
     def previous(self, settings: Settings) -> Iterator[Path]:
         """What says how the models of the round before were made."""
@@ -124,14 +126,16 @@ class Training:
         start = self.start(settings, counted)
         for fold in waiting:
             folder = self.round.training / f"fold-{fold}"
+            kept_from = fold if folds.count > 1 else None
             job = Job(
                 settings,
-                replace(source, fold=fold if folds.count > 1 else None),
+                replace(source, fold=kept_from),
                 start or str(self.output.round(self.round_number - 1).model(fold, folds.count)),
                 folder,
                 self.round.model(fold, folds.count),
                 made_by | {"fold": fold},
                 picks,
+                {phase.name: counted.learned(phase, kept_from) for phase in settings.phases},
                 tuple(counted.held_out[: settings.train.judged_on]),
                 crew.threads,
                 data_share=0.5 / crew.workers,
@@ -169,8 +173,7 @@ class Training:
 
     def unknown_sources(self, settings: Settings) -> Iterator[str]:
         """What may be meant, and is more likely misspelt."""
-        rounds = [self.output.round(number) for number in range(self.round_number + 1)]
-        known = {HUMAN, ALT, *(name for round_ in rounds for name in read_json(round_.sources)["sources"])}
+        known = {HUMAN, ALT, *(name for name, _ in self.made_of)}
         for phase in settings.phases:
             asked = phase.config
             for name in {*asked.exclude, *(asked.texts_from or ()), *asked.exhaustive} - known:

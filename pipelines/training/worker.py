@@ -48,6 +48,7 @@ class Job:
     target: Path
     provenance: dict[str, Any]
     picks: Picks
+    learned: Mapping[str, int]  # phase -> images that it learns from, as they were counted
     held_out: tuple[tuple[ShardId, int], ...]
     threads: int | None  # of torch; None: as it is
     data_share: float  # of the object store, for one worker
@@ -182,8 +183,9 @@ class PhaseRun:
         )
 
     def take(self, prepared: Iterator[Prepared | Unprepared | Passed], count: int) -> list[Prepared]:
-        """The next `count` images. Those that can't be read are named on the way; RunError if none of an epoch can."""
+        """The next `count` images. Those that can't be read are named on the way. RunError if there is none."""
         worker, taken, since = self.worker, [], self.worker.place
+        most = self.job.picks.patience(self.job.learned[self.phase.name], worker.world)
         last = "they have no example that it asks for"
         for one in prepared:
             if isinstance(one, Prepared):
@@ -196,7 +198,7 @@ class PhaseRun:
             if isinstance(one, Unprepared):
                 worker.fault(one)
                 last = one.message
-            elif one.place - since > self.job.picks.count:
+            elif one.place - since > most:
                 raise RunError(f"not one image of the round can be learned in phase {self.phase.name}: {last}")
         raise AssertionError("the stream of picks has no end")
 

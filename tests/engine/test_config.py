@@ -22,6 +22,25 @@ def written(tmp_path: Path, text: str) -> Path:
     return path
 
 
+def test_where_training_starts_is_a_folder_a_preset_or_a_hubs_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder with a preset's name is meant by ./pico alone; what a file says is not of the current folder."""
+    (tmp_path / "there" / "mine").mkdir(parents=True)
+    (tmp_path / "here" / "pico").mkdir(parents=True)
+    (tmp_path / "here" / "mine").mkdir()
+    (tmp_path / "here" / "other").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    path = tmp_path / "there" / "pipeline.yaml"
+    for said, start in (("pico", "pico"), ("mine", str(tmp_path / "there" / "mine")), ("other", "other")):
+        path.write_text(f"train: {{start: {said}}}")
+        assert load_config(path).train.start == start
+        assert load_config(path, ["train.steps=5"]).train.start == start
+    assert load_config(path, ["train.start=pico"]).train.start == "pico"
+    assert load_config(path, ["train.start=./pico"]).train.start == str(tmp_path / "here" / "pico")
+    assert load_config(path, ["train.start=mine"]).train.start == str(tmp_path / "here" / "mine")
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [

@@ -120,6 +120,12 @@ def test_what_is_mirrored(text: str, other: str) -> None:
         "the left cake",  # likewise
         "the left way",  # mirrored, it would be the correct one
         "a sign for the right to vote",
+        "a sign that tells the right of way",
+        "cars must yield the right-of-way",
+        "a picture hung at the right height",
+        "driving on the right path",
+        "the right and wrong answers",
+        "he is in the right",
         "lEft on the left",
         "a clock at 3 o'clock",
         "dancers move clockwise",

@@ -68,6 +68,10 @@ def test_the_schema_knows_the_components(call: Call) -> None:
     assert code == 0
     schema = json.loads(said)
     assert {"ingest", "vocabulary", "specialists", "filters", "run"} <= schema["properties"].keys()
+    train = schema["$defs"]["Train"]["properties"]
+    assert train["recipe"]["properties"]["learning_rate"]["default"] == 1e-4
+    assert "flip" in train["augment"]["properties"]
+    assert "Lora" in schema["$defs"]
     titles = {variant.get("title") for variant in schema["properties"]["filters"]["additionalProperties"]["anyOf"]}
     assert {"nms", "score"} <= titles
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,3 +55,23 @@ def test_shards_are_read_a_few_at_a_time() -> None:
     """Or each of a million rows would be read from another file."""
     picks = picks_of([100] * 40)
     assert all(len({pick.shard for pick in taken(picks, at, 800, 1)}) == 8 for at in range(0, 4000, 800))
+
+
+@pytest.mark.parametrize(
+    ("rows", "wanted", "world"), [(500, 1, 1), (500, 3, 1), (300, 5, 2), (1000, 10, 16), (7, 7, 3)]
+)
+def test_a_worker_is_not_out_of_patience_where_few_rows_say_something(rows: int, wanted: int, world: int) -> None:
+    picks = picks_of([rows // 5] * 4 + [rows - 4 * (rows // 5)])
+    most = picks.patience(wanted, world)
+    assert most >= 2 * picks.count
+    for rank in range(min(world, 3)):
+        looked_at = taken(picks, 0, 1, 60 * rows // world, rank, world)
+        places = [0, *(pick.place for pick in looked_at if (pick.shard, pick.row) in chosen(picks, wanted))]
+        assert len(places) > 1
+        assert max(after - before for before, after in pairwise(places)) < most
+
+
+def chosen(picks: Picks, count: int) -> set[tuple[ShardId, int]]:
+    """Some rows, from all shards."""
+    everything = [(shard, row) for row in range(max(picks.rows)) for shard in picks.shards]
+    return set(everything[:count])

@@ -26,7 +26,7 @@ from engine.config import Config, load_config
 from engine.dataset import Dataset
 from engine.errors import ConfigError, OutputError, RunError
 from engine.folds import Folds
-from engine.storage import Output, ShardId
+from engine.storage import Output, ShardId, write_json
 from florence2 import Annotator, Florence2, Processor, Task, ask
 from florence2.targets import Example
 from pipelines.build import build_pipeline
@@ -36,8 +36,9 @@ from pipelines.training.fit import Crew, crew_of
 from pipelines.training.journal import read_journal
 from pipelines.training.progress import Follower
 from pipelines.training.settings import settings_of
-from pipelines.training.stage import Training, picks_of
+from pipelines.training.stage import COMPOSER, Training, picks_of
 from pipelines.training.stream import Preparation, Prepared, Source
+from specialists.composer import Composer
 
 SETTINGS = """
 train:
@@ -288,14 +289,17 @@ def test_the_census_counts_what_the_model_will_see(round_0: Path) -> None:
     assert counted[0][Task.REGION_TO_CATEGORY] < counted[1][Task.REGION_TO_CATEGORY]
 
 
-def test_who_composes_captions_trains_no_released_weights() -> None:
-    words = {
-        "specialists": {"words": {"use": "composer"}},
-        "reannotate": {"specialists": {"again": {"use": "composer"}}},
-    }
-    for train, excluded in (({"start": "some/model"}, {"words", "again"}), ({"start": "nano"}, set())):
-        (phase,) = settings_of(Config.model_validate({**words, "train": train})).phases
-        assert set(phase.exclude) == excluded
+def test_who_composes_captions_trains_no_released_weights(tmp_path: Path) -> None:
+    """By what made the rounds, whatever the configuration says of it by now."""
+    assert f"{Composer.__module__}:{Composer.__qualname__}" == COMPOSER
+    pipeline = build_pipeline(Config.model_validate({"specialists": {"words": {"use": "composer"}, "parser": {}}}))
+    write_json(Output(tmp_path).round(0).sources, {"sources": pipeline.sources})
+    made_of = Training(Output(tmp_path), Config(), 0, Console(quiet=True)).made_of
+    composers = [name for name, made_by in made_of if made_by == COMPOSER]
+    assert composers == ["words"]
+    for start, excluded in (("some/model", ("words",)), ("nano", ())):
+        (phase,) = settings_of(Config.model_validate({"train": {"start": start}}), composers).phases
+        assert phase.exclude == excluded
 
 
 def test_classes_go_through_the_vocabulary() -> None:
@@ -342,3 +346,13 @@ def test_progress_goes_on_where_the_training_does(tmp_path: Path) -> None:
     write(("start", 0), ("step", 1), ("start", 1), ("step", 2), ("judged", 2))
     follower.look()
     assert "after 2 steps" in told.export_text(clear=False)
+    kept: tuple[tuple[str, int], ...] = (("start", 0), ("step", 1), ("start", 1), ("step", 2), ("judged", 2))
+    write(*kept, ("step", 3), ("step", 4), ("step", 5))
+    follower.look()
+    write(*kept, ("start", 2), ("step", 3))
+    follower.look()
+    write(*kept, ("start", 2), ("step", 3), ("step", 4), ("step", 5), ("step", 6), ("judged", 6))
+    follower.look()
+    assert told.export_text(clear=False).count("after 2 steps") == 1
+    assert "after 6 steps" in told.export_text(clear=False)
+    assert follower.cut == 6  # steps, each counted once
