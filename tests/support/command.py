@@ -13,6 +13,7 @@ from pathlib import Path
 ENGINE = str(Path(sys.executable).parent / "engine")
 Call = Callable[..., tuple[int, str]]  # arguments -> exit code, output: the fixture `call`
 COUNT, SHARD = 24, 3  # of the image set in conftest.py
+SHARDS = COUNT // SHARD
 
 
 def command(out: Path, *more: str, stage: str = "annotate") -> list[str]:
