@@ -5,6 +5,7 @@ Counted by Ray Data, shard by shard. What comes back to the driver are counts, a
 
 from __future__ import annotations
 
+import logging
 import pickle
 import random
 from collections import Counter
@@ -20,7 +21,7 @@ from florence2.scene import Scene
 from florence2.targets import KINDS, task_of
 from florence2.tasks import Task
 from pipelines.training.settings import ReadyPhase
-from pipelines.training.stream import Source, data_cpus, settle
+from pipelines.training.stream import Source, data_cpus
 
 TEXTS = 200_000  # from which a tokenizer is trained: twice as many change little
 
@@ -67,7 +68,7 @@ def wanted(phase: ReadyPhase) -> list[Task]:
 
 def census(source: Source, phases: Sequence[ReadyPhase], shards: Sequence[ShardId], with_texts: bool) -> Census:
     """The whole round's. A shard that can't be read is a fault, and the others are counted."""
-    settle(0.25)
+    _settle()
     texts = TEXTS // max(1, len(shards)) + 1 if with_texts else 0
 
     def count(row: dict[str, bytes]) -> dict[str, bytes]:
@@ -79,6 +80,15 @@ def census(source: Source, phases: Sequence[ReadyPhase], shards: Sequence[ShardI
     for row in dataset.map(count, num_cpus=data_cpus()).iter_rows():
         total.add(pickle.loads(row["census"]))
     return total
+
+
+def _settle() -> None:
+    """Ray Data's settings of this process: in order, and silent."""
+    context = ray.data.DataContext.get_current()
+    context.execution_options.preserve_order = True
+    context.enable_progress_bars = False
+    context.verbose_progress = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of each execution on the terminal
 
 
 def of_shard(source: Source, phases: Sequence[ReadyPhase], shard: ShardId, texts: int) -> Census:
