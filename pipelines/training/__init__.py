@@ -1,1 +1,1 @@
-"""`engine run --stage train`: a round's standing annotations, prepared by Ray's tasks, train a Florence-2 on Ray Train."""
+"""`engine run --stage train`: a round's standing annotations train a Florence-2 on Ray Train, fed by tasks of Ray."""
