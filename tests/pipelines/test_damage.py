@@ -61,11 +61,23 @@ def test_rows_of_other_images_are_never_read_as_these(annotated: Path) -> None:
         list(open_dataset(annotated).records())
 
 
+def told(*arguments: str) -> tuple[str, Path] | None:
+    """What a command says of a damaged file, and which one to remove; None if nothing hinders it."""
+    result = run(*arguments)
+    assert "Traceback" not in result.stdout
+    if not result.returncode:
+        return None
+    assert result.returncode == 2
+    remedy = re.search(r"Remove (\S+) and run again", result.stdout)
+    assert remedy is not None, result.stdout
+    return result.stdout, Path(remedy[1])
+
+
 @pytest.mark.parametrize("how", [cut_short, emptied, lost])
 def test_what_is_damaged_is_named_and_can_be_brought_back(
     annotated: Path, undisturbed: Path, how: Callable[[Path], None]
 ) -> None:
-    """One file of each kind, each of another shard; the manifest, if it is not lost, for then the set is ingested."""
+    """One file of each kind, each of another shard."""
     output = Output(annotated)
     round_ = output.round(0)
     damaged = {
@@ -73,22 +85,34 @@ def test_what_is_damaged_is_named_and_can_be_brought_back(
         round_.annotations(ShardId(0, 1)),
         round_.decisions(ShardId(0, 2)),
         round_.sources,
-        *(() if how is lost else (output.manifest,)),
     }
     for path in damaged:
         how(path)
     named = set()
     for _ in damaged:
-        for arguments in ((ENGINE, "show", str(annotated), "00 coffee.png"), command(annotated)):
-            result = run(*arguments)
-            assert "Traceback" not in result.stdout
-            if result.returncode:
-                assert result.returncode == 2
-                named |= {path for path in damaged if f"{path} is " in result.stdout}
-                remedy = re.search(r"Remove (\S+) and run again", result.stdout)
-                assert remedy is not None, result.stdout
-                Path(remedy[1]).unlink(missing_ok=True)
+        # The run first: show needs the manifest, and a damaged shard of images takes that away until the next run.
+        for arguments in (command(annotated), (ENGINE, "show", str(annotated), "00 coffee.png")):
+            if said := told(*arguments):
+                named |= {path for path in damaged if f"{path} is " in said[0]}
+                said[1].unlink(missing_ok=True)
     assert how is lost or named == damaged, "the run brought it back by itself"
+    again = run(*command(annotated))
+    assert again.returncode == 0, again.stdout
+    assert files(annotated) == files(undisturbed)
+
+
+def test_a_damaged_manifest_is_named_and_can_be_brought_back(annotated: Path, undisturbed: Path) -> None:
+    """By itself: without it the set is ingested anew, and all damaged images with it."""
+    manifest = Output(annotated).manifest
+    for how in (emptied, cut_short):
+        shutil.copy(Output(undisturbed).manifest, manifest)
+        how(manifest)
+        for arguments in ((ENGINE, "show", str(annotated), "00 coffee.png"), command(annotated)):
+            said = told(*arguments)
+            assert said is not None
+            assert f"{manifest} is " in said[0]
+            assert said[1] == manifest
+    manifest.unlink()
     again = run(*command(annotated))
     assert again.returncode == 0, again.stdout
     assert files(annotated) == files(undisturbed)
