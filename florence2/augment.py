@@ -195,7 +195,7 @@ ARTICLE = re.compile(rf"(?<!{LETTER})(?:the|its|his|her|their|my|your|our|a)[\s_
 TOWARDS = re.compile(rf"(?<!{LETTER})(?:on|to|at|from|off|towards?)\s+(?:the|its|his|her|their|my|your|our)\s+$", re.I)
 GOES_ON = re.compile(
     r"\W*$|[\s_-]*[^\w\s-]|[\s_-]+(?:of|and|or|is|are|was|were|has|have|there|stands?|sits?|lies|we|in|with|behind|near"
-    r"|next|beside|by|on|at|from|above|below|under)(?![a-z])",
+    r"|next|beside|by|on|at|from|above|below|under|to\s+the\s+left)(?![a-z])",
     re.IGNORECASE,
 )
 # ... and behind TOWARDS also with a verb: "on the right holds a bottle", but not "at the right height" ...

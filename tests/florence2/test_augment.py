@@ -77,6 +77,7 @@ def spelled(made: Caption) -> list[tuple[str, str]]:
         ("front_left wheel", "front_right wheel"),
         ("a woman with her left hand raised", "a woman with her right hand raised"),
         ("second from right", "second from left"),
+        ("the dog on the right to the left of the cat", "the dog on the left to the right of the cat"),
         ("a horse facing right", "a horse facing left"),
         (
             "on the right next to the bright, upright copyright sign",
