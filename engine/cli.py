@@ -288,11 +288,7 @@ def _schema() -> dict[str, Any]:
             parameters["properties"] = {"use": {"const": name}, **parameters.get("properties", {})}
             variants.append(parameters | {"title": name})
         schema["properties"][group]["additionalProperties"] = {"anyOf": [*variants, {"type": "null"}]}
-    from pipelines.training.settings import SECTIONS  # PyTorch takes seconds to import
+    from pipelines.training.settings import add_schema  # PyTorch takes seconds to import
 
-    for name, kind in SECTIONS.items():
-        parameters = parameters_of(kind).model_json_schema()
-        schema["$defs"] |= parameters.pop("$defs", {})
-        described = schema["$defs"]["Train"]["properties"][name]
-        described |= parameters | {"description": described["description"]}
+    add_schema(schema["$defs"])
     return schema

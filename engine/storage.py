@@ -22,6 +22,7 @@ Files are written aside and renamed, so that a file that is there is whole, whoe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -266,6 +267,13 @@ def _of_round(
         if table is not None and table.column("item_id") != items.column("item_id"):
             raise OutputError(f"{path} is of other images than {items_path}. {_remedy(path)}")
     return annotations, decisions
+
+
+def content_digest(output: Output, shard: ShardId) -> str:
+    """Of which images a shard has, and of what came along with them: 12 hex digits."""
+    ids = read_table(output.items(shard), ["item_id"]).column("item_id")
+    given = output.given(shard).read_bytes() if output.given(shard).exists() else b""
+    return hashlib.sha256(b"".join([*ids.to_pylist(), given])).hexdigest()[:12]
 
 
 def write_given(output: Output, shard: ShardId, taken: Sequence[tuple[Record, Sequence[Fault]]], digest: str) -> None:

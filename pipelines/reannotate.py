@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from engine.config import Config
 from engine.errors import ConfigError, OutputError
-from engine.storage import Output, Round, read_json, shard_digest
+from engine.storage import Output, Round, content_digest, read_json, shard_digest
 from engine.versions import digest_of_json
 from pipelines.build import Pipeline, build_pipeline
 from specialists.florence import Florence, Trained
@@ -31,10 +31,19 @@ def _built(config: Config) -> Pipeline:
         raise ConfigError(f"in reannotate: {error}") from error
 
 
-def is_untrained(pipeline: Pipeline, output: Output, number: int) -> bool:
-    """Whether a model of the round is asked for, and none is there at all."""
-    asked_for = any(_needs_training(specialist) for specialist in _built(pipeline.config).specialists)
-    return asked_for and not any(_models(output.round(number)))
+def needs_training(pipeline: Pipeline) -> bool:
+    """Whether a model of the round is asked for."""
+    return any(_needs_training(specialist) for specialist in _built(pipeline.config).specialists)
+
+
+def is_untrained(round_: Round) -> bool:
+    """Whether the round has no model at all."""
+    return not any(_models(round_))
+
+
+def is_foreign(round_: Round) -> bool:
+    """Whether the round's models were put there, and not trained there."""
+    return not is_untrained(round_) and not any(round_.model().glob("**/made_by.json"))
 
 
 def check_trained(round_: Round, config: Config) -> None:
@@ -69,8 +78,9 @@ def check_earlier(output: Output, number: int) -> None:
 
 
 def digest_of_rounds(output: Output, number: int) -> str:
-    """What the annotations and decisions of all rounds up to this one were made with."""
-    return digest_of_json([labels_of(output, before) for before in range(number + 1)])
+    """What the annotations and decisions of all rounds up to this one were made of and with."""
+    images = [content_digest(output, shard) for shard in output.shards()]
+    return digest_of_json([images, *(labels_of(output, before) for before in range(number + 1))])
 
 
 def labels_of(output: Output, number: int) -> list[str]:

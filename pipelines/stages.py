@@ -42,7 +42,15 @@ from pipelines.compatible import (
     is_annotated,
     is_decided,
 )
-from pipelines.reannotate import again, check_earlier, digest_of_rounds, is_untrained, warnings
+from pipelines.reannotate import (
+    again,
+    check_earlier,
+    digest_of_rounds,
+    is_foreign,
+    is_untrained,
+    needs_training,
+    warnings,
+)
 
 # In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
 STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "all")
@@ -67,7 +75,7 @@ class Stages:
         if stage == "reannotate":
             if overwrite:
                 raise ConfigError(f"--overwrite would remove the model, too. Remove {self.next_round.folder} instead.")
-            if not is_untrained(self.pipeline, self.output, self.round):
+            if not is_untrained(self.output.round(self.round)):
                 again(self.pipeline, self.output, self.round)  # or the models are others, and nothing is begun
         if overwrite or not self.output.manifest.exists():
             next(iter(listing_of(self.pipeline.config.ingest)))  # before anything is written or lost
@@ -172,9 +180,8 @@ class Stages:
 
         If it has none yet, they are trained first."""
         self._complete_round()
-        if is_untrained(self.pipeline, self.output, self.round):
-            self.console.print("reannotate: no model is trained on the round yet, so that comes first", highlight=False)
-            self.train()
+        if needs_training(self.pipeline):
+            self._complete_models()
         built = again(self.pipeline, self.output, self.round)
         built = replace(built, earlier=digest_of_rounds(self.output, self.round))
         check_same_round(self.output, built, self.next_round.number)
@@ -216,6 +223,28 @@ class Stages:
 
         self._complete_round()
         return Training(self.output, self.pipeline.config, self.round, self.console).run()
+
+    def _complete_models(self) -> None:
+        """Those of the round, trained as is asked for; or such as somebody put there."""
+        round_ = self.output.round(self.round)
+        if is_foreign(round_):
+            self.console.print(
+                f"! {round_.model()} was not trained here (it has no made_by.json): whether it ever saw an image that "
+                "it annotates, nobody knows",
+                style="yellow",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+            return
+        if is_untrained(round_):
+            if self.next_round.sources.exists():
+                raise OutputError(
+                    f"{self.next_round.folder} was made by a model that is no longer in {round_.folder}. "
+                    f"Bring it back, or remove {self.next_round.folder} for another one"
+                )
+            self.console.print("reannotate: no model is trained on the round yet, so that comes first", highlight=False)
+        self.train()
 
     def _complete_round(self) -> None:
         """The round to learn or to go on from: annotated, if it is the first and isn't yet, and decided on once."""

@@ -135,9 +135,9 @@ class _Scale:
     @classmethod
     def over(cls, low: float, high: float, ticks: int) -> _Scale:
         """A scale that begins at a tick."""
-        if not low < high:  # one value, or none
+        if not high - low > 1e-9 * max(abs(low), abs(high), 1):  # one value, or none
             middle = low if math.isfinite(low) else 0.0
-            reach = abs(middle) / 10 or 1.0
+            reach = abs(middle) / 10 if abs(middle) > 1e-6 else 1.0
             low, high = middle - reach, middle + reach
         width = _round_width(high - low, ticks)
         return cls(math.floor(low / width) * width, high, width)

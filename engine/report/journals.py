@@ -78,7 +78,7 @@ class Log:
                 self._speeds.append(speed)
         elif event == "fault":
             message = str(line.get("message", ""))
-            self.faults.setdefault(str(line.get("item", message)), message)
+            self.faults.setdefault(str(line.get("item") or message), message)
         self.ended = self.ended or event == "end"
         return True
 

@@ -27,6 +27,15 @@ SCRATCH: Parameters = {
 }
 WARM_UP = 0.1  # of the steps, unless the recipe says how many
 SECTIONS: Mapping[str, type[Any]] = {"recipe": Recipe, "mix": Mix, "targets": Targets, "augment": Augment}
+# Where the default depends on more than the section: what it is.
+USUAL: Mapping[str, Mapping[str, str]] = {
+    "recipe": {
+        **{name: f"{value} from nano and pico, {getattr(Recipe, name)} otherwise" for name, value in SCRATCH.items()},
+        "warmup_steps": f"{WARM_UP} of the steps",
+        "seed": "train.seed",
+    },
+    "targets": {"model_size": "the longer side of the images that the model sees"},
+}
 Made = TypeVar("Made")
 
 
@@ -115,6 +124,23 @@ def _recipe(train: Train, phase: Phase) -> Parameters:
     usual = SCRATCH if train.start in ("nano", "pico") else {}
     warm_up = int(phase.steps * WARM_UP)
     return {"seed": train.seed, "warmup_steps": warm_up, **usual, **phase.recipe, "steps": phase.steps}
+
+
+def add_schema(definitions: dict[str, Any]) -> None:
+    """Puts into the JSON schema of `Train` what `SECTIONS` may say, and into its phases what a phase may."""
+    phase = Phase.model_json_schema()
+    for name, kind in SECTIONS.items():
+        parameters = parameters_of(kind).model_json_schema()
+        definitions.update(parameters.pop("$defs", {}))
+        if kind is Recipe:
+            del parameters["properties"]["steps"], parameters["required"]  # see `_recipe`
+        for parameter, usual in USUAL.get(name, {}).items():
+            parameters["properties"][parameter].pop("default")
+            parameters["properties"][parameter]["description"] = f"default: {usual}"
+        for section in (definitions["Train"], phase):
+            section["properties"][name].update(parameters, description=section["properties"][name]["description"])
+    definitions["Phase"] = phase
+    definitions["Train"]["properties"]["phases"]["additionalProperties"]["anyOf"][0] = {"$ref": "#/$defs/Phase"}
 
 
 def made(kind: type[Made], values: Parameters, where: str) -> Made:

@@ -111,6 +111,8 @@ class Training:
         for path in (target / MADE_BY, begun):
             if path.exists() and (there := read_json(path))["digest"] != made_by["digest"]:
                 raise OutputError(_other(self.round, path.parent, there, made_by))
+        if (target / "config.json").exists() and not (target / MADE_BY).exists():
+            raise OutputError(f"{target} holds a model that was not trained here. Move it away, to have one trained")
         return all((target / name).exists() for name in (MADE_BY, "config.json", "model.safetensors"))
 
     def _train(self, settings: Settings, made_by: dict[str, Any], waiting: list[int], crew: Crew) -> None:

@@ -166,7 +166,7 @@ class PhaseRun:
         """One step."""
         worker, start = self.worker, time.perf_counter()
         images = self.take(prepared, self.phase.config.images_per_step // worker.world)
-        self.last, waited = images, time.perf_counter() - start
+        self.last, waited = images[: self.job.settings.train.samples], time.perf_counter() - start
         report = self.trainer.step(list(self.batches(images)))
         worker.step += 1
         worker.journal.tell(
@@ -191,7 +191,7 @@ class PhaseRun:
             if isinstance(one, Prepared):
                 worker.place = one.place + 1
                 since = one.place
-                taken.append(one)
+                taken.append(replace(one, pixels=one.pixels.copy()))  # or the object store is full of a step's images
                 if len(taken) == count:
                     return taken
                 continue

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 from test_report import ATTACK, HOSTILE, URLS, Page, dumped, needs_chromium, write
@@ -214,6 +214,13 @@ def test_a_long_judgement_is_no_rest(out: Path) -> None:
     assert tiles(shown(out))["time"] == "17 min"
 
 
+def test_shards_that_could_not_be_read_have_no_item(out: Path) -> None:
+    log(out, [step(1), *({"event": "fault", "step": 1, "item": "", "message": f"shard {n} is gone"} for n in (1, 2))])
+    found = shown(out)
+    assert tiles(found)["images not learned"] == "2"
+    assert [e.text.strip() for e in found.all("li") if e.text.endswith("gone")] == ["shard 1 is gone", "shard 2 is gone"]
+
+
 def test_images_that_could_not_be_learned(out: Path) -> None:
     faults = [
         {"event": "fault", "step": n, "item": f"{n % 8:032x}"[::-1], "message": f"{n % 8}.jpg is gone"}
@@ -308,6 +315,8 @@ def points_of(path: str) -> list[tuple[float, float]]:
 
 
 @given(series, series, st.lists(st.integers(1, 2999), unique=True, max_size=4))
+@example([(1, 0.0), (2, 1e-323)], [], [])
+@example([(1, 1e-300), (2, 3e-300)], [(2, 0.0)], [])
 def test_curves_stay_in_their_plot(learned: Any, told: Any, later: list[int]) -> None:
     starts = [0, *sorted(later)]
     drawn = curve(filled(learned), filled(told), starts, 3000, None, 5)

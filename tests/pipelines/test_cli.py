@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 from command import ENGINE, Call
@@ -69,11 +71,21 @@ def test_the_schema_knows_the_components(call: Call) -> None:
     schema = json.loads(said)
     assert {"ingest", "vocabulary", "specialists", "filters", "run"} <= schema["properties"].keys()
     train = schema["$defs"]["Train"]["properties"]
-    assert train["recipe"]["properties"]["learning_rate"]["default"] == 1e-4
+    assert "0.002 from nano" in train["recipe"]["properties"]["learning_rate"]["description"]
     assert "flip" in train["augment"]["properties"]
     assert "Lora" in schema["$defs"]
     titles = {variant.get("title") for variant in schema["properties"]["filters"]["additionalProperties"]["anyOf"]}
     assert {"nms", "score"} <= titles
+
+
+def test_the_schema_takes_what_the_engine_takes(call: Call) -> None:
+    validator = jsonschema.Draft202012Validator(json.loads(call("config", "--schema")[1]))
+    validator.validate(yaml.safe_load(call("config")[1]))
+    validator.validate(yaml.safe_load(call("config", "--config", "little_data")[1]))
+    recipes: list[Any] = [{"learning_rate": 1e-5, "lora": {"rank": 4}}, {"steps": 5}, {"bogus": 1}]
+    for train in (*({"recipe": recipe} for recipe in recipes), *({"phases": {"a": {"recipe": r}}} for r in recipes)):
+        good = "learning_rate" in str(train)
+        assert validator.is_valid({"train": train}) == good, train
 
 
 @pytest.mark.parametrize(
