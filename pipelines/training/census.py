@@ -1,6 +1,7 @@
 """What a round has to teach, before anything is trained: examples by task, images by use, and its words.
 
-Counted by Ray Data, shard by shard. What comes back to the driver are counts, and a bounded sample of the texts.
+Counted by Ray Data, shard by shard. What comes back to the driver are counts, the places of images, which take four
+bytes each, and a bounded sample of the texts.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+import numpy.typing as npt
 import ray.data
 
 from engine.errors import OutputError
@@ -20,18 +23,20 @@ from engine.storage import ShardId, read_records
 from florence2.scene import Scene
 from florence2.targets import KINDS, task_of
 from florence2.tasks import Task
+from pipelines.training.picks import Picks
 from pipelines.training.settings import ReadyPhase
 from pipelines.training.stream import Source, data_cpus
 
+Rows = npt.NDArray[np.uint32]
 TEXTS = 200_000  # from which a tokenizer is trained: twice as many change little
 
 
 @dataclass
 class Census:
-    """`images` by phase and the fold that they are in, `examples` by phase and task; `held_out` are the images that
-    judge, as (shard, row); `faults` say what could not be read."""
+    """`rows` are the images that a phase learns, in each fold, by shard; `examples` by phase and task; `held_out` are
+    the images that judge, as (shard, row); `faults` say what could not be read."""
 
-    images: dict[str, Counter[int]] = field(default_factory=dict)  # by phase and fold
+    rows: dict[str, dict[int, dict[ShardId, Rows]]] = field(default_factory=dict)
     examples: dict[str, Counter[str]] = field(default_factory=dict)
     held_out: list[tuple[ShardId, int]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
@@ -41,8 +46,9 @@ class Census:
     def add(self, other: Census) -> None:
         for name, counts in other.examples.items():
             self.examples.setdefault(name, Counter()).update(counts)
-        for name, images in other.images.items():
-            self.images.setdefault(name, Counter()).update(images)
+        for name, folds in other.rows.items():
+            for fold, rows in folds.items():
+                self.rows.setdefault(name, {}).setdefault(fold, {}).update(rows)
         self.held_out += other.held_out
         self.texts += other.texts
         self.faults += other.faults
@@ -50,9 +56,19 @@ class Census:
             self.seen.setdefault(source, set()).update(labels)
 
     def learned(self, phase: ReadyPhase, fold: int | None = None) -> int:
-        """The images that a phase learns from, without those of `fold`."""
-        images = self.images.get(phase.name, Counter())
-        return images.total() - (0 if fold is None else images[fold])
+        """How many images a phase learns from, without those of `fold`."""
+        return sum(len(rows) for shards in self._without(fold, phase) for rows in shards.values())
+
+    def picks(self, phase: ReadyPhase, fold: int | None, seed: int) -> Picks:
+        """The stream of images that a phase learns from, without those of `fold`."""
+        there: dict[ShardId, list[Rows]] = {}
+        for shards in self._without(fold, phase):
+            for shard, rows in shards.items():
+                there.setdefault(shard, []).append(rows)
+        return Picks(tuple(sorted(there)), tuple(np.sort(np.concatenate(there[s])) for s in sorted(there)), seed)
+
+    def _without(self, fold: int | None, phase: ReadyPhase) -> list[dict[ShardId, Rows]]:
+        return [shards for of, shards in self.rows.get(phase.name, {}).items() if of != fold]
 
     def nothing_for(self, phase: ReadyPhase) -> list[Task]:
         """The tasks that the phase's mix asks for, and of which no image has an example."""
@@ -99,6 +115,7 @@ def of_shard(source: Source, phases: Sequence[ReadyPhase], shard: ShardId, texts
         found.faults.append(str(error))
         return found
     words: list[str] = []
+    places: dict[tuple[str, int], list[int]] = {}  # of what is learned, by phase and fold
     asked = [(phase, wanted(phase)) for phase in phases]
     for record in records:
         for region in record.regions:
@@ -109,23 +126,32 @@ def of_shard(source: Source, phases: Sequence[ReadyPhase], shard: ShardId, texts
         if source.judges(record):
             found.held_out.append((shard, row))
         elif source.learns(record):
-            words += _count(found, source, record, asked)
+            names, its = _count(found, source, record, asked)
+            words += its
+            for name in names:
+                places.setdefault((name, source.folds.of(record.item)), []).append(row)
+    for (name, fold), rows in places.items():
+        found.rows.setdefault(name, {})[fold] = {shard: np.array(rows, np.uint32)}
     rng = random.Random(str(shard))
     found.texts = rng.sample(words, texts) if len(words) > texts else words
     return found
 
 
-def _count(found: Census, source: Source, record: Record, phases: Sequence[tuple[ReadyPhase, list[Task]]]) -> list[str]:
-    """Adds what the record has for each phase, which comes with the tasks that it wants; its words, if that is some."""
+def _count(
+    found: Census, source: Source, record: Record, phases: Sequence[tuple[ReadyPhase, list[Task]]]
+) -> tuple[list[str], list[str]]:
+    """Adds what the record has for each phase, which comes with the tasks that it wants. The names of the phases that
+    learn from it, and its words."""
+    names: list[str] = []
     words: list[str] = []
     for phase, tasks in phases:
         scene = source.scene(record, phase)
         there = {task: number for task, number in phase.targets.available(scene).items() if task in tasks}
         if there:
             found.examples.setdefault(phase.name, Counter()).update({t.value: n for t, n in there.items()})
-            found.images.setdefault(phase.name, Counter())[source.folds.of(record.item)] += 1
+            names.append(phase.name)
             words += _words(scene)
-    return words
+    return names, words
 
 
 def _words(scene: Scene) -> Iterator[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
@@ -14,7 +14,7 @@ from engine.errors import ConfigError, RunError
 from engine.storage import read_json
 from pipelines.training.progress import Follower
 from pipelines.training.settings import Settings
-from pipelines.training.stream import data_cpus
+from pipelines.training.stream import Machine, data_cpus, machines
 from pipelines.training.worker import FAILURE, Job, train_worker
 
 LIVES = 3  # deaths of workers from which one training recovers
@@ -33,8 +33,8 @@ class Crew:
 def crew_of(settings: Settings) -> Crew:
     """As many workers as are asked for, or as there are GPUs, or one. RunError, with the numbers, if they don't fit:
     Ray would wait for ever."""
-    train, there = settings.train, ray.cluster_resources()
-    cpus, gpus = there.get("CPU", 0.0), int(there.get("GPU", 0))
+    train, there = settings.train, machines()
+    cpus, gpus = sum(machine.cpus for machine in there), sum(machine.gpus for machine in there)
     workers = train.workers if train.workers != "auto" else gpus or 1
     most = gpus or int(cpus)
     if workers > most:
@@ -46,10 +46,24 @@ def crew_of(settings: Settings) -> Crew:
                 f"train.images_per_step: {phase.config.images_per_step} images can't be shared by {workers} workers "
                 "alike; take a multiple"
             )
-    left = (cpus - data_cpus()) / workers  # reading and augmenting has its share
+    most_cpus = cpus_of_worker(there, workers)
     if gpus:  # they compute: the CPUs prepare images for them
-        return Crew(workers, min(left, 1.0), 1, None)
-    return Crew(workers, left if left < 1 else float(int(left)), 0, int(cpus) // workers)
+        return Crew(workers, min(most_cpus, 1.0), 1, None)
+    threads = min(int(cpus) // workers, int(max(machine.cpus for machine in there)))
+    return Crew(workers, most_cpus if most_cpus < 1 else float(int(most_cpus)), 0, threads)
+
+
+def cpus_of_worker(there: Sequence[Machine], workers: int) -> float:
+    """The most that each of the workers can have, to four places as Ray counts. Were all of them to leave on each
+    machine what a task of `stream` needs, they would fit: so however Ray places them, there is room on some machine."""
+    left = [(machine.cpus - data_cpus(), machine.gpus) for machine in there]
+    gpus = any(machine.gpus for machine in there)
+
+    def room(size: float) -> int:
+        return sum(min(int(cpus / size + 1e-9), have if gpus else workers) for cpus, have in left)
+
+    sizes = {int(cpus / share * 1e4) / 1e4 for cpus, _ in left for share in range(1, workers + 1)}
+    return max(size for size in sizes if size and room(size) >= workers)
 
 
 def fit(job: Job, crew: Crew, follower: Follower) -> None:

@@ -1,7 +1,8 @@
 """In which order images are learned: a stream without end that any worker can compute and begin anywhere.
 
-A pick is a row of a shard; pick number p belongs to epoch p // count. An epoch takes the shards in a random order, some
-at a time, and their rows in a random order among them: a shard is read once or a few times an epoch, not once a row.
+A pick is a row of a shard that the phase learns; pick number p belongs to epoch p // count. An epoch takes the shards
+in a random order, some at a time, and their rows in a random order among them: a shard is read once or a few times an
+epoch, not once a row.
 """
 
 from __future__ import annotations
@@ -31,16 +32,16 @@ class Pick(NamedTuple):
 
 @dataclass(frozen=True, eq=False)  # compared by identity: hashing all shards for every pick would take long
 class Picks:
-    """The stream over `shards` with so many rows each."""
+    """The stream over `rows` of each of the `shards`."""
 
     shards: tuple[ShardId, ...]
-    rows: tuple[int, ...]
+    rows: tuple[npt.NDArray[np.uint32], ...]
     seed: int
 
     @cached_property
     def count(self) -> int:
         """Picks in an epoch."""
-        return sum(self.rows)
+        return sum(map(len, self.rows))
 
     def chunks(self, start: int, size: int, rank: int = 0, world: int = 1) -> Iterator[list[Pick]]:
         """From place `start` on, `size` picks at a time: every `world`-th one, which are worker `rank`'s."""
@@ -49,14 +50,13 @@ class Picks:
             at = first + number * size * world
             yield [self.pick(place) for place in range(at, at + size * world, world)]
 
-    def patience(self, wanted: int, world: int) -> int:
-        """Places after which one of `world` workers that saw none of the `wanted` rows will see none at all.
+    def patience(self, world: int) -> int:
+        """Places after which one of `world` workers that could learn none of its picks will learn none at all.
 
-        It looks at every `world`-th place, and so in an epoch at wanted / world of them on average: after 40 times as
-        many the chance that all went by is below 1e-17. A row that comes first in one epoch and last in the next has
-        nearly two epochs in between.
+        A row that comes first in one epoch and last in the next has nearly two epochs in between. A worker looks at
+        every `world`-th place: the chance that a row passes it by in all of these epochs is below 1e-6.
         """
-        return int(self.count * (2 + 40 * world / max(wanted, 1)))
+        return self.count * (2 + 20 * (world - 1))
 
     def pick(self, place: int) -> Pick:
         epoch, place_in_epoch = divmod(place, self.count)
@@ -74,8 +74,8 @@ class Picks:
 def _epoch(picks: Picks, epoch: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """The order of the shards, and where each group of them ends."""
     order = np.random.default_rng((picks.seed, epoch)).permutation(len(picks.shards))
-    rows = np.array(picks.rows)
-    return order, np.cumsum([rows[group].sum() for group in picks.grouped(order)])
+    counts = np.array([len(rows) for rows in picks.rows])
+    return order, np.cumsum([counts[group].sum() for group in picks.grouped(order)])
 
 
 @lru_cache(maxsize=4)
@@ -83,7 +83,7 @@ def _group(picks: Picks, epoch: int, group: int) -> npt.NDArray[np.int64]:
     """[rows, 2]: shard and row, in the order in which they are learned."""
     order, _ = _epoch(picks, epoch)
     members = picks.grouped(order)[group]
-    pairs = np.concatenate([np.stack([np.full(picks.rows[s], s), np.arange(picks.rows[s])], axis=1) for s in members])
+    pairs = np.concatenate([np.stack([np.full(len(picks.rows[s]), s), picks.rows[s]], axis=1) for s in members])
     shuffled: npt.NDArray[np.int64] = np.random.default_rng((picks.seed, epoch, group)).permutation(pairs)
     return shuffled
 

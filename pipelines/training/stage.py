@@ -27,7 +27,6 @@ from pipelines.reannotate import digest_of_rounds
 from pipelines.training.census import Census, census
 from pipelines.training.checkpoints import MADE_BY
 from pipelines.training.fit import Crew, crew_of, fit
-from pipelines.training.picks import Picks
 from pipelines.training.progress import Follower
 from pipelines.training.scratch import RELEASED_SIDE, SIDE, scratch
 from pipelines.training.settings import PREVIOUS, Settings, settings_of
@@ -124,7 +123,6 @@ class Training:
         for fold in waiting:
             write_json(self.round.training / f"fold-{fold}" / BEGUN, made_by)
         source = replace(source, seen={name: frozenset(labels) for name, labels in counted.seen.items()})
-        picks = picks_of(self.output, settings.train.seed)
         start = self.start(settings, counted)
         for fold in waiting:
             folder = self.round.training / f"fold-{fold}"
@@ -136,8 +134,7 @@ class Training:
                 folder,
                 self.round.model(fold, folds.count),
                 made_by | {"fold": fold},
-                picks,
-                {phase.name: counted.learned(phase, kept_from) for phase in settings.phases},
+                {phase.name: counted.picks(phase, kept_from, settings.train.seed) for phase in settings.phases},
                 tuple(counted.held_out[: settings.train.judged_on]),
                 crew.threads,
                 data_share=0.5 / crew.workers,
@@ -208,11 +205,6 @@ class Training:
         folds = settings.train.folds
         models = [self.round.model(fold, folds) for fold in range(folds)]
         return {"models": [str(model) for model in models], "made_by": [read_json(m / MADE_BY) for m in models]}
-
-
-def picks_of(output: Output, seed: int) -> Picks:
-    counts = output.counts()
-    return Picks(tuple(counts), tuple(counts.values()), seed)
 
 
 def _other(round_: Round, what: Path, there: dict[str, Any], asked: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import ray
+import ray.exceptions
 from PIL import Image
 
 from engine.annotate import open_image
@@ -40,6 +41,7 @@ from pipelines.training.settings import ReadyPhase
 
 CHUNK_BYTES = 8 * 2**20  # of pixels in a task's answer: enough to make the task worth it, few enough to be kept ready
 STEPS_AHEAD = 8  # what is kept ready
+DEATHS = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)  # of a task's process, after some tries
 
 
 @dataclass(frozen=True)
@@ -173,23 +175,66 @@ def stream(
     preparation: Preparation, chunks: Iterable[list[Pick]], share: float
 ) -> Generator[Prepared | Unprepared | Passed, None, None]:
     """What the chunks of picks give, in their order, some steps ahead; in `share` of the object store at most."""
-    prepare = ray.remote(num_cpus=data_cpus(), scheduling_strategy="DEFAULT")(_prepared)
-    known, ahead = ray.put(preparation), chunks_ahead(preparation, share)
-    waiting: deque[Any] = deque()
+    readers, ahead = Readers(preparation), chunks_ahead(preparation, share)
+    waiting: deque[tuple[list[Pick], Any]] = deque()
     try:
         for chunk in chunks:
-            waiting.append(prepare.remote(known, chunk))
+            waiting.append((chunk, readers.ask(chunk)))
             if len(waiting) > ahead:
-                yield from ray.get(waiting.popleft())
+                yield from readers.answer(*waiting.popleft())
         while waiting:
-            yield from ray.get(waiting.popleft())
+            yield from readers.answer(*waiting.popleft())
     finally:
-        for task in waiting:
+        for _, task in waiting:
             ray.cancel(task)
 
 
-def _prepared(preparation: Preparation, picks: list[Pick]) -> list[Prepared | Unprepared | Passed]:
-    return [*preparation.chunk_of(picks), Passed(picks[-1].place)]
+class Readers:
+    """The tasks that prepare images, and what becomes of those that a picture kills."""
+
+    def __init__(self, preparation: Preparation) -> None:
+        options = {"num_cpus": data_cpus(), "max_retries": 1, "scheduling_strategy": "DEFAULT"}
+        self.prepare = ray.remote(**options)(_prepared)
+        self.preparation = preparation
+        self.known = [ray.put(preparation)]
+        self.deadly: set[tuple[ShardId, int]] = set()
+
+    def ask(self, chunk: list[Pick]) -> Any:
+        harmless = [pick for pick in chunk if (pick.shard, pick.row) not in self.deadly]
+        return self.prepare.remote(self.known, harmless, chunk[-1].place)
+
+    def answer(self, chunk: list[Pick], task: Any) -> Iterator[Prepared | Unprepared | Passed]:
+        try:
+            yield from ray.get(task)
+        except DEATHS:
+            for pick in chunk:
+                yield from self.alone(pick)
+            yield Passed(chunk[-1].place)
+
+    def alone(self, pick: Pick) -> list[Prepared | Unprepared | Passed]:
+        """What one pick gives, where it may be the one that kills."""
+        try:
+            told: list[Prepared | Unprepared | Passed] = ray.get(self.ask([pick]))
+        except DEATHS as error:
+            self.deadly.add((pick.shard, pick.row))
+            record = self.preparation.record(pick)
+            if record is None:
+                return []
+            message = f"{record.item.uri}: whoever reads it dies ({type(error).__name__})"
+            told = [Unprepared(pick.place, record.item.item_id, message)]
+        return told
+
+
+def _prepared(known: list[Any], picks: list[Pick], last: int) -> list[Prepared | Unprepared | Passed]:
+    """`known` is a reference to the preparation, in a list: Ray would bring it anew for each task otherwise."""
+    return [*_fetched(known[0]).chunk_of(picks), Passed(last)]
+
+
+@lru_cache(maxsize=2)
+def _fetched(preparation: Any) -> Preparation:
+    """Kept by each of Ray's processes: a tokenizer takes longer to unpack than an image to prepare."""
+    there: Preparation = ray.get(preparation)
+    return there
 
 
 def chunks_ahead(preparation: Preparation, share: float) -> int:
@@ -200,9 +245,23 @@ def chunks_ahead(preparation: Preparation, share: float) -> int:
     return max(1, min(ceil(wanted), int(room / CHUNK_BYTES)))
 
 
+@dataclass(frozen=True)
+class Machine:
+    """A node of the cluster that has CPUs."""
+
+    cpus: float
+    gpus: int
+
+
+def machines() -> list[Machine]:
+    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Machine(float(has["CPU"]), int(has.get("GPU", 0))) for has in there if has.get("CPU")]
+
+
 def data_cpus() -> float:
-    """Of a task. Each is a process that takes seconds to start: on two cores there is one beside the model."""
-    return min(1.0, float(ray.cluster_resources().get("CPU", 1)) / 2)
+    """Of a task. Each is a process that takes seconds to start: on two cores there is one beside the model. On any
+    machine there is room for one."""
+    return min(1.0, min(machine.cpus for machine in machines()) / 2)
 
 
 @lru_cache(maxsize=2 * AT_A_TIME)

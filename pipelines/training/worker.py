@@ -47,8 +47,7 @@ class Job:
     folder: Path
     target: Path
     provenance: dict[str, Any]
-    picks: Picks
-    learned: Mapping[str, int]  # phase -> images that it learns from, as they were counted
+    picks: Mapping[str, Picks]  # phase -> what it learns
     held_out: tuple[tuple[ShardId, int], ...]
     threads: int | None  # of torch; None: as it is
     data_share: float  # of the object store, for one worker
@@ -124,11 +123,15 @@ class Worker:
             self.journal.close()
 
     def fault(self, one: Unprepared) -> None:
+        """The first worker, who writes the journal, tells its own at once."""
         if one.message not in self.faults and len(self.faults) < MOST_FAULTS:
             self.faults[one.message] = one.item_id.hex()
+            if self.rank == 0:
+                self.told += 1
+                self.journal.tell("fault", self.step, item=one.item_id.hex(), message=one.message)
 
     def tell_faults(self) -> None:
-        """What this worker has found since the last time."""
+        """What the other workers have found since the last time."""
         new = list(self.faults.items())[self.told :]
         self.told += len(new)
         for everybody in ranks.gathered(new):
@@ -155,7 +158,7 @@ class PhaseRun:
 
     def run(self) -> None:
         worker, steps = self.worker, self.phase.recipe.steps
-        chunks = self.job.picks.chunks(worker.place, self.preparation.chunk, worker.rank, worker.world)
+        chunks = self.job.picks[self.phase.name].chunks(worker.place, self.preparation.chunk, worker.rank, worker.world)
         with closing(stream(self.preparation, chunks, self.job.data_share)) as prepared:
             while self.trainer.done < steps:
                 self.train(prepared)
@@ -185,7 +188,7 @@ class PhaseRun:
     def take(self, prepared: Iterator[Prepared | Unprepared | Passed], count: int) -> list[Prepared]:
         """The next `count` images. Those that can't be read are named on the way. RunError if there is none."""
         worker, taken, since = self.worker, [], self.worker.place
-        most = self.job.picks.patience(self.job.learned[self.phase.name], worker.world)
+        most = self.job.picks[self.phase.name].patience(worker.world)
         last = "they have no example that it asks for"
         for one in prepared:
             if isinstance(one, Prepared):

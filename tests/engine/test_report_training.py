@@ -218,7 +218,10 @@ def test_shards_that_could_not_be_read_have_no_item(out: Path) -> None:
     log(out, [step(1), *({"event": "fault", "step": 1, "item": "", "message": f"shard {n} is gone"} for n in (1, 2))])
     found = shown(out)
     assert tiles(found)["images not learned"] == "2"
-    assert [e.text.strip() for e in found.all("li") if e.text.endswith("gone")] == ["shard 1 is gone", "shard 2 is gone"]
+    assert [e.text.strip() for e in found.all("li") if e.text.endswith("gone")] == [
+        "shard 1 is gone",
+        "shard 2 is gone",
+    ]
 
 
 def test_images_that_could_not_be_learned(out: Path) -> None:

@@ -28,7 +28,7 @@ from engine.errors import ConfigError, OutputError
 from engine.folds import Folds
 from engine.records import ItemError, Record, Region, Scores
 from engine.rounds import added, begun
-from engine.storage import Output, ShardId, read_records
+from engine.storage import Output, ShardId, read_given, read_records, shard_digest, write_given, write_json
 from engine.summary import count_round
 from engine.worker import Orders, Worker
 from florence2 import ask
@@ -303,6 +303,46 @@ def test_labels_that_changed_since_are_refused(undisturbed: Path, tmp_path: Path
     out = copied(undisturbed, tmp_path)
     stages_of(out, "filters.labels={}").run("filter")
     with pytest.raises(OutputError, match="adds to what round 0 was, and that has changed since"):
+        stages_of(out).run("reannotate")
+
+
+def test_what_came_along_with_the_images_is_among_the_labels(undisturbed: Path, tmp_path: Path) -> None:
+    """Also where nothing else tells: the images were ingested anew, and annotated by the same specialists."""
+    output = Output(copied(undisturbed, tmp_path))
+    shard = next(output.shards())
+    taken = [(record, ()) for record in read_given(output, shard)]
+    assert digest_of_rounds(output, 0) == digest_of_rounds(Output(undisturbed), 0)
+    digest = str(shard_digest(output.given(shard)))
+    write_given(output, shard, taken, digest)
+    same = digest_of_rounds(output, 0)
+    moved = [replace(record, regions=[replace(r, box=(1, 1, 9, 9)) for r in record.regions]) for record, _ in taken]
+    write_given(output, shard, [(record, ()) for record in moved], digest)
+    assert digest_of_rounds(output, 0) != same
+    with pytest.raises(OutputError, match="adds to what round 0 was, and that has changed since"):
+        stages_of(output.root).run("reannotate")
+
+
+def test_a_model_of_another_training_is_refused(undisturbed: Path, tmp_path: Path) -> None:
+    """Or the configuration would tell of a training that never was."""
+    out = copied(undisturbed, tmp_path)
+    stages = stages_of(out)
+    made_by = {"digest": "other", "settings": {"start": "nano", "steps": 7}, "folds": FOLDS}
+    for fold in range(FOLDS):
+        write_json(stages.output.round(0).model(fold, FOLDS) / "made_by.json", made_by)
+    with pytest.raises(OutputError, match=r"(?s)trained by another configuration:.*train.steps: 7 there, 1000 asked"):
+        stages.run("reannotate")
+
+
+def test_a_model_that_was_put_there_is_told_of(undisturbed: Path, tmp_path: Path, call: Call) -> None:
+    out = copied(undisturbed, tmp_path)
+    code, said = call("run", "--stage", "reannotate", "--out", str(out))
+    assert code == 0
+    assert "was not trained here (it has no made_by.json)" in said
+    code, said = call("run", "--stage", "train", "--out", str(out))
+    assert code == 2
+    assert "holds a model that was not trained here" in said
+    shutil.rmtree(Output(out).round(0).model())
+    with pytest.raises(OutputError, match="was made by a model that is no longer in"):
         stages_of(out).run("reannotate")
 
 

@@ -16,28 +16,31 @@ from typing import Any
 import psutil
 import pytest
 from command import command, run
+from deadly import Deadly
 from florence import small_processor
 from rich.console import Console
 from safetensors.torch import load_file
 
 from benchmarks.world import EASY
 from benchmarks.world.writing import write_round
-from engine.config import Config, load_config
+from engine.config import Config, Run, load_config
 from engine.dataset import Dataset
 from engine.errors import ConfigError, OutputError, RunError
 from engine.folds import Folds
+from engine.runner import cluster
 from engine.storage import Output, ShardId, write_json
 from florence2 import Annotator, Florence2, Processor, Task, ask
 from florence2.targets import Example
 from pipelines.build import build_pipeline
 from pipelines.stages import Stages
-from pipelines.training.census import of_shard
+from pipelines.training.census import Census, of_shard
 from pipelines.training.fit import Crew, crew_of
 from pipelines.training.journal import read_journal
+from pipelines.training.picks import Pick, Picks
 from pipelines.training.progress import Follower
 from pipelines.training.settings import settings_of
-from pipelines.training.stage import COMPOSER, Training, picks_of
-from pipelines.training.stream import Preparation, Prepared, Source
+from pipelines.training.stage import COMPOSER, Training
+from pipelines.training.stream import Passed, Preparation, Prepared, Source, Unprepared, stream
 from specialists.composer import Composer
 
 SETTINGS = """
@@ -205,22 +208,36 @@ def test_settings_that_can_not_be(round_0: Path, setting: str, says: str) -> Non
         trained(round_0, setting)
 
 
+def nodes_are(monkeypatch: pytest.MonkeyPatch, there: list[tuple[int, int]]) -> None:
+    """CPUs and GPUs of each, as Ray tells them: what a machine has none of is not there."""
+    resources = [
+        {name: float(count) for name, count in zip(("CPU", "GPU"), node, strict=True) if count} for node in there
+    ]
+    monkeypatch.setattr("ray.nodes", lambda: [{"Alive": True, "Resources": has} for has in resources])
+
+
 @pytest.mark.parametrize(
     ("there", "asked", "crew"),
     [
-        ({"CPU": 2.0}, "auto", Crew(1, 1.0, 0, 2)),
-        ({"CPU": 2.0}, 2, Crew(2, 0.5, 0, 1)),
-        ({"CPU": 1.0}, "auto", Crew(1, 0.5, 0, 1)),
-        ({"CPU": 64.0, "GPU": 4.0}, "auto", Crew(4, 1.0, 1, None)),
-        ({"CPU": 64.0, "GPU": 4.0}, 2, Crew(2, 1.0, 1, None)),
-        ({"CPU": 2.0}, 3, "3 workers were asked for, and 2 fit: one for each of 2 CPUs"),
-        ({"CPU": 64.0, "GPU": 4.0}, 5, "5 workers were asked for, and 4 fit: one for each of 4 GPUs"),
+        ([(2, 0)], "auto", Crew(1, 1.0, 0, 2)),
+        ([(2, 0)], 2, Crew(2, 0.5, 0, 1)),
+        ([(1, 0)], "auto", Crew(1, 0.5, 0, 1)),
+        ([(2, 0), (2, 0)], "auto", Crew(1, 1.0, 0, 2)),
+        ([(2, 0), (2, 0)], 4, Crew(4, 0.5, 0, 1)),
+        ([(0, 0), (1, 0), (1, 0)], 2, Crew(2, 0.5, 0, 1)),
+        ([(16, 0), (4, 0)], 4, Crew(4, 3.0, 0, 5)),
+        ([(64, 4)], "auto", Crew(4, 1.0, 1, None)),
+        ([(64, 4)], 2, Crew(2, 1.0, 1, None)),
+        ([(1, 1), (1, 1)], "auto", Crew(2, 0.5, 1, None)),
+        ([(8, 0), (4, 8)], "auto", Crew(8, 0.375, 1, None)),
+        ([(2, 0)], 3, "3 workers were asked for, and 2 fit: one for each of 2 CPUs"),
+        ([(64, 2), (64, 2)], 5, "5 workers were asked for, and 4 fit: one for each of 4 GPUs"),
     ],
 )
 def test_a_crew_fits_the_machine(
-    monkeypatch: pytest.MonkeyPatch, there: dict[str, float], asked: int | str, crew: Crew | str
+    monkeypatch: pytest.MonkeyPatch, there: list[tuple[int, int]], asked: int | str, crew: Crew | str
 ) -> None:
-    monkeypatch.setattr("ray.cluster_resources", lambda: there)
+    nodes_are(monkeypatch, there)
     settings = settings_of(Config.model_validate({"train": {"workers": asked}}))
     if isinstance(crew, Crew):
         assert crew_of(settings) == crew
@@ -230,7 +247,7 @@ def test_a_crew_fits_the_machine(
 
 
 def test_images_that_workers_can_not_share_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ray.cluster_resources", lambda: {"CPU": 8.0})
+    nodes_are(monkeypatch, [(8, 0)])
     with pytest.raises(ConfigError, match="32 images can't be shared by 3 workers"):
         crew_of(settings_of(Config.model_validate({"train": {"workers": 3}})))
 
@@ -249,18 +266,55 @@ def test_folds_learn_from_no_image_of_their_own(round_0: Path) -> None:
     """By what the stream gives, over a whole epoch; held-out images are in neither."""
     output, config = Output(round_0), load_config(round_0 / "config.yaml")
     folds, phase = Folds(2), settings_of(config).at((32, 32)).phases[0]
-    picks = picks_of(output, seed=0)
+    everything, counted = Census(), Census()
+    source = Source(output, 0, config.ingest, folds, None, 0.2)
+    for shard in output.shards():
+        everything.add(of_shard(replace(source, held_out=0.0), [phase], shard, 0))
+        counted.add(of_shard(source, [phase], shard, 0))
     learned = []
     for fold in range(2):
-        source = Source(output, 0, config.ingest, folds, fold, 0.2)
-        preparation = Preparation(source, phase, small_processor((32, 32)), 0, 1000)
-        given = [one for one in preparation.chunk_of([picks.pick(n) for n in range(picks.count)])]
-        learned.append({one.item_id for one in given if isinstance(one, Prepared)})
+        preparation = Preparation(replace(source, fold=fold), phase, small_processor((32, 32)), 0, 1000)
+        by_picks, by_stream = (
+            {one.item_id for one in preparation.chunk_of(epoch_of(picks)) if isinstance(one, Prepared)}
+            for picks in (counted.picks(phase, fold, 0), everything.picks(phase, None, 0))
+        )
+        assert by_picks == by_stream
+        assert counted.learned(phase, fold) == counted.picks(phase, fold, 0).count
+        assert counted.learned(phase, fold) - len(by_picks) <= 2, "some crops say nothing"
+        learned.append(by_picks)
     items = {item.item_id: item for item in Dataset(output).items()}
     assert all(folds.of(items[id_]) != fold for fold in range(2) for id_ in learned[fold])
     assert not any(folds.held_out(items[id_], 0.2) for ids in learned for id_ in ids)
     assert min(map(len, learned)) > 3
     assert not learned[0] & learned[1]
+
+
+def epoch_of(picks: Picks) -> list[Pick]:
+    return [picks.pick(place) for place in range(picks.count)]
+
+
+def test_a_picture_that_kills_its_readers_is_named_and_the_others_are_learned(round_0: Path) -> None:
+    whole = prepared_by(round_0)
+    counted = Census()
+    for shard in whole.source.output.shards():
+        counted.add(of_shard(whole.source, [whole.phase], shard, 0))
+    picks = counted.picks(whole.phase, None, 0)
+    epochs = [picks.pick(place) for place in range(2 * picks.count)]
+    expected = [one for one in whole.chunk_of(epochs) if isinstance(one, Prepared)]
+    victim = expected[picks.count // 3].item_id
+    deadly = Deadly(whole.source, whole.phase, whole.processor, whole.seed, whole.max_answer, victim=victim)
+    with cluster(Run()):
+        there = list(stream(deadly, (epochs[at : at + 5] for at in range(0, len(epochs), 5)), 0.3))
+    (uri,) = [item.uri for item in Dataset(whole.source.output).items() if item.item_id == victim]
+    told = [one.message for one in there if isinstance(one, Unprepared) and one.item_id == victim]
+    assert told == [f"{uri}: whoever reads it dies (WorkerCrashedError)"], "in the second epoch it is known"
+    given = [one for one in there if isinstance(one, Prepared)]
+    others = [one for one in expected if one.item_id != victim]
+    assert [(one.place, one.item_id, one.rows) for one in given] == [(o.place, o.item_id, o.rows) for o in others]
+    assert all((one.pixels == other.pixels).all() for one, other in zip(given, others, strict=True))
+    passed = [one.place for one in there if isinstance(one, Passed)]
+    assert passed == sorted(passed)
+    assert {*range(4, len(epochs), 5), len(epochs) - 1} <= set(passed)
 
 
 def prepared_by(round_0: Path, *settings: str, size: tuple[int, int] = (32, 32)) -> Preparation:
