@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional
 
 from florence2.codec import upright
 from florence2.config import fits
+from florence2.directions import DIRECTION, LETTER, OPPOSITE, QUOTED, has_opposite, opposite, whole
 from florence2.errors import ConfigError, ImageError
 from florence2.processor import to_rgb
 from florence2.scene import Caption, Line, Mask, Placement, Scene, Thing
@@ -164,72 +165,6 @@ def coloured(picture: Image.Image, brightness: float, contrast: float, saturatio
 
 # Mirrored
 
-LETTER = r"[^\W\d_]"
-
-
-def whole(words: str) -> re.Pattern[str]:
-    """These between what is no letter: "red" is in "red_car", but not in "hundred"."""
-    return re.compile(f"(?<!{LETTER})(?:{words})(?!{LETTER})", re.IGNORECASE)
-
-
-DIRECTION = re.compile(
-    rf"(?<!{LETTER})(?:left|right)(?=(?:most|wards?|side|hand|handed|hander)?(?!{LETTER}))", re.IGNORECASE
-)
-OPPOSITE = {"left": "right", "Left": "Right", "LEFT": "RIGHT", "right": "left", "Right": "Left", "RIGHT": "LEFT"}
-REACH = 24  # characters before a word that are looked at
-
-# Left and right are directions for sure behind or before one of these ...
-FIRM = re.compile(
-    rf"(?<!{LETTER})(?:the|its|his|her|their|my|your|our|a|far|upper|lower|extreme|on|at)[\s_-]+$",
-    re.IGNORECASE,
-)
-SIDES = re.compile(
-    r"[\s_-]*(?:(?:most|wards?|sides?(?! by)|hand(?! in)|handed|hander|arms?|legs?|foot|feet|eyes?|ears?|shoulder|elbow"
-    r"|wrist|knee|thigh|ankle|cheek|wing|paw|shoe|sleeve|corner|edge|lane|bank)(?![a-z])|[-_]facing"
-    r"|\W+(?:(?:and|or|to)\W+)?(?:left|right)(?![a-z]))",
-    re.IGNORECASE,
-)
-# ... but behind an article "right" may be what is correct: it is a direction behind one of these, if the words end with
-# it, or go on so ...
-ARTICLE = re.compile(rf"(?<!{LETTER})(?:the|its|his|her|their|my|your|our|a)[\s_-]+$", re.IGNORECASE)
-TOWARDS = re.compile(rf"(?<!{LETTER})(?:on|to|at|from|off|towards?)\s+(?:the|its|his|her|their|my|your|our)\s+$", re.I)
-GOES_ON = re.compile(
-    r"\W*$|[\s_-]*[^\w\s-]|[\s_-]+(?:of|and|or|is|are|was|were|has|have|there|stands?|sits?|lies|we|in|with|behind|near"
-    r"|next|beside|by|on|at|from|above|below|under|to\s+the\s+left)(?![a-z])",
-    re.IGNORECASE,
-)
-# ... and behind TOWARDS also with a verb: "on the right holds a bottle", but not "at the right height" ...
-VERB = re.compile(r"[\s_-]+[^\W_]+(?:s|ing|ed)(?![a-z])", re.IGNORECASE)
-# ... and behind one of these, or at the start of a sentence, if nothing LOOSE follows.
-WEAK = re.compile(
-    rf"(?:^|[.;:!?(]|(?<!{LETTER})(?:top|bottom|middle|mid|cent(?:er|re)|front|back|rear|from|to|towards?"
-    r"|fac(?:es|ing)|looking|turn(?:s|ed|ing)?|point(?:s|ed|ing)|lean(?:s|ing)|head(?:s|ed|ing)|mov(?:es|ing)|going"
-    r"|(?:left|right)(?:\W+(?:and|or|to))?(?=\W)))[\W_]*$",
-    re.IGNORECASE,
-)
-LOOSE = re.compile(
-    r"[\s_-]+(?:an?|the|it|him|her|them|in|into|on|onto|at|by|next|near|beside|behind|above|below|beneath|under|over"
-    r"|up|down|through|across|along|past|after|before|outside|inside|between|out|off|here|there|for|with|to|alone|open"
-    r"|standing|lying|hanging|running|half)(?![a-z])",
-    re.IGNORECASE,
-)
-IDIOMS = re.compile(
-    r"right[\s-]*(?:of[\s-](?:way|passage)|(?:and|or)\s+wrong|(?:tri)?angle|now|away|time|size|way|moment|place|person|answer|choice|thing|amount|tool|track"
-    r"|order|direction|side (?:up|out))|in the right(?=\W*$)|rights? to (?!the\b|left\b)"
-    r"|left[\s-]*(?:over|behind|alone|out\b|off\b|luggage|unattended|open|empty|untouched|unfinished|field)",
-    re.IGNORECASE,
-)
-# What turns with the image and has no word for its mirror image: compass, clock, ships, letters' shapes.
-TURNED = whole(
-    r"o['\u2019]?\s?clock|\w*clockwise|\d:\d\d|(?:north|south)?(?:east|west)(?:ern|erly|wards?|bound)?"
-    r"|starboard|port side|[a-z]-shaped|(?:top|bottom|upper|lower|mid|front|back)(?:left|right)\w*"
-)
-QUOTED = re.compile(
-    r"[\"\u201c-\u201e\xab\xbb]|(?<!\w)['\u2018][^'\u2019]+['\u2019](?!\w)|\b(?:says?|saying|reads|written|inscri\w+"
-    r"|label+ed|lettering|spell\w*|words?|letters?|numbers?)\b",
-    re.IGNORECASE,
-)
-
 
 def may_be_mirrored(scene: Scene, text_too: bool = False) -> bool:
     """Whether all that is said of a scene has a mirror image. Text in the image has none, unless `text_too`."""
@@ -245,37 +180,6 @@ def may_be_mirrored(scene: Scene, text_too: bool = False) -> bool:
         for phrase in caption.phrases
         for end in (phrase.start, phrase.stop, phrase.expression_start, phrase.expression_stop)
     )
-
-
-def has_opposite(text: str) -> bool:
-    """Whether `opposite` keeps a text true. Also the other way round: "the left way" would become the correct one."""
-    if TURNED.search(text):
-        return False
-    return not DIRECTION.search(text) or (is_clear(text) and is_clear(opposite(text)))
-
-
-def is_clear(text: str) -> bool:
-    """Whether each left and right of a text is a direction: no verb, nothing that is correct or a claim."""
-    return not IDIOMS.search(text) and all(is_direction(text, word) for word in DIRECTION.finditer(text))
-
-
-def is_direction(text: str, word: re.Match[str]) -> bool:
-    start = word.start()
-    if word[0] not in OPPOSITE:  # "lEft"
-        return False
-    if SIDES.match(text, word.end()):
-        return True
-    if FIRM.search(text, max(0, start - REACH), start):
-        before = text[max(0, start - REACH) : start]
-        correct = word[0].lower() == "right" and ARTICLE.search(before)
-        goes_on = GOES_ON.match(text, word.end()) or (TOWARDS.search(before) and VERB.match(text, word.end()))
-        return not correct or bool(goes_on)
-    return bool(WEAK.search(text, max(0, start - REACH), start)) and not LOOSE.match(text, word.end())
-
-
-def opposite(text: str) -> str:
-    """With every left and right exchanged, as letters go in the word."""
-    return DIRECTION.sub(lambda word: OPPOSITE.get(word[0], word[0]), text)
 
 
 def mirrored(scene: Scene) -> Scene:

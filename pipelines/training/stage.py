@@ -214,10 +214,11 @@ def _other(round_: Round, what: Path, there: dict[str, Any], asked: dict[str, An
         for key, value in asked["settings"].items()
         if there["settings"].get(key) != value
     ]
+    anew = f"To train anew, remove {round_.model()} and {round_.training}"
     if not lines:
-        lines = ["  The settings are equal: the round's labels changed, or the model that it starts from."]
+        return (
+            f"{what} was trained by the same settings, but the round's labels have changed since (--stage filter?), or "
+            f"the model that it starts from. {anew}; to keep it, decide as before."
+        )
     joined = "\n".join(lines)
-    return (
-        f"{what} was trained by another configuration:\n{joined}\n"
-        f"To train anew, remove {round_.model()} and {round_.training}; to keep it, name another --out."
-    )
+    return f"{what} was trained by another configuration:\n{joined}\n{anew}; to keep it, name another --out."
