@@ -75,7 +75,7 @@ class Stages:
         if stage == "reannotate":
             if overwrite:
                 raise ConfigError(f"--overwrite would remove the model, too. Remove {self.next_round.folder} instead.")
-            if not is_untrained(self.output.round(self.round)):
+            if not needs_training(self.pipeline) or not is_untrained(self.output.round(self.round)):
                 again(self.pipeline, self.output, self.round)  # or the models are others, and nothing is begun
         if overwrite or not self.output.manifest.exists():
             next(iter(listing_of(self.pipeline.config.ingest)))  # before anything is written or lost
@@ -87,7 +87,7 @@ class Stages:
                 self.output.sweep()
                 check_compatible(self.output, self.pipeline, stage)
                 for warning in self.pipeline.warnings:
-                    self.console.print(f"! {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+                    self._warn(warning)
                 return self._run(stage)
         except OSError as error:
             if is_no_space(error):
@@ -117,6 +117,9 @@ class Stages:
         if stage in ("annotate", "filter", "train") or not decided:
             self._keep(asked)
         return summary
+
+    def _warn(self, warning: str) -> None:
+        self.console.print(f"! {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
     def _keep(self, config: Config) -> None:
         document = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -186,7 +189,7 @@ class Stages:
         built = replace(built, earlier=digest_of_rounds(self.output, self.round))
         check_same_round(self.output, built, self.next_round.number)
         for warning in [*warnings(built), *built.warnings]:
-            self.console.print(f"! {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+            self._warn(warning)
         asked = self.pipeline.config
         self._keep(
             (config_there(self.output) or asked).model_copy(
@@ -228,13 +231,9 @@ class Stages:
         """Those of the round, trained as is asked for; or such as somebody put there."""
         round_ = self.output.round(self.round)
         if is_foreign(round_):
-            self.console.print(
-                f"! {round_.model()} was not trained here (it has no made_by.json): whether it ever saw an image that "
-                "it annotates, nobody knows",
-                style="yellow",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
+            self._warn(
+                f"{round_.model()} was not trained here (it has no made_by.json): whether it ever saw an image that it "
+                "annotates, nobody knows"
             )
             return
         if is_untrained(round_):

@@ -23,9 +23,10 @@ from engine.storage import ShardId, read_records
 from florence2.scene import Scene
 from florence2.targets import KINDS, task_of
 from florence2.tasks import Task
+from pipelines.training.crew import data_cpus
 from pipelines.training.picks import Picks
 from pipelines.training.settings import ReadyPhase
-from pipelines.training.stream import Source, data_cpus
+from pipelines.training.stream import Source
 
 Rows = npt.NDArray[np.uint32]
 TEXTS = 200_000  # from which a tokenizer is trained: twice as many change little

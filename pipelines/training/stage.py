@@ -26,7 +26,8 @@ from florence2.tasks import Task
 from pipelines.reannotate import digest_of_rounds
 from pipelines.training.census import Census, census
 from pipelines.training.checkpoints import MADE_BY
-from pipelines.training.fit import Crew, crew_of, fit
+from pipelines.training.crew import Crew, crew_of
+from pipelines.training.fit import fit
 from pipelines.training.progress import Follower
 from pipelines.training.scratch import RELEASED_SIDE, SIDE, scratch
 from pipelines.training.settings import PREVIOUS, Settings, settings_of

@@ -36,6 +36,7 @@ from florence2.scene import Scene
 from florence2.targets import Example, fit
 from florence2.training.batch import Row, tokenise
 from pipelines.scenes import scene_of
+from pipelines.training.crew import data_cpus
 from pipelines.training.picks import AT_A_TIME, Pick
 from pipelines.training.settings import ReadyPhase
 
@@ -243,25 +244,6 @@ def chunks_ahead(preparation: Preparation, share: float) -> int:
     room = share * ray.cluster_resources().get("object_store_memory", 2**28)
     wanted = STEPS_AHEAD * preparation.phase.config.images_per_step / preparation.chunk
     return max(1, min(ceil(wanted), int(room / CHUNK_BYTES)))
-
-
-@dataclass(frozen=True)
-class Machine:
-    """A node of the cluster that has CPUs."""
-
-    cpus: float
-    gpus: int
-
-
-def machines() -> list[Machine]:
-    there = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(float(has["CPU"]), int(has.get("GPU", 0))) for has in there if has.get("CPU")]
-
-
-def data_cpus() -> float:
-    """Of a task. Each is a process that takes seconds to start: on two cores there is one beside the model. On any
-    machine there is room for one."""
-    return min(1.0, min(machine.cpus for machine in machines()) / 2)
 
 
 @lru_cache(maxsize=2 * AT_A_TIME)

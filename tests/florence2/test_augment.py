@@ -181,8 +181,8 @@ def test_what_is_mirrored(text: str, other: str) -> None:
         "a street sign reading No Parking",
         "a sign reading no parking",
         "a sign that read Main Street",
-        "the left cake",  # likewise
-        "the left way",  # mirrored, it would be the correct one
+        "the left cake",  # in the mirror it would be the correct one
+        "the left way",
         "a sign for the right to vote",
         "a sign that tells the right of way",
         "cars must yield the right-of-way",

@@ -34,7 +34,7 @@ from florence2.targets import Example
 from pipelines.build import build_pipeline
 from pipelines.stages import Stages
 from pipelines.training.census import Census, of_shard
-from pipelines.training.fit import Crew, crew_of
+from pipelines.training.crew import Crew, crew_of
 from pipelines.training.journal import read_journal
 from pipelines.training.picks import Pick, Picks
 from pipelines.training.progress import Follower
