@@ -41,6 +41,11 @@ def is_untrained(round_: Round) -> bool:
     return not any(_models(round_))
 
 
+def is_unfinished(round_: Round, config: Config) -> bool:
+    """Whether some or all models are still to be trained, and those that are there were."""
+    return set(_models(round_)) < set(_of_folds(round_, config.train.folds)) and not is_foreign(round_)
+
+
 def is_foreign(round_: Round) -> bool:
     """Whether the round's models were put there, and not trained there."""
     return not is_untrained(round_) and not any(round_.model().glob("**/made_by.json"))
@@ -49,8 +54,7 @@ def is_foreign(round_: Round) -> bool:
 def check_trained(round_: Round, config: Config) -> None:
     """Raises ConfigError unless the models of all folds of `config` lie in the round, and no others."""
     folds = config.train.folds
-    there = sorted(_models(round_))
-    wanted = sorted(round_.model(fold, folds).relative_to(round_.folder).as_posix() for fold in range(folds))
+    there, wanted = sorted(_models(round_)), _of_folds(round_, folds)
     if there != wanted:
         raise ConfigError(
             f"{round_.folder} has {', '.join(there) or 'no model'}, and train.folds {folds} means {', '.join(wanted)}: "
@@ -93,6 +97,11 @@ def labels_of(output: Output, number: int) -> list[str]:
 
 def _needs_training(specialist: object) -> bool:
     return isinstance(specialist, Florence) and not specialist.model
+
+
+def _of_folds(round_: Round, folds: int) -> list[str]:
+    """Where the models of so many folds are."""
+    return sorted(round_.model(fold, folds).relative_to(round_.folder).as_posix() for fold in range(folds))
 
 
 def _models(round_: Round) -> Iterator[str]:

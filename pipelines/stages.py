@@ -47,6 +47,7 @@ from pipelines.reannotate import (
     check_earlier,
     digest_of_rounds,
     is_foreign,
+    is_unfinished,
     is_untrained,
     needs_training,
     warnings,
@@ -75,7 +76,8 @@ class Stages:
         if stage == "reannotate":
             if overwrite:
                 raise ConfigError(f"--overwrite would remove the model, too. Remove {self.next_round.folder} instead.")
-            if not needs_training(self.pipeline) or not is_untrained(self.output.round(self.round)):
+            round_ = self.output.round(self.round)
+            if not needs_training(self.pipeline) or not is_unfinished(round_, self.pipeline.config):
                 again(self.pipeline, self.output, self.round)  # or the models are others, and nothing is begun
         if overwrite or not self.output.manifest.exists():
             next(iter(listing_of(self.pipeline.config.ingest)))  # before anything is written or lost

@@ -36,6 +36,7 @@ from pipelines.training.worker import Job
 
 OBJECT_STORE_BYTES = 2**29  # of a Ray of our own: images that are ready to be learned
 BEGUN = "begun.json"
+MODEL = (MADE_BY, "config.json", "model.safetensors")
 COMPOSER = "specialists.composer:Composer"  # whose captions are made of regions; see `Phase.composed`
 
 
@@ -66,14 +67,14 @@ class Training:
     def run(self) -> dict[str, Any]:
         """Trains what is not trained yet, and returns the summary. Raises ConfigError, OutputError or RunError."""
         settings = settings_of(self.config, [name for name, made_by in self.made_of if made_by == COMPOSER])
-        settings = settings.at(self.start_size(settings))
         made_by = self.made_by(settings)
-        waiting = [fold for fold in range(settings.train.folds) if not self.is_trained(fold, made_by)]
-        if waiting:
-            with cluster(self.config.run, OBJECT_STORE_BYTES):
-                self._train(settings, made_by, waiting, crew_of(settings))
-        else:
+        if self.is_done(made_by):
             self.say(f"train: nothing to do, {self.round.folder / 'model'} was trained by this configuration")
+            return self.summary(settings)
+        settings = settings.at(self.start_size(settings))
+        waiting = [fold for fold in range(settings.train.folds) if not self.is_trained(fold, made_by)]
+        with cluster(self.config.run, OBJECT_STORE_BYTES):
+            self._train(settings, made_by, waiting, crew_of(settings))
         return self.summary(settings)
 
     def say(self, line: str, style: str | None = None) -> None:
@@ -104,6 +105,14 @@ class Training:
                 raise OutputError(f"train.start: previous, and there is no {path.parent}: train that round first")
             yield path
 
+    def is_done(self, made_by: dict[str, Any]) -> bool:
+        """Whether the models of all folds are there. Where they started need not be there any more."""
+        models = [self.round.model(fold, made_by["folds"]) for fold in range(made_by["folds"])]
+        return all(
+            all((model / name).exists() for name in MODEL) and read_json(model / MADE_BY)["digest"] == made_by["digest"]
+            for model in models
+        )
+
     def is_trained(self, fold: int, made_by: dict[str, Any]) -> bool:
         """Whether the fold's model is there. Raises OutputError if it, or one half trained, is of another kind."""
         folds = made_by["folds"]
@@ -113,7 +122,7 @@ class Training:
                 raise OutputError(_other(self.round, path.parent, there, made_by))
         if (target / "config.json").exists() and not (target / MADE_BY).exists():
             raise OutputError(f"{target} holds a model that was not trained here. Move it away, to have one trained")
-        return all((target / name).exists() for name in (MADE_BY, "config.json", "model.safetensors"))
+        return all((target / name).exists() for name in MODEL)
 
     def _train(self, settings: Settings, made_by: dict[str, Any], waiting: list[int], crew: Crew) -> None:
         folds = Folds(settings.train.folds, self.leaders)

@@ -29,7 +29,7 @@ from engine.config import Ingest
 from engine.errors import ImageError, OutputError
 from engine.folds import Folds
 from engine.records import Record
-from engine.storage import Output, ShardId, Tables, read_shard
+from engine.storage import Output, ShardId, Tables, read_items, read_shard
 from florence2.errors import Florence2Error
 from florence2.processor import Processor, resized
 from florence2.scene import Scene
@@ -42,7 +42,8 @@ from pipelines.training.settings import ReadyPhase
 
 CHUNK_BYTES = 8 * 2**20  # of pixels in a task's answer: enough to make the task worth it, few enough to be kept ready
 STEPS_AHEAD = 8  # what is kept ready
-DEATHS = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError)  # of a task's process, after some tries
+# Of a task's process, after some tries.
+DEATHS = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
 
 
 @dataclass(frozen=True)
@@ -218,11 +219,8 @@ class Readers:
             told: list[Prepared | Unprepared | Passed] = ray.get(self.ask([pick]))
         except DEATHS as error:
             self.deadly.add((pick.shard, pick.row))
-            record = self.preparation.record(pick)
-            if record is None:
-                return []
-            message = f"{record.item.uri}: whoever reads it dies ({type(error).__name__})"
-            told = [Unprepared(pick.place, record.item.item_id, message)]
+            item = read_items(self.preparation.source.output, pick.shard)[pick.row]
+            told = [Unprepared(pick.place, item.item_id, f"{item.uri}: whoever reads it dies ({type(error).__name__})")]
         return told
 
 

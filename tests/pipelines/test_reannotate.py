@@ -35,6 +35,8 @@ from florence2 import ask
 from pipelines.build import Pipeline, build_pipeline
 from pipelines.reannotate import again, digest_of_rounds, warnings
 from pipelines.stages import Stages
+from pipelines.training.settings import settings_of
+from pipelines.training.stage import Training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COMMAND = [ENGINE, "run", "--stage", "reannotate", "--out"]
@@ -331,6 +333,25 @@ def test_a_model_of_another_training_is_refused(undisturbed: Path, tmp_path: Pat
         write_json(stages.output.round(0).model(fold, FOLDS) / "made_by.json", made_by)
     with pytest.raises(OutputError, match=r"(?s)trained by another configuration:.*train.steps: 7 there, 1000 asked"):
         stages.run("reannotate")
+
+
+def test_where_a_training_started_is_asked_only_while_it_goes_on(undisturbed: Path, tmp_path: Path) -> None:
+    stages = stages_of(copied(undisturbed, tmp_path), "train.start=/nowhere/base")
+    config, round_ = stages.pipeline.config, stages.output.round(0)
+    made_by = Training(stages.output, config, 0, stages.console).made_by(settings_of(config))
+    for fold in range(FOLDS):
+        write_json(round_.model(fold, FOLDS) / "made_by.json", made_by)
+    stages.run("reannotate")
+    shutil.rmtree(round_.model(1, FOLDS))
+    with pytest.raises(ConfigError, match=r"train\.start: "):  # and not that another command has to finish it
+        stages.run("reannotate")
+
+
+def test_a_wrong_section_is_told_before_anything_is_written(undisturbed: Path, tmp_path: Path) -> None:
+    config = load_config(Output(undisturbed).config, ["reannotate.specialists.florence2.beams=1"])
+    with pytest.raises(ConfigError, match="in reannotate: "):
+        Stages(build_pipeline(config), Output(tmp_path / "new"), Console(quiet=True)).run("reannotate")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_model_that_was_put_there_is_told_of(undisturbed: Path, tmp_path: Path, call: Call) -> None:
