@@ -18,7 +18,7 @@ from engine.errors import ConfigError
 from engine.validation import validated
 from engine.vocabulary import Vocabulary
 
-Group = Literal["specialists", "filters"]
+Group = Literal["specialists", "filters", "choosers"]
 _INJECTED = ("name", "vocabulary")
 
 

@@ -181,6 +181,90 @@ class Reannotate(_Section):
     filters: dict[str, Parameters | None] = Field({}, description="as `filters`: they decide on what is new alone")
 
 
+class Merge(_Section):
+    """How what a round adds and what stood before become one; see docs/refinement.md."""
+
+    iou: float = Field(0.5, gt=0, le=1, description="objects and lines that overlap so much are of one thing")
+    iou_proposals: float = Field(0.7, gt=0, le=1, description="likewise, for proposals")
+    enter: float = Field(0.8, ge=0, le=1, description="lowest calibrated precision of what is new, where nothing was")
+    fall: float = Field(0.2, ge=0, le=1, description="lowest calibrated precision of what stood, and is not seen again")
+    min_matches: int = Field(300, ge=1, description="labelled matches that a calibration needs; fewer: uncalibrated")
+    uncalibrated_score: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="lowest score of what is new and uncalibrated; of a class an image gets no more "
+        "than images that have it had before, on average",
+    )
+    sizes: tuple[float, float] = Field(
+        (0.06, 0.17),
+        description="a region is small, medium or large by the square root of its share of the image; the defaults are "
+        "COCO's 32 and 96 px in an image of 640 x 480",
+    )
+    text_margin: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="steps in which texts' agreement with the regions is compared; of equals the gain decides",
+    )
+    text_precision: float = Field(
+        0.5, ge=0, le=1, description="of a new kind of text, the lowest share of what it names that must be there"
+    )
+    families: dict[str, str] = Field(
+        {}, description="source -> its model family: sources of one family confirm nothing of each other"
+    )
+    chooser: Parameters = Field(
+        {"use": "by_class"}, description="who chooses a region's text among category, descriptions and their phrases"
+    )
+
+
+class Gate(_Section):
+    """How it is decided whether a round is better than the one before."""
+
+    labels: tuple[str, ...] = Field(
+        (),
+        description="annotated sets, as in ingest.images: images of the set that people labelled whole. None of "
+        "them is trained on, and by them scores are calibrated and rounds are judged",
+    )
+    image_root: str | None = Field(None, description="as ingest.image_root, for the labels")
+    audit: int = Field(200, ge=1, le=10**6, description="images that `engine audit` draws")
+    samples: int = Field(2000, ge=100, le=10**6, description="of the bootstrap")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="of the intervals, two-sided")
+    margin: float = Field(
+        0.03, ge=0, le=1, description="by so much no kind, rare class or size may be worse than before"
+    )
+    min_instances: int = Field(
+        20,
+        ge=1,
+        description="labelled ones that a class or size needs to be judged by itself; rarer classes are judged "
+        "together",
+    )
+    drift: float = Field(
+        0.5,
+        ge=0,
+        description="without labels: by which share counts, sizes and lengths may change, and nats that the "
+        "entropy of classes may",
+    )
+    seed: int = Field(0, ge=0, lt=2**31)
+
+
+class RoundPlan(_Section):
+    """A round of refinement."""
+
+    images: Annotated[int, Field(ge=1, le=10**12)] | Literal["all"] = Field(
+        "all", description="how many images it takes, at random; the larger round has those of the smaller"
+    )
+    train: Parameters = Field({}, description="what differs from `train`")
+
+
+class Refine(_Section):
+    """Rounds of training, annotating again and merging, each judged before it counts."""
+
+    rounds: tuple[RoundPlan, ...] = Field(
+        (RoundPlan(), RoundPlan()), description="in order; of more that are asked for, the last one is repeated"
+    )
+
+
 class Report(_Section):
     """The page that shows a dataset."""
 
@@ -201,6 +285,9 @@ class Config(_Section):
     run: Run = Run()
     train: Train = Train()
     reannotate: Reannotate = Reannotate()
+    merge: Merge = Merge()
+    gate: Gate = Gate()
+    refine: Refine = Refine()
     report: Report = Report()
 
 
@@ -275,6 +362,12 @@ def _resolve(document: dict[str, Any], folder: Path, start: bool = True) -> None
             ingest["images"] = [absolute(path) for path in ingest["images"]]
         if "image_root" in ingest:
             ingest["image_root"] = absolute(ingest["image_root"])
+    gate = document.get("gate")
+    if isinstance(gate, dict):
+        if isinstance(gate.get("labels"), list):
+            gate["labels"] = [absolute(path) for path in gate["labels"]]
+        if "image_root" in gate:
+            gate["image_root"] = absolute(gate["image_root"])
     train = document.get("train")
     if start and isinstance(train, dict):
         named = train.get("start")

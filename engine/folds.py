@@ -8,16 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from engine.records import Item, digest16
+
+ALL = 2**128  # a rank that none has
 
 
 @dataclass(frozen=True)
 class Folds:
-    """`count` folds. `leaders` has, for each image of a group of near duplicates, the id of the group's first one."""
+    """`count` folds. `leaders` has, for each image of a group of near duplicates, the id of the group's first one.
+
+    `withheld` are images that no model is trained on, since rounds are judged by what people say of them; what looks
+    like one of them is not trained on, either. A `choice` is what a round takes of the image set: all that is withheld,
+    and of the others those whose hash is below its `bound`.
+    """
 
     count: int
     leaders: Mapping[bytes, bytes] = field(default_factory=dict)
+    withheld: frozenset[bytes] = frozenset()
+    bound: int = ALL
 
     def of(self, item: Item) -> int:
         """The fold of an image, 0 to count - 1. A model of that fold was not trained on it."""
@@ -25,7 +35,22 @@ class Folds:
 
     def held_out(self, item: Item, share: float) -> bool:
         """Whether the image is among the `share` that no model is trained on, but is judged by."""
-        return int.from_bytes(digest16(b"held out" + self._key(item))) < share * 2**128
+        return int.from_bytes(digest16(b"held out" + self._key(item))) < share * ALL
+
+    def is_withheld(self, item: Item) -> bool:
+        return bool(self.withheld) and self._key(item) in self._withheld_keys
+
+    def chosen(self, item: Item) -> bool:
+        """Whether the round takes the image."""
+        return self.bound >= ALL or self.rank(item) < self.bound or self.is_withheld(item)
+
+    def rank(self, item: Item) -> int:
+        """By which images are chosen: a random number in [0, ALL), the same for images that look alike."""
+        return int.from_bytes(digest16(b"choice" + self._key(item)))
+
+    @cached_property
+    def _withheld_keys(self) -> frozenset[bytes]:
+        return frozenset(self.leaders.get(id_, id_) for id_ in self.withheld)
 
     def _key(self, item: Item) -> bytes:
         original = item.duplicate_of or item.item_id

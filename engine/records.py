@@ -29,6 +29,10 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 ACTIONS: tuple[Action, ...] = get_args(Action)
 # The sources of what comes along with images: what people annotated, and the texts that web pages have beside them.
 HUMAN, ALT = "human", "alt"
+# The source of what merging makes.
+MERGE = "merge"
+# The reasons of opinions: log p per token of an annotation, given its image, and given a blank one in its place.
+VERIFIED, VERIFIED_BLANK = "verified", "verified_blank"
 
 
 def digest16(data: bytes) -> bytes:

@@ -15,6 +15,9 @@
       round-0/training/fold-0/                               checkpoints, log.jsonl, TensorBoard, sample answers
       round-0/model/                                         a Florence-2 trained on the round; fold-0/, ... if several
       round-1/                                               what that model adds: annotations/, decisions/, ...
+      round-1/merge/                                         what merging adds to that: annotations/, decisions/, ...
+      round-1/round.json                                     what the round comes to, and whether it was accepted
+      labels/                                                images that people labelled, by which rounds are judged
       report/index.html                                      a page to look at
 
 Files are written aside and renamed, so that a file that is there is whole, whoever was killed when.
@@ -28,7 +31,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -74,14 +77,10 @@ class ShardId:
 
 
 @dataclass(frozen=True)
-class Round:
-    """The files of one round."""
+class Layer:
+    """The files of what was added together: annotations and, beside them, decisions."""
 
     folder: Path
-
-    @property
-    def number(self) -> int:
-        return int(self.folder.name.removeprefix("round-"))
 
     @property
     def sources(self) -> Path:
@@ -90,6 +89,40 @@ class Round:
     @property
     def summary(self) -> Path:
         return self.folder / "summary.json"
+
+    def annotations(self, shard: ShardId) -> Path:
+        return self.folder / "annotations" / f"{shard}.parquet"
+
+    def decisions(self, shard: ShardId) -> Path:
+        return self.folder / "decisions" / f"{shard}.parquet"
+
+    def digests(self, shards: Iterable[ShardId]) -> set[str]:
+        """Of the configurations that made its decisions; a shard without any counts as ""."""
+        return {shard_digest(self.decisions(shard)) or "" for shard in shards}
+
+
+@dataclass(frozen=True)
+class Round(Layer):
+    """The files of one round."""
+
+    @property
+    def number(self) -> int:
+        return int(self.folder.name.removeprefix("round-"))
+
+    @property
+    def merge(self) -> Layer:
+        """What merging adds to the round."""
+        return Layer(self.folder / "merge")
+
+    @property
+    def choice(self) -> Path:
+        """Which images the round takes, where those are not all; see `engine.folds.Choice`."""
+        return self.folder / "choice.json"
+
+    @property
+    def manifest(self) -> Path:
+        """What the round was made of, what it comes to, and whether it was accepted; written last."""
+        return self.folder / "round.json"
 
     @property
     def near_duplicates(self) -> Path:
@@ -103,12 +136,6 @@ class Round:
     def model(self, fold: int = 0, folds: int = 1) -> Path:
         """The model trained on this round; of several, that which was kept from `fold`."""
         return self.folder / "model" if folds == 1 else self.folder / "model" / f"fold-{fold}"
-
-    def annotations(self, shard: ShardId) -> Path:
-        return self.folder / "annotations" / f"{shard}.parquet"
-
-    def decisions(self, shard: ShardId) -> Path:
-        return self.folder / "decisions" / f"{shard}.parquet"
 
     def note(self, shard: ShardId) -> Path:
         return self.folder / "notes" / str(shard)
@@ -142,8 +169,24 @@ class Output:
     def downloads(self) -> Path:
         return self.root / "downloads"
 
+    @property
+    def labels(self) -> Output:
+        """Images that people labelled, by which rounds are judged: a manifest of its own, and what came along."""
+        return Output(self.root / "labels")
+
     def round(self, number: int) -> Round:
         return Round(self.root / f"round-{number}")
+
+    def layers(self, number: int, shard: ShardId, *, merged: bool = True) -> list[tuple[int, Layer]]:
+        """What makes up a shard in a round, in order, each with its round's number; with what merging added to the
+        last one only if `merged`."""
+        layers: list[tuple[int, Layer]] = []
+        for before in range(number + 1):
+            round_ = self.round(before)
+            layers.append((before, round_))
+            if round_.merge.decisions(shard).exists() and (merged or before < number):
+                layers.append((before, round_.merge))
+        return layers
 
     def shards(self) -> Iterator[ShardId]:
         """The shards of the manifest, in order. Raises OutputError where ingest has not ended."""
@@ -165,8 +208,11 @@ class Output:
         """Removes what was made of a shard's items, in all rounds: they are about to be others."""
         for folder in self.root.glob("round-*"):
             round_ = Round(folder)
-            for path in (round_.summary, round_.near_duplicates, round_.decisions(shard), round_.annotations(shard)):
-                path.unlink(missing_ok=True)
+            for layer in (round_, round_.merge):
+                for path in (layer.summary, layer.decisions(shard), layer.annotations(shard)):
+                    path.unlink(missing_ok=True)
+            round_.near_duplicates.unlink(missing_ok=True)
+            round_.manifest.unlink(missing_ok=True)
 
     def check_ours(self) -> None:
         """Raises OutputError if it is anything but new, empty, or a folder that the engine made."""
@@ -188,7 +234,7 @@ class Output:
         """Removes what the engine wrote, and nothing else. Links are removed, not followed."""
         self.check_ours()
         written = [self.config, self.manifest, *self.root.glob("images/part-*"), *self.root.glob("round-*")]
-        written += [self.root / "given", self.downloads, self.report.parent]
+        written += [self.root / "given", self.downloads, self.report.parent, self.labels.root]
         for path in written:
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -214,10 +260,11 @@ def read_records(
     *,
     columns: Sequence[str] = ANNOTATION_COLUMNS,
     decided: bool = True,
+    merged: bool = True,
 ) -> list[Record]:
     """A shard's records as they are in a round: with the annotations of `columns`, and the decisions, of all rounds up
-    to it; without the decisions of any if `decided` is False."""
-    return read_shard(output, round_number, shard, columns=columns, decided=decided).records()
+    to it; without the decisions of any if `decided` is False, and as the round was before merging if `merged` is."""
+    return read_shard(output, round_number, shard, columns=columns, decided=decided, merged=merged).records()
 
 
 def read_shard(
@@ -227,22 +274,23 @@ def read_shard(
     *,
     columns: Sequence[str] = ANNOTATION_COLUMNS,
     decided: bool = True,
+    merged: bool = True,
 ) -> Tables:
     """As `read_records`, but nothing is made a record yet: that takes 50 times as long as reading."""
     items = read_table(output.items(shard))
-    rounds = [
-        _of_round(output.round(number), shard, items, output.items(shard), columns, decided)
-        for number in range(round_number + 1)
-    ]
-    return Tables(items, tuple(rounds))
+    layers = output.layers(round_number, shard, merged=merged)
+    there = [_of_layer(layer, shard, items, output.items(shard), columns, decided) for _, layer in layers]
+    return Tables(items, tuple(there), tuple(number for number, _ in layers))
 
 
 @dataclass(frozen=True)
 class Tables:
-    """What was read of a shard: its items, and of each round annotations and, if they were read, decisions."""
+    """What was read of a shard: its items, and of each layer annotations and, if they were read, decisions; and the
+    rounds that the layers are of."""
 
     items: pa.Table
-    rounds: tuple[tuple[pa.Table, pa.Table | None], ...]
+    layers: tuple[tuple[pa.Table, pa.Table | None], ...]
+    numbers: tuple[int, ...]
 
     def records(self, rows: Sequence[int] | None = None) -> list[Record]:
         """Those of the rows, in their order; of all if none are named."""
@@ -250,20 +298,20 @@ class Tables:
         def chosen(table: pa.Table | None) -> pa.Table | None:
             return table if rows is None or table is None else table.take(list(rows))
 
-        of_rounds = (
+        of_layers = (
             records_from_tables(chosen(self.items), chosen(annotations), chosen(decisions), number)
-            for number, (annotations, decisions) in enumerate(self.rounds)
+            for number, (annotations, decisions) in zip(self.numbers, self.layers, strict=True)
         )
-        return reduce(lambda before, new: list(map(joined, before, new)), of_rounds)
+        return reduce(lambda before, new: list(map(joined, before, new)), of_layers)
 
 
-def _of_round(
-    round_: Round, shard: ShardId, items: pa.Table, items_path: Path, columns: Sequence[str], decided: bool
+def _of_layer(
+    layer: Layer, shard: ShardId, items: pa.Table, items_path: Path, columns: Sequence[str], decided: bool
 ) -> tuple[pa.Table, pa.Table | None]:
-    """What one round added."""
-    annotations = read_table(round_.annotations(shard), ["item_id", "error", "perceptual_hash", *columns])
-    decisions = read_table(round_.decisions(shard)) if decided else None
-    for table, path in ((annotations, round_.annotations(shard)), (decisions, round_.decisions(shard))):
+    """What was added together."""
+    annotations = read_table(layer.annotations(shard), ["item_id", "error", "perceptual_hash", *columns])
+    decisions = read_table(layer.decisions(shard)) if decided else None
+    for table, path in ((annotations, layer.annotations(shard)), (decisions, layer.decisions(shard))):
         if table is not None and table.column("item_id") != items.column("item_id"):
             raise OutputError(f"{path} is of other images than {items_path}. {_remedy(path)}")
     return annotations, decisions
@@ -311,12 +359,12 @@ def read_faults(output: Output, shard: ShardId) -> list[tuple[bytes, Fault]]:
     return faults_from_table(read_table(output.given(shard), ["item_id", "faults"]))
 
 
-def write_annotations(round_: Round, shard: ShardId, records: Sequence[Record], digest: str) -> None:
-    write_table(round_.annotations(shard), annotations_to_table(records), digest)
+def write_annotations(layer: Layer, shard: ShardId, records: Sequence[Record], digest: str) -> None:
+    write_table(layer.annotations(shard), annotations_to_table(records), digest)
 
 
-def write_decisions(round_: Round, shard: ShardId, records: Sequence[Record], digest: str) -> None:
-    write_table(round_.decisions(shard), decisions_to_table(records), digest)
+def write_decisions(layer: Layer, shard: ShardId, records: Sequence[Record], digest: str) -> None:
+    write_table(layer.decisions(shard), decisions_to_table(records), digest)
 
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:

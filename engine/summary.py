@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.near import group
-from engine.storage import Output, Round, ShardId, read_table, write_table
+from engine.storage import Layer, Output, ShardId, read_table, write_table
 
 # What an annotation of each column is called where it is counted; regions are counted by their kind.
 COLUMNS = {
@@ -27,18 +27,18 @@ COLUMNS = {
 def count_round(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, Any]:
     """Items, quarantine by stage and kind; and of all rounds up to this one annotations (made, standing) by source and
     kind, and falls by filter and reason. Reads column by column and shard by shard; no mask is read."""
-    rounds = [output.round(before) for before in range(number + 1)]
     items = 0
     made: Counter[tuple[str, str]] = Counter()
     fell: Counter[tuple[str, str]] = Counter()
     falls: Counter[tuple[str, str]] = Counter()
     quarantine: Counter[tuple[str, str]] = Counter()
     for shard in shards:
-        errors = read_table(rounds[-1].annotations(shard), ["error"]).column("error")
+        layers = [layer for _, layer in output.layers(number, shard)]
+        errors = read_table(layers[-1].annotations(shard), ["error"]).column("error")
         items += len(errors)
         quarantine.update((error["stage"], error["kind"]) for error in errors.drop_null().to_pylist())
-        annotations = pa.concat_tables(_annotations(round_, shard) for round_ in rounds)
-        decisions = pa.concat_tables(_decisions(round_, shard) for round_ in rounds)
+        annotations = pa.concat_tables(_annotations(layer, shard) for layer in layers)
+        decisions = pa.concat_tables(_decisions(layer, shard) for layer in layers)
         made.update(_pairs(annotations, "source", "kind"))
         falls.update(_pairs(decisions, "by", "reason"))
         fell.update(_pairs(annotations.join(decisions, ["row", "id"], join_type="left semi"), "source", "kind"))
@@ -72,10 +72,10 @@ def group_near_duplicates(output: Output, number: int, shards: Iterable[ShardId]
     return {"groups": int((sizes > 1).sum()), "images": len(members)}
 
 
-def _annotations(round_: Round, shard: ShardId) -> pa.Table:
+def _annotations(layer: Layer, shard: ShardId) -> pa.Table:
     """row, id, source, kind of every annotation of the shard."""
     fields = [f"{column}.list.element.{field}" for column in COLUMNS for field in ("id", "source")]
-    table = read_table(round_.annotations(shard), [*fields, "regions.list.element.kind"])
+    table = read_table(layer.annotations(shard), [*fields, "regions.list.element.kind"])
     parts = []
     for column, kind in COLUMNS.items():
         lists = table.column(column).combine_chunks()
@@ -86,9 +86,9 @@ def _annotations(round_: Round, shard: ShardId) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def _decisions(round_: Round, shard: ShardId) -> pa.Table:
+def _decisions(layer: Layer, shard: ShardId) -> pa.Table:
     """row, id, by, reason of the decisions by which an annotation of the shard falls."""
-    lists = read_table(round_.decisions(shard)).column("decisions").combine_chunks()
+    lists = read_table(layer.decisions(shard)).column("decisions").combine_chunks()
     values = lists.flatten()
     table = pa.table(
         {

@@ -72,6 +72,9 @@ class Trained:
 class Florence:
     """Captions, objects, proposals, texts and phrases by a Florence-2: the round's own, or any other.
 
+    Of a round with several models the one answers that was kept from the image, and has its opinion of what stands;
+    of its answers the next one has: no model ranks its own.
+
     All of an image comes from one encoding, and what was found several times is one region. Scores are the model's own
     probabilities, null where it has none.
 
@@ -149,7 +152,11 @@ class Florence:
             by_fold.setdefault(self._folds.of(sample.record.item), []).append(place)
         answers: dict[int, list[AnyAnnotation | Decision]] = {}
         for fold, places in by_fold.items():
-            some = self._models[fold].annotate([batch[place] for place in places])
+            samples = [batch[place] for place in places]
+            some = self._models[fold].annotate(samples)
+            if self.verify and len(self._models) > 1:
+                other = self._models[(fold + 1) % len(self._models)].opinions(samples, some)
+                some = [[*found, *opinions] for found, opinions in zip(some, other, strict=True)]
             answers.update(zip(places, some, strict=True))
         return [answers[place] for place in range(len(batch))]
 

@@ -1,6 +1,7 @@
 """All that a Florence-2 is asked of images, from one encoding of each, since later questions depend on answers:
 
-1. captions, objects, descriptions of regions, proposals, texts; and what it thinks of what stands already
+1. captions, objects, descriptions of regions, proposals, texts; and what it thinks of what stands already, and of
+   what another model found
 2. each class by itself; the phrases of its own captions
 3. outlines of the objects that these come to
 """
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,13 @@ from engine.records import AnyAnnotation, Decision
 from florence2 import Annotator, Florence2, Processor, Prompt, Task, ask
 from florence2.annotate import Picture
 from specialists.findings import CAPTIONS, Findings
-from specialists.verification import asks, verified
+from specialists.verification import Told, asks, verified
 
 if TYPE_CHECKING:
     from specialists.florence import Florence
 
 LISTS = (Task.OD, Task.DENSE_REGION_CAPTION, Task.REGION_PROPOSAL, Task.OCR_WITH_REGION)
+GREY = 128
 LOOPING = 3  # tokens: a run that long is not said twice in a caption; in a list, two things may have one long name
 
 
@@ -71,10 +73,29 @@ class Interviewer:
         hear(self.outliner, [one.outlines() for one in found])
         opinions: list[list[Decision]] = [[] for _ in samples]
         if self.settings.verify:
-            model, processor = self.lister.model, self.lister.processor
-            at_once, by = self.settings.prompts_at_once, self.settings.name
-            opinions = verified(model, processor, samples, features, at_once, by)
+            opinions = self._opinions([Told.standing(sample) for sample in samples], features)
         return [[*one.annotations(), *some] for one, some in zip(found, opinions, strict=True)]
+
+    def opinions(
+        self, samples: Sequence[Sample], found: Sequence[Sequence[AnyAnnotation | Decision]]
+    ) -> list[list[Decision]]:
+        """What it thinks of what another model found."""
+        told = [
+            Told.found(sample, [entry for entry in entries if not isinstance(entry, Decision)])
+            for sample, entries in zip(samples, found, strict=True)
+        ]
+        pictures = [self.lister.read(Pillow.fromarray(s.image), [], n) for n, s in enumerate(samples)]
+        return self._opinions(told, self.lister.encode([picture.pixels for picture in pictures]))
+
+    def _opinions(self, told: Sequence[Told], features: Tensor) -> list[list[Decision]]:
+        at_once, by = self.settings.prompts_at_once, self.settings.name
+        return verified(self.lister.model, self.lister.processor, told, features, lambda: self._blank, at_once, by)
+
+    @cached_property
+    def _blank(self) -> Tensor:
+        """The encoding of a grey image, [1, N, d]."""
+        grey = self.lister.read(Pillow.new("RGB", (64, 64), (GREY, GREY, GREY)), [], 0)
+        return self.lister.encode([grey.pixels])
 
     def _wanted(self, tasks: Iterable[Task]) -> list[Prompt]:
         return [ask(task) for task in tasks if task in self.settings.tasks]

@@ -2,11 +2,12 @@
 
 An opinion is a decision to keep, with log p per token of what the model would have had to write, <s> and </s> among
 it. It is measured under the model's whole vocabulary, and comes as it is: what follows from it is for a merge to say.
+Of a text there is a second one, of the same with a grey image instead: what the text owes to the language alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from engine.geometry import area, clip
 from engine.protocols import Sample
-from engine.records import Decision, Detail
+from engine.records import VERIFIED, VERIFIED_BLANK, AnyAnnotation, Decision, Detail, Region, Text
 from florence2 import Florence2, Form, Processor, Prompt, Task, ask
 from florence2.codec import encode
 from florence2.model import IGNORED
@@ -31,28 +32,66 @@ class Claim(NamedTuple):
     annotation_id: str
     prompt: Prompt
     target: list[int]  # <s> answer </s>
+    is_text: bool
+
+
+class Told(NamedTuple):
+    """What is said of an image of `size` (width, height)."""
+
+    size: tuple[int, int]
+    regions: Sequence[Region]
+    texts: Sequence[Text]
+
+    @classmethod
+    def standing(cls, sample: Sample) -> Told:
+        height, width = sample.image.shape[:2]
+        return cls((width, height), sample.standing.regions, sample.standing.texts)
+
+    @classmethod
+    def found(cls, sample: Sample, found: Sequence[AnyAnnotation]) -> Told:
+        height, width = sample.image.shape[:2]
+        regions = [one for one in found if isinstance(one, Region)]
+        return cls((width, height), regions, [one for one in found if isinstance(one, Text)])
 
 
 def verified(
-    model: Florence2, processor: Processor, samples: Sequence[Sample], features: Tensor, at_once: int, by: str
+    model: Florence2,
+    processor: Processor,
+    told: Sequence[Told],
+    features: Tensor,
+    blank: Callable[[], Tensor],
+    at_once: int,
+    by: str,
 ) -> list[list[Decision]]:
-    """The opinions of each sample's standing annotations. `features` [samples, N, d] are the images' encodings.
+    """The opinions of what is told of each image. `features` [images, N, d] are their encodings, `blank` gives
+    that of a grey image, [1, N, d].
 
     None of what can't be said: an answer with more tokens than the model has positions, a region without area.
     """
     most = model.config.text.max_position_embeddings
-    claims = [claim for n, sample in enumerate(samples) for claim in claims_of(n, sample, processor)]
+    claims = [claim for n, one in enumerate(told) for claim in claims_of(n, one, processor)]
     claims = [claim for claim in claims if len(claim.target) <= most and asks(processor, claim.prompt)]
-    opinions: list[list[Decision]] = [[] for _ in samples]
+    of_image = scored(model, processor, claims, features, at_once)
+    texts = [claim for claim in claims if claim.is_text]
+    of_blank = scored(model, processor, [claim._replace(image=0) for claim in texts], blank(), at_once) if texts else []
+    opinions: list[list[Decision]] = [[] for _ in told]
+    for some, values, reason in ((claims, of_image, VERIFIED), (texts, of_blank, VERIFIED_BLANK)):
+        for claim, value in zip(some, values, strict=True):
+            opinion = Decision(annotation_id=claim.annotation_id, action="keep", by=by, reason=reason, value=value)
+            opinions[claim.image].append(opinion)
+    return opinions
+
+
+def scored(
+    model: Florence2, processor: Processor, claims: Sequence[Claim], features: Tensor, at_once: int
+) -> list[float]:
+    """log p per token of each claim, `at_once` together."""
     by_length = sorted(range(len(claims)), key=lambda n: (len(claims[n].target), n))  # less padding
     values: dict[int, float] = {}
     for start in range(0, len(claims), at_once):
         places = by_length[start : start + at_once]
         values.update(zip(places, likelihoods(model, processor, [claims[n] for n in places], features), strict=True))
-    for n, claim in enumerate(claims):
-        opinion = Decision(annotation_id=claim.annotation_id, action="keep", by=by, reason="verified", value=values[n])
-        opinions[claim.image].append(opinion)
-    return opinions
+    return [values[n] for n in range(len(claims))]
 
 
 def likelihoods(model: Florence2, processor: Processor, claims: Sequence[Claim], features: Tensor) -> list[float]:
@@ -65,17 +104,17 @@ def likelihoods(model: Florence2, processor: Processor, claims: Sequence[Claim],
     return [value / len(claim.target) for value, claim in zip(total.tolist(), claims, strict=True)]
 
 
-def claims_of(image: int, sample: Sample, processor: Processor) -> Iterator[Claim]:
-    """Of each standing object with a label, and each standing text."""
-    height, width = sample.image.shape[:2]
-    for region in sample.standing.regions:
-        box = clip(region.box, width, height)
+def claims_of(image: int, told: Told, processor: Processor) -> Iterator[Claim]:
+    """Of each object with a label, and each text."""
+    size = told.size
+    for region in told.regions:
+        box = clip(region.box, *size)
         if region.kind == "object" and region.label and region.label.strip() and area(box):
-            prompt = ask(Task.REGION_TO_CATEGORY, box, (width, height))
-            yield Claim(image, region.id, prompt, written(region.label, (width, height), processor))
-    for text in sample.standing.texts:
+            prompt = ask(Task.REGION_TO_CATEGORY, box, size)
+            yield Claim(image, region.id, prompt, written(region.label, size, processor), False)
+    for text in told.texts:
         if text.text.strip():
-            yield Claim(image, text.id, ask(TASKS[text.detail]), written(text.text, (width, height), processor))
+            yield Claim(image, text.id, ask(TASKS[text.detail]), written(text.text, size, processor), True)
 
 
 def written(text: str, size: tuple[int, int], processor: Processor) -> list[int]:

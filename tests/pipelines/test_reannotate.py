@@ -22,11 +22,12 @@ from rich.console import Console
 from toys import Brightness, Dark
 
 from engine import open_dataset
-from engine.annotate import Tally, annotate
+from engine.annotate import Tally, annotate, open_image
 from engine.config import Ingest, load_config
 from engine.errors import ConfigError, OutputError
 from engine.folds import Folds
-from engine.records import ItemError, Record, Region, Scores
+from engine.protocols import Sample
+from engine.records import VERIFIED, VERIFIED_BLANK, Decision, ItemError, Record, Region, Scores, Text
 from engine.rounds import added, begun
 from engine.storage import Output, ShardId, read_given, read_records, shard_digest, write_given, write_json
 from engine.summary import count_round
@@ -37,6 +38,7 @@ from pipelines.reannotate import again, digest_of_rounds, warnings
 from pipelines.stages import Stages
 from pipelines.training.settings import settings_of
 from pipelines.training.stage import Training
+from specialists.florence import Florence
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COMMAND = [ENGINE, "run", "--stage", "reannotate", "--out"]
@@ -169,14 +171,31 @@ def test_a_later_round_has_all_of_the_earlier_ones(undisturbed: Path) -> None:
         assert set(record.annotations()) <= set(then.annotations())
         new = [annotation for annotation in then.annotations() if annotation.id not in record.by_id]
         assert [a.id for a in new] == [f"1.florence2.{n}" for n in range(len(new))]
-        assert {d.annotation_id for d in then.decisions if d.by == "florence2"} == {
-            a.id for a in (*record.regions, *record.texts) if new
-        }
+        judged = {*record.regions, *record.texts, *(a for a in new if isinstance(a, Region | Text))}
+        assert {d.annotation_id for d in then.decisions if d.by == "florence2"} == {a.id for a in judged if new}
         assert all(d.round == 1 and d.action == "keep" and d.value is not None and d.value < 0 for d in then.decisions)
     assert after[BROKEN].error is not None
     assert after[TWIN].item.duplicate_of == before["0001.png"].item.item_id
     regions = sum(1 for _ in open_dataset(undisturbed, 1).regions())
     assert regions == sum(len(record.regions) for record in before.values()) > 0
+
+
+def test_no_model_ranks_its_own(undisturbed: Path, models: Path) -> None:
+    """What the model of a fold wrote is judged by that of the other one, to which it is news."""
+    folds = Folds(FOLDS, open_dataset(undisturbed).leaders())
+    judges = [Florence(model=str(models / f"fold-{fold}"), tasks=(), verify=True) for fold in range(FOLDS)]
+    for judge in judges:
+        judge.setup()
+    for record in open_dataset(undisturbed, 1).records():
+        for text in [text for text in record.texts if text.source == "florence2"]:
+            told = {d.reason: d.value for d in record.decisions if d.annotation_id == text.id}
+            assert told.keys() == {VERIFIED, VERIFIED_BLANK}
+            own = folds.of(record.item)
+            given = replace(record, texts=(text,), regions=(), decisions=())
+            for fold, judge in enumerate(judges):
+                sample = Sample(open_image(record.item, Ingest()), given)
+                said = {d.reason: d.value for d in judge.annotate([sample])[0] if isinstance(d, Decision)}
+                assert (told[VERIFIED] == pytest.approx(said[VERIFIED], rel=1e-3)) == (fold != own)
 
 
 def test_the_summary_counts_all_rounds(undisturbed: Path) -> None:
@@ -395,6 +414,7 @@ def test_a_third_round_stands_on_the_second(undisturbed: Path, models: Path, tmp
     reannotated(out, round=1)
     record = records_of(out, 2)["0003.png"]
     assert {"0.human.0", "1.florence2.0"} < record.by_id.keys()
-    assert {d.annotation_id for d in record.decisions if d.round == 2} == records_of(out, 1)["0003.png"].by_id.keys()
+    judged = {d.annotation_id for d in record.decisions if d.round == 2}
+    assert judged == {*records_of(out, 1)["0003.png"].by_id, *(t.id for t in record.texts)}
     with pytest.raises(OutputError, match="no whole round 5"):
         stages_of(out, round=5).run("reannotate")

@@ -25,7 +25,7 @@ from engine.errors import ConfigError
 from engine.geometry import decode_mask, iou
 from engine.ingest import item_of
 from engine.protocols import Sample
-from engine.records import AnyAnnotation, Decision, Item, Record, Region, Scores, Text
+from engine.records import VERIFIED, VERIFIED_BLANK, AnyAnnotation, Decision, Item, Record, Region, Scores, Text
 from engine.vocabulary import Vocabulary
 from florence2 import Answer, Florence2, Processor, Prompt, Task, ask
 from florence2.codec import decode, pieces_of_text
@@ -149,22 +149,26 @@ def test_opinions_are_the_models_own_log_likelihood(folder: Path) -> None:
         Text(id="0.b.1", source="b", text="word " * 2000, detail="brief"),  # more than it has positions
     ]
     (record,) = said(ready(folder, tasks=[]), sample(disc, wrong, *others, *texts))
-    found = {d.annotation_id: d.value for d in record.decisions}
+    found = {d.annotation_id: d.value for d in record.decisions if d.reason == VERIFIED}
+    blank = {d.annotation_id: d.value for d in record.decisions if d.reason == VERIFIED_BLANK}
     assert found.keys() == {"0.a.0", "0.a.1", "0.b.0"}
-    assert all((d.action, d.by, d.reason) == ("keep", "florence2", "verified") for d in record.decisions)
+    assert blank.keys() == {"0.b.0"}
+    assert all((d.action, d.by) == ("keep", "florence2") for d in record.decisions)
     assert record.standing.by_id == record.by_id
     model, processor = Florence2.from_pretrained(folder), Processor.from_pretrained(folder)
-    features = model.encode_image(processor.images([Image.fromarray(sample().image)]))
+    image = model.encode_image(processor.images([Image.fromarray(sample().image)]))
     prompt = ask("REGION_TO_CATEGORY", REGION, size)
-    for id_, asked, text in (
-        ("0.a.0", prompt, "circle"),
-        ("0.a.1", prompt, wrong.label),
-        ("0.b.0", ask("CAPTION"), CAPTION),
+    grey = model.encode_image(processor.images([Image.new("RGB", (9, 9), (128, 128, 128))]))
+    for id_, asked, text, opinions, features in (
+        ("0.a.0", prompt, "circle", found, image),
+        ("0.a.1", prompt, wrong.label, found, image),
+        ("0.b.0", ask("CAPTION"), CAPTION, found, image),
+        ("0.b.0", ask("CAPTION"), CAPTION, blank, grey),
     ):
         labels = torch.tensor([processor.tokens.sentence(str(text))])
         with torch.inference_mode():
             total = model.log_likelihood(features, *processor.prompts([asked]), labels)
-        assert found[id_] == pytest.approx(float(total) / labels.shape[1], abs=1e-4)
+        assert opinions[id_] == pytest.approx(float(total) / labels.shape[1], abs=1e-4)
     assert found["0.a.0"] > found["0.a.1"] + 1  # type: ignore[operator]
 
 

@@ -1,0 +1,1 @@
+"""Whether a round is better than the one before."""

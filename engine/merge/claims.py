@@ -1,0 +1,82 @@
+"""What a region says, that there is such a thing in such a place, with the evidence for it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from engine.geometry import area
+from engine.merge.case import Case
+from engine.merge.matching import clusters
+from engine.records import HUMAN, Kind, Region
+
+Role = Literal["agreed", "contested", "alone"]
+Size = Literal["small", "medium", "large"]
+SIZES: tuple[Size, ...] = get_args(Size)
+LEAST_SCORE = 1e-6  # a score of 0 has no logarithm
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A region among those of other sources that are of the same thing.
+
+    Its role says how they stand to it: one has the same label ("agreed"), all have others ("contested"), or there is
+    none ("alone"). `value` is what it is ranked by among its like: the mean of the logarithms of its own score and of
+    the probability that a model which was kept from the image gives its label (in nats a token), or the one of the two
+    that there is.
+    """
+
+    region: Region
+    new: bool
+    role: Role
+    size: Size
+    value: float | None
+    is_judged: bool
+
+    @property
+    def strata(self) -> tuple[tuple[str, ...], ...]:
+        """What it is calibrated with, the closest first: isotonic per source, kind and size."""
+        of = (self.region.source, self.region.kind, self.role, "judged" if self.is_judged else "own score")
+        return (*of, self.size), of
+
+
+def size_of(region: Region, width: int, height: int, bounds: tuple[float, float]) -> Size:
+    """By the square root of its share of the image: below the first bound small, below the second medium."""
+    side = math.sqrt(area(region.box) / max(width * height, 1))
+    return "small" if side < bounds[0] else "medium" if side < bounds[1] else "large"
+
+
+def clusters_of(case: Case, kind: Kind, least: float) -> list[list[Region]]:
+    """The standing regions of a kind by the thing that they are of: people's first in each, then old, then new ones."""
+    groups: dict[tuple[bool, bool, str], list[Region]] = {}
+    for region in case.regions(kind):
+        groups.setdefault((region.source != HUMAN, case.is_new(region), region.source), []).append(region)
+    return clusters([groups[key] for key in sorted(groups)], least)
+
+
+def claims_of(case: Case, cluster: Sequence[Region], bounds: tuple[float, float]) -> list[Claim]:
+    """The claims of a cluster, in its order."""
+    item = case.record.item
+    width, height = item.width or 1, item.height or 1
+    labels = [region.label for region in cluster]
+    return [
+        Claim(
+            region,
+            case.is_new(region),
+            "alone" if len(cluster) == 1 else "agreed" if labels.count(region.label) > 1 else "contested",
+            size_of(region, width, height, bounds),
+            value_of(case, region),
+            case.opinion(region) is not None,
+        )
+        for region in cluster
+    ]
+
+
+def value_of(case: Case, region: Region) -> float | None:
+    score = region.scores.calibrated if region.scores.calibrated is not None else region.score
+    known = [] if score is None else [math.log(max(score, LEAST_SCORE))]
+    opinion = case.opinion(region)
+    known += [] if opinion is None else [opinion]
+    return sum(known) / len(known) if known else None

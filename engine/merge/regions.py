@@ -1,0 +1,156 @@
+"""Objects and proposals of two rounds: fused, kept, added or turned down, thing by thing."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+from engine.merge.case import Case
+from engine.merge.claims import Claim, claims_of, clusters_of
+from engine.merge.draft import Draft
+from engine.merge.edges import fused
+from engine.merge.rules import Rules
+from engine.records import HUMAN, Kind, Region
+
+KINDS: tuple[Kind, ...] = ("object", "proposal")
+
+
+def merge_regions(case: Case, rules: Rules, draft: Draft) -> None:
+    for kind in KINDS:
+        waiting: list[list[Claim]] = []
+        for cluster in clusters_of(case, kind, overlap_of(kind, rules)):
+            claims = claims_of(case, cluster, rules.config.sizes)
+            winners = _settled(claims, rules, draft)
+            if winners and all(claim.new for claim in winners) and not any(not claim.new for claim in claims):
+                waiting.append(winners)
+            elif winners:
+                _stand(winners, rules, draft)
+        _enter(waiting, kind, rules, draft)
+
+
+def overlap_of(kind: Kind, rules: Rules) -> float:
+    """The lowest IoU at which two regions of a kind are of one thing."""
+    return rules.config.iou_proposals if kind == "proposal" else rules.config.iou
+
+
+def _settled(claims: Sequence[Claim], rules: Rules, draft: Draft) -> list[Claim]:
+    """Of what is seen in one place the claims of the label that prevails; the others fall."""
+    first = claims[0].region
+    if first.source == HUMAN:
+        for claim in claims[1:]:
+            if claim.region.label == first.label:
+                draft.yield_to(claim.region, first, "human_region")
+            else:
+                draft.decide("reject", claim.region, "human_label", against=first.id)
+        return []
+    by_label: dict[str | None, list[Claim]] = {}
+    for claim in claims:
+        by_label.setdefault(claim.region.label, []).append(claim)
+    label = _prevailing(by_label, rules, draft.case)
+    strongest = _best(by_label[label], rules)
+    for other, theirs in by_label.items():
+        for claim in theirs if other != label else ():
+            value = rules.precision(claim)
+            reason = "less_precise" if value is not None else "contested_uncalibrated"
+            draft.decide("reject", claim.region, reason, value, rules.precision(strongest), strongest.region.id)
+    return by_label[label]
+
+
+def _prevailing(by_label: dict[str | None, list[Claim]], rules: Rules, case: Case) -> str | None:
+    """The label with the higher calibrated precision. Uncalibrated, that of more model families; of equals what stood
+    before."""
+    labels = list(by_label)  # old ones first
+    if len(labels) == 1:
+        return labels[0]
+    precisions = {label: rules.precision(_best(by_label[label], rules)) for label in labels}
+    if None not in precisions.values():
+        return max(labels, key=lambda label: precisions[label] or 0.0)
+    return max(labels, key=lambda label: len(_families(by_label[label], rules, case)))
+
+
+def _families(claims: Sequence[Claim], rules: Rules, case: Case) -> frozenset[str]:
+    """The independent model families that say the same. What derives from others adds none to theirs."""
+    return frozenset().union(*(rules.families_of(case.origins(claim.region)) for claim in claims))
+
+
+def _best(claims: Sequence[Claim], rules: Rules) -> Claim:
+    """The one whose precision is highest; of equals the first."""
+    return max(claims, key=lambda claim: -1.0 if (p := rules.precision(claim)) is None else p)
+
+
+def _stand(claims: Sequence[Claim], rules: Rules, draft: Draft) -> None:
+    """What was seen before, alone or by several, or took the place of what was."""
+    best = _best(claims, rules)
+    precision = rules.precision(best)
+    if len(claims) > 1:
+        _fuse(claims, "fused", rules, draft)
+    elif best.role == "alone" and best.is_judged and precision is not None and precision < rules.config.fall:
+        draft.decide("reject", best.region, "imprecise", precision, rules.config.fall)
+    else:
+        reason = "uncalibrated" if precision is None else "more_precise" if best.role == "contested" else "precise"
+        _place(best, reason, precision, rules, draft)
+
+
+def _fuse(claims: Sequence[Claim], reason: str, rules: Rules, draft: Draft) -> None:
+    precisions = [rules.precision(claim) for claim in claims]
+    known = [precision for precision in precisions if precision is not None]
+    weights = [max(p, 1e-3) for p in known] if len(known) == len(claims) else [1.0] * len(claims)
+    boxes, of = [claim.region.box for claim in claims], [rules.edges_of(claim) for claim in claims]
+    box = fused(boxes, of, weights, _size(draft.case))
+    draft.inherit([claim.region for claim in claims], box, reason, max(known, default=None))
+
+
+def _place(claim: Claim, reason: str, precision: float | None, rules: Rules, draft: Draft) -> None:
+    """It stands, put right if its source's boxes are known to be off."""
+    edges = rules.edges_of(claim)
+    if edges.is_biased:
+        box = fused([claim.region.box], [edges], [1.0], _size(draft.case))
+        draft.inherit([claim.region], box, "corrected", precision)
+    else:
+        draft.stand(claim.region, reason, precision)
+
+
+def _enter(waiting: Sequence[Sequence[Claim]], kind: Kind, rules: Rules, draft: Draft) -> None:
+    """New regions in places where nothing was: those that are precise enough; uncalibrated ones, the surest first, as
+    far as there is room for their class."""
+    standing = Counter(region.label or "" for region in draft.standing().regions if _stands(region, kind, draft))
+    ranked = sorted(waiting, key=lambda claims: (-_value(_best(claims, rules)), claims[0].region.id))
+    for claims in ranked:
+        best = _best(claims, rules)
+        precision, label = rules.precision(best), best.region.label or ""
+        if precision is not None:
+            enters, reason, value, threshold = (
+                precision >= rules.config.enter,
+                "imprecise",
+                precision,
+                rules.config.enter,
+            )
+        else:
+            value, threshold = math.exp(_value(best)), rules.config.uncalibrated_score
+            agreed = len(_families(claims, rules, draft.case)) > 1
+            enters, reason = agreed or value >= threshold, "unsure_uncalibrated"
+            if enters and standing[label] >= rules.room(label):
+                enters, reason, value, threshold = False, "no_room_uncalibrated", standing[label], rules.room(label)
+        if not enters:
+            for claim in claims:
+                draft.decide("reject", claim.region, reason, value, threshold)
+            continue
+        standing[label] += 1
+        if len(claims) > 1:
+            _fuse(claims, "fused", rules, draft)
+        else:
+            _place(best, "uncalibrated" if precision is None else "precise", precision, rules, draft)
+
+
+def _stands(region: Region, kind: Kind, draft: Draft) -> bool:
+    """Whether it counts already: new ones that wait for a decision don't."""
+    return region.kind == kind and (not draft.case.is_new(region) or region.id in draft.settled)
+
+
+def _value(claim: Claim) -> float:
+    return -math.inf if claim.value is None else claim.value
+
+
+def _size(case: Case) -> tuple[int, int]:
+    return case.record.item.width or 1, case.record.item.height or 1

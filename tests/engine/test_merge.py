@@ -1,0 +1,444 @@
+"""Merging: what holds for all that may come, and each of its rules by a small case."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from merging import ITEM, LABELS, MODEL, cases, parse
+
+from engine.calibration import Calibration, Curve
+from engine.config import Merge
+from engine.geometry import iou
+from engine.merge import Case, Rules, merge
+from engine.merge.claims import Claim, claims_of, clusters_of
+from engine.merge.edges import Edges
+from engine.records import (
+    HUMAN,
+    MERGE,
+    VERIFIED,
+    VERIFIED_BLANK,
+    AnyAnnotation,
+    Box,
+    Decision,
+    Mask,
+    Phrase,
+    Record,
+    Region,
+    RegionText,
+    Scores,
+    Text,
+    Triplet,
+)
+from engine.schema import annotations_to_table, decisions_to_table
+
+SOURCES = ("detector", "other", MODEL, "third")
+HERE, NEAR, ELSEWHERE = (10.0, 10.0, 30.0, 30.0), (12.0, 10.0, 32.0, 30.0), (40.0, 40.0, 60.0, 60.0)
+
+
+def calibration(precision: float | None = None) -> Calibration:
+    """All sources: right as often as their value says, or as often as that."""
+    curve = Curve((-20.0, 0.0), (precision, precision), 500) if precision is not None else LIKELY
+    strata = [
+        (source, kind, role, judged)
+        for source in (*SOURCES, MERGE)
+        for kind in ("object", "proposal", "text")
+        for role in ("agreed", "contested", "alone")
+        for judged in ("judged", "own score")
+    ]
+    return Calibration(dict.fromkeys(strata, curve))
+
+
+values = [math.log(n / 100) for n in range(1, 101)]
+LIKELY = Curve(tuple(values), tuple(math.exp(value) for value in values), 500)  # precision is exp(value)
+COUNTS = dict.fromkeys(LABELS, 2.0) | {"": 3.0}
+RULES = (Rules(counts=COUNTS), Rules(calibration=calibration(), counts=COUNTS))
+
+
+def phrases_in(text: str) -> Sequence[Phrase]:
+    found = [label for label in (*LABELS, "man") if f"a {label}" in text or f"brown {label}" in text]
+    return [
+        Phrase(start=at, stop=at + len(head), head=head, expression_start=at, expression_stop=at + len(head))
+        for at, head in sorted((text.index(head), head) for head in found)
+    ]
+
+
+def merged(case: Case, rules: Rules = RULES[1]) -> Record:
+    return merge(case, rules, phrases_in)
+
+
+# What holds for all
+
+
+@given(cases(), st.sampled_from(RULES))
+def test_nothing_disappears_and_people_always_stand(case: Case, rules: Rules) -> None:
+    record = merged(case, rules)
+    assert case.record.by_id.items() <= record.by_id.items()
+    assert record.decisions[: len(case.record.decisions)] == case.record.decisions
+    assert {a.source for a in record.annotations() if a.id not in case.record.by_id} <= {MERGE}
+    human = {a.id for a in case.standing.annotations() if a.source == HUMAN}
+    assert human <= record.standing.by_id.keys()
+    assert not {d.annotation_id for d in record.decisions if d.by == MERGE and d.action != "keep"} & human
+    annotations_to_table([record])
+    decisions_to_table([record])
+
+
+@given(cases(), st.sampled_from(RULES))
+def test_every_region_of_both_rounds_is_accounted_for(case: Case, rules: Rules) -> None:
+    record = merged(case, rules)
+    if case.says_nothing:
+        assert record == case.record
+        return
+    counted = Counter(d.annotation_id for d in record.decisions if d.by == MERGE)
+    assert set(counted.values()) <= {1, 2}, "one choice, and one more if a text of its was chosen"
+    new_decisions = record.decisions[len(case.record.decisions) :]
+    first = new_decisions[0].annotation_id if new_decisions else None
+    for region in case.standing.regions:
+        lone_human = region.source == HUMAN
+        assert region.crowd or lone_human or counted[region.id] == 1 or first is None, region.id
+    for annotation in record.annotations():
+        if annotation.source == MERGE:
+            assert counted[annotation.id] >= 1
+    for decision in new_decisions:
+        if decision.action == "supersede":
+            assert decision.against in record.by_id
+            assert decision.against != decision.annotation_id
+
+
+@given(cases(), st.sampled_from(RULES), st.randoms(use_true_random=False))
+def test_the_order_of_annotations_does_not_count(case: Case, rules: Rules, rng: random.Random) -> None:
+    def shuffled(record: Record) -> Record:
+        return replace(
+            record,
+            **{
+                name: tuple(rng.sample(entries, len(entries)))
+                for name in ("texts", "parses", "regions", "region_texts", "masks", "triplets")
+                if (entries := getattr(record, name)) or True
+            },
+        )
+
+    once, other = merged(case, rules), merged(replace(case, record=shuffled(case.record)), rules)
+    assert set(once.annotations()) == set(other.annotations())
+    assert set(once.decisions) == set(other.decisions)
+
+
+@given(cases(), st.sampled_from(RULES))
+def test_merging_again_changes_nothing(case: Case, rules: Rules) -> None:
+    record = merged(case, rules)
+    assert merged(case, rules) == record
+    assert merged(Case(record, record, case.judges), rules) == record
+
+
+@given(cases(), st.sampled_from(RULES))
+def test_what_stands_leads_to_what_stands(case: Case, rules: Rules) -> None:
+    stands = merged(case, rules).standing
+    regions, texts = {r.id for r in stands.regions}, {t.id for t in stands.texts}
+    assert {mask.region_id for mask in stands.masks} <= regions
+    assert {text.region_id for text in stands.region_texts} <= regions
+    assert {parse.text_id for parse in stands.parses} <= texts
+    for triplet in stands.triplets:
+        assert triplet.text_id in texts
+        assert regions.intersection(triplet.region_ids)
+    masks = Counter(mask.region_id for mask in stands.masks if mask.source == MERGE)
+    assert set(masks.values()) <= {1}
+
+
+@given(cases(), st.sampled_from(RULES))
+def test_no_two_sources_say_the_same_of_one_place(case: Case, rules: Rules) -> None:
+    """What was matched is one region afterwards. (Boxes that moved when they were fused may come to overlap.)"""
+    record = merged(case, rules)
+    if case.says_nothing:
+        return
+    for cluster in clusters_of(case, "object", 0.5):
+        stand = [region for region in cluster if region.id in record.standing.by_id]
+        assert len(stand) <= 1 or all(region.source == HUMAN for region in stand)
+
+
+@given(cases())
+def test_a_higher_bar_lets_fewer_in(case: Case) -> None:
+    def added(rules: Rules) -> set[str]:
+        record = merged(case, rules)
+        return {d.annotation_id for d in record.decisions if d.by == MERGE and d.action == "reject"}
+
+    low, high = (replace(RULES[1], config=Merge(enter=enter)) for enter in (0.3, 0.9))
+    assert added(low) <= added(high)
+
+
+# Each rule
+
+
+def case_of(
+    old: Sequence[AnyAnnotation],
+    new: Sequence[AnyAnnotation],
+    opinions: Sequence[tuple[str, str, float]] = (),
+    judges: Sequence[str] = (MODEL,),
+) -> Case:
+    before = Record(ITEM).append(old)
+    record = replace(before, round=1).append(new)
+    told = [Decision(annotation_id=i, action="keep", by=MODEL, reason=r, value=v, round=1) for i, r, v in opinions]
+    return Case(record.decide(told), before, frozenset(judges))
+
+
+def region(
+    id_: str, box: Box = HERE, label: str = "dog", source: str = "detector", score: float | None = 0.9, **more: object
+) -> Region:
+    kind = str(more.pop("kind", "object"))
+    scores = Scores(label=score, box=score)
+    return Region(id=id_, source=source, kind=kind, box=box, label=label, scores=scores, **more)  # type: ignore[arg-type]
+
+
+def verdicts(record: Record) -> dict[str, tuple[str, str]]:
+    return {d.annotation_id: (d.action, d.reason) for d in record.decisions if d.by == MERGE}
+
+
+def test_one_label_gives_one_fused_box() -> None:
+    case = case_of([region("old", HERE)], [region("new", NEAR, source=MODEL)])
+    record = merged(case)
+    (fused,) = record.standing.regions
+    assert (fused.source, fused.derived_from, fused.label) == (MERGE, ("new", "old"), "dog")
+    assert fused.box == (11.0, 10.0, 31.0, 30.0)
+    assert fused.scores.calibrated == pytest.approx(0.9)
+    assert replace(fused.scores, calibrated=None) == Scores(), "what its parents said, they said of other boxes"
+    assert verdicts(record) == {
+        "old": ("supersede", "fused"),
+        "new": ("supersede", "fused"),
+        fused.id: ("add", "fused"),
+    }
+
+
+def test_a_reliable_source_counts_more() -> None:
+    edges = {
+        ("detector", "object"): Edges(deviation=(0.3,) * 4),
+        (MODEL, "object"): Edges(deviation=(0.1,) * 4),
+    }
+    case = case_of([region("old", HERE)], [region("new", NEAR, source=MODEL)])
+    (fused,) = merged(case, replace(RULES[1], edges=edges)).standing.regions
+    assert fused.box == pytest.approx((11.8, 10.0, 31.8, 30.0), abs=1e-4), "nine times the weight"
+
+
+def test_a_known_bias_is_taken_out() -> None:
+    edges = {("detector", "object"): Edges(bias=(0.1, 0, 0, 0), deviation=(0.1,) * 4)}
+    record = merged(case_of([region("old")], [region("n", ELSEWHERE, source=MODEL)]), replace(RULES[1], edges=edges))
+    corrected = next(r for r in record.standing.regions if r.source == MERGE)
+    assert corrected.box == pytest.approx((8.0, 10.0, 30.0, 30.0))
+    assert verdicts(record)["old"] == ("supersede", "corrected")
+
+
+@pytest.mark.parametrize(("old", "new", "stands"), [(0.9, 0.6, "old"), (0.6, 0.9, "new"), (0.8, 0.8, "old")])
+def test_of_two_labels_the_more_precise_one_stands(old: float, new: float, stands: str) -> None:
+    case = case_of([region("old", score=old)], [region("new", NEAR, "cat", MODEL, new)])
+    record = merged(case)
+    assert [r.id for r in record.standing.regions] == [stands]
+    (fell,) = {"old", "new"} - {stands}
+    decision = next(d for d in record.decisions if d.annotation_id == fell)
+    assert (decision.action, decision.reason, decision.against) == ("reject", "less_precise", stands)
+    assert decision.value == pytest.approx(min(old, new))
+    assert decision.threshold == pytest.approx(max(old, new))
+
+
+def test_uncalibrated_what_stood_before_stays() -> None:
+    case = case_of([region("old", score=0.1)], [region("new", NEAR, "cat", MODEL, 1.0)])
+    assert [r.id for r in merged(case, RULES[0]).standing.regions] == ["old"]
+
+
+@pytest.mark.parametrize(
+    ("families", "stands"),
+    [({}, {MODEL, "third"}), ({MODEL: "x", "third": "x"}, {"detector"})],
+)
+def test_uncalibrated_two_independent_families_outdo_one(families: dict[str, str], stands: set[str]) -> None:
+    new = [region("a", NEAR, "cat", MODEL), region("b", NEAR, "cat", "third")]
+    record = merged(case_of([region("old")], new), replace(RULES[0], families=families))
+    (stood,) = record.standing.regions
+    sources = {record.by_id[id_].source for id_ in stood.derived_from} or {stood.source}
+    assert sources == stands
+
+
+def test_what_derives_from_a_source_confirms_nothing_of_it() -> None:
+    parent = region("parent", ELSEWHERE, "car")
+    old = [parent, region("old", HERE, "dog", "other")]
+    derived = [
+        region("a", NEAR, "cat", MODEL, derived_from=("parent",)),
+        region("b", NEAR, "cat", "third", derived_from=("parent",)),
+    ]
+    record = merged(case_of(old, derived), RULES[0])
+    assert "old" in record.standing.by_id, "both go back to the detector, and are one voice"
+
+
+@pytest.mark.parametrize(("precision", "enters"), [(0.79, False), (0.8, True)])
+def test_what_is_new_enters_by_its_calibrated_precision(precision: float, enters: bool) -> None:
+    case = case_of([], [region("new", source=MODEL, score=0.01)])
+    record = merged(case, replace(RULES[1], calibration=calibration(precision)))
+    assert verdicts(record) == {"new": ("add", "precise") if enters else ("reject", "imprecise")}
+
+
+def test_uncalibrated_additions_have_a_cap() -> None:
+    boxes = [(0.0, 0.0, 10.0, 10.0), (20.0, 0.0, 30.0, 10.0), (40.0, 0.0, 50.0, 10.0), (0.0, 40.0, 10.0, 50.0)]
+    new = [region(f"n{n}", box, source=MODEL, score=0.6 + n / 10) for n, box in enumerate(boxes)]
+    unsure = region("unsure", (20.0, 40.0, 30.0, 50.0), "cat", MODEL, 0.49)
+    record = merged(case_of([region("old", ELSEWHERE)], [*new, unsure]), replace(RULES[0], counts={"dog": 2.6}))
+    assert verdicts(record) == {
+        "old": ("keep", "uncalibrated"),
+        "n3": ("add", "uncalibrated"),
+        "n2": ("add", "uncalibrated"),
+        "n1": ("reject", "no_room_uncalibrated"),
+        "n0": ("reject", "no_room_uncalibrated"),
+        "unsure": ("reject", "unsure_uncalibrated"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("opinion", "precision", "falls"),
+    [(-3.0, 0.19, True), (-3.0, 0.2, False), (None, 0.1, False)],
+    ids=["imprecise", "just precise enough", "nobody judged it"],
+)
+def test_what_is_old_falls_by_the_opinion_of_its_label_alone(
+    opinion: float | None, precision: float, falls: bool
+) -> None:
+    opinions = [] if opinion is None else [("old", VERIFIED, opinion)]
+    case = case_of([region("old")], [region("n", ELSEWHERE, source=MODEL)], opinions)
+    record = merged(case, replace(RULES[1], calibration=calibration(precision)))
+    assert verdicts(record)["old"] == (("reject", "imprecise") if falls else ("keep", "precise"))
+
+
+def test_the_opinion_of_who_learned_it_counts_for_nothing() -> None:
+    case = case_of([region("old")], [], [("old", VERIFIED, -9.0)], judges=())
+    assert case.opinion(case.record.regions[0]) is None
+    assert merged(case, replace(RULES[1], calibration=calibration(0.0))) == case.record
+
+
+def test_an_opinion_and_a_score_are_ranked_together() -> None:
+    case = case_of([region("old", score=0.5)], [], [("old", VERIFIED, math.log(0.02))])
+    (claim,) = claims_of(case, [case.record.regions[0]], (0.06, 0.17))
+    assert claim.value == pytest.approx(math.log(0.1))
+    assert isinstance(claim, Claim)
+    assert (claim.role, claim.size, claim.is_judged) == ("alone", "large", True)
+
+
+def test_human_regions_outdo_all_others() -> None:
+    old = [region("h", HERE, source=HUMAN), region("same", NEAR)]
+    new = [region("other", NEAR, "cat", MODEL, 1.0)]
+    assert verdicts(merged(case_of(old, new))) == {
+        "same": ("supersede", "human_region"),
+        "other": ("reject", "human_label"),
+    }
+
+
+# Lines
+
+
+def line(id_: str, text: str, source: str = "ocr", box: Box = HERE) -> Region:
+    return Region(id=id_, source=source, kind="text", box=box, text=text)
+
+
+def test_the_specialists_string_stays_unless_two_agree_on_another() -> None:
+    old, new, third = line("old", "ST0P"), line("new", "STOP", MODEL), line("third", "STOP ", "third")
+    alone = merged(case_of([old], [new]))
+    assert verdicts(alone) == {"old": ("keep", "specialist"), "new": ("supersede", "other_reading")}
+    both = merged(case_of([old], [new, third]))
+    assert verdicts(both) == {
+        "new": ("add", "agreed"),
+        "old": ("supersede", "other_reading"),
+        "third": ("supersede", "same_reading"),
+    }
+    kin = merged(case_of([old], [new, third]), Rules(families={MODEL: "x", "third": "x"}))
+    assert verdicts(kin)["old"] == ("keep", "specialist")
+
+
+def test_a_new_line_needs_a_second_reader() -> None:
+    assert verdicts(merged(case_of([], [line("a", "x", MODEL)]), RULES[0])) == {"a": ("reject", "unread_uncalibrated")}
+    two = merged(case_of([], [line("a", "x", MODEL), line("b", "x", "third")]), RULES[0])
+    assert verdicts(two) == {"a": ("add", "agreed"), "b": ("supersede", "same_reading")}
+
+
+# Texts
+
+
+def told(id_: str, text: str, heads: Sequence[str], source: str = "captioner", **more: object) -> list[AnyAnnotation]:
+    made = Text(id=id_, source=source, text=text, detail="brief", **more)  # type: ignore[arg-type]
+    return [made, parse(f"{id_}p", made, heads)]
+
+
+def test_the_text_that_names_what_is_there_stands() -> None:
+    old = [region("r", HERE, "dog"), *told("old", "a cat", ["cat"])]
+    record = merged(case_of(old, told("new", "a dog", ["dog"], MODEL)))
+    assert [text.id for text in record.standing.texts] == ["new"]
+    assert verdicts(record)["old"] == ("supersede", "names_less_of_it")
+    assert [p.id for p in record.standing.parses] == ["newp"]
+
+
+def test_of_equals_the_one_that_the_image_says_more_for() -> None:
+    old = [region("r", HERE, "dog"), *told("old", "a dog sits", ["dog"])]
+    new = told("new", "a dog lies", ["dog"], MODEL)
+    opinions = [
+        ("old", VERIFIED, -2.0),
+        ("old", VERIFIED_BLANK, -2.5),
+        ("new", VERIFIED, -3.0),
+        ("new", VERIFIED_BLANK, -4.0),
+    ]
+    record = merged(case_of(old, new, opinions))
+    assert [text.id for text in record.standing.texts] == ["new"], "likelier alone it is not"
+    assert verdicts(record)["old"] == ("supersede", "less_gain")
+    unjudged = merged(case_of(old, new))
+    assert [text.id for text in unjudged.standing.texts] == ["old"]
+    assert verdicts(unjudged)["new"] == ("supersede", "unjudged")
+
+
+def test_a_text_made_of_regions_is_not_confirmed_by_them() -> None:
+    composed = told("old", "a dog", ["dog"], "composer", derived_from=("r",))
+    record = merged(case_of([region("r"), *composed], told("new", "a cat", ["cat"], MODEL)))
+    assert verdicts(record)["new"] == ("supersede", "unjudged")
+
+
+def test_a_text_where_none_was_must_name_what_is_there() -> None:
+    record = merged(case_of([region("r", label="dog")], told("new", "a cat", ["cat"], MODEL)))
+    assert verdicts(record)["new"] == ("reject", "names_what_is_not_there")
+    record = merged(case_of([region("r", label="dog")], told("new", "a dog", ["dog"], MODEL)))
+    assert verdicts(record)["new"] == ("add", "best_text")
+
+
+# What goes along, and what is chosen
+
+
+def test_masks_texts_and_phrases_go_along() -> None:
+    counts = b"0PP2"
+    old = [
+        region("old", HERE),
+        Mask(id="m", source="segmenter", region_id="old", size=(64, 64), counts=counts),
+        RegionText(id="d", source="describer", region_id="old", text="a brown dog"),
+        *told("t", "a dog", ["dog"]),
+        Triplet(id="tr", source="grounder", text_id="t", start=0, stop=5, region_ids=("old",)),
+    ]
+    record = merged(case_of(old, [region("new", NEAR, source=MODEL)]))
+    stands = record.standing
+    (fused,) = stands.regions
+    assert [(m.region_id, m.counts) for m in stands.masks] == [(fused.id, counts)]
+    assert [(t.region_id, t.text) for t in stands.region_texts] == [(fused.id, "a brown dog")]
+    assert [t.region_ids for t in stands.triplets] == [(fused.id,)]
+    assert all(verdicts(record)[id_] == ("supersede", "carried") for id_ in ("m", "d", "tr"))
+
+
+@pytest.mark.parametrize(
+    ("label", "said", "stands"),
+    [
+        ("dog", ["a brown dog", "a cat"], ["a brown dog"]),
+        ("car", ["a man beside a car"], ["car"]),
+        ("dog", ["a cat"], []),
+    ],
+    ids=["description", "chunk", "category"],
+)
+def test_a_regions_text_is_chosen(label: str, said: list[str], stands: list[str]) -> None:
+    texts = [RegionText(id=f"t{n}", source="describer", region_id="r", text=text) for n, text in enumerate(said)]
+    record = merged(case_of([region("r", label=label), *texts], [region("n", ELSEWHERE, source=MODEL)]))
+    assert [text.text for text in record.standing.region_texts] == stands
+
+
+def test_fused_boxes_lie_between_their_parents() -> None:
+    case = case_of([region("old", HERE)], [region("new", NEAR, source=MODEL)])
+    (fused,) = merged(case).standing.regions
+    assert min(iou(fused.box, HERE), iou(fused.box, NEAR)) > iou(HERE, NEAR)
