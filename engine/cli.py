@@ -83,7 +83,8 @@ ImagesOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", help="Output folder. A run continues what is there.")]
 RoundOption = Annotated[
-    int, typer.Option("--round", min=0, max=10_000, help="The round to look at; reannotate makes the next one of it.")
+    int,
+    typer.Option("--round", min=0, max=10_000, help="The round to look at or to merge; reannotate makes the next one."),
 ]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N images.")]
 
@@ -105,17 +106,46 @@ def run(
     ] = False,
 ) -> None:
     """Run a stage, and first whatever it needs and is missing."""
+    _run(stage, [*(images or ()), *(paths or ())], out, config, settings, limit, round, overwrite)
+
+
+@app.command()
+def refine(
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, max=1000, help="How many. Default: those in the configuration.")
+    ] = None,
+    images: ImagesOption = None,
+    out: OutOption = Path("out"),
+    config: ConfigOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Round after round: train, annotate again, merge, and judge whether it is better."""
+    _run("refine", images or [], out, config, settings, rounds=rounds)
+
+
+def _run(
+    stage: str,
+    images: list[str],
+    out: Path,
+    config: Path | None,
+    settings: list[str] | None,
+    limit: int | None = None,
+    round: int = 0,
+    overwrite: bool = False,
+    rounds: int | None = None,
+) -> None:
+    """A stage with all that a person sees of it."""
     if stage not in STAGES:
         raise ConfigError(f"--stage {stage}: no such stage; there are {', '.join(STAGES)}")
     if stage not in Stages.RUNNABLE:
         raise ConfigError(f"--stage {stage} is not there yet; this version runs {', '.join(Stages.RUNNABLE)}")
     output = Output(out.absolute())
-    pipeline = _pipeline(config, settings, [*(images or ()), *(paths or ())], limit, output)
+    pipeline = _pipeline(config, settings, images, limit, output)
     for stop in STOPS:
         if signal.getsignal(stop) != signal.SIG_IGN:  # as `nohup` has it
             signal.signal(stop, signal.default_int_handler)
     try:
-        summary = Stages(pipeline, output, console, round).run(stage, overwrite=overwrite)
+        summary = Stages(pipeline, output, console, round, rounds).run(stage, overwrite=overwrite)
     except (KeyboardInterrupt, Unread) as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # people press Ctrl-C twice
         words = shlex.join(word for word in sys.argv[1:] if word != "--overwrite")
@@ -123,6 +153,12 @@ def run(
         raise typer.Exit(UNREAD if isinstance(error, Unread) else INTERRUPTED) from None
     if stage == "train":
         _report_models(summary)
+        return
+    if stage in ("refine", "all"):
+        _report_rounds(summary, out)
+        return
+    if stage == "merge":
+        _report_merge(summary)
         return
     _report(summary, stage, out, round + (stage == "reannotate"))
     share, allowed = _quarantined(summary) / max(summary["items"], 1), pipeline.config.run.max_quarantined
@@ -185,6 +221,42 @@ def show(
         except (ValueError, OSError) as error:
             raise ConfigError(f"--save {save}: {error}") from error
         console.print(Text(f"Drawn into {save}"), soft_wrap=True)
+
+
+@app.command()
+def diff(
+    out: Annotated[Path, typer.Argument(help="Output folder of a run.")],
+    before: Annotated[int, typer.Argument(min=0, help="A round.")],
+    after: Annotated[int, typer.Argument(min=0, help="A later round.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, with every class.")] = False,
+) -> None:
+    """Show what a round changed: what was added, changed and dropped, by kind, source and reason."""
+    from engine.diff import diff as difference
+    from engine.diff import nested, print_diff
+
+    if before >= after:
+        raise ConfigError(f"diff goes from an earlier round to a later one, not from {before} to {after}")
+    found = difference(open_dataset(out, before), open_dataset(out, after))
+    if as_json:
+        console.out(json.dumps(nested(found), indent=2, ensure_ascii=False))
+    else:
+        print_diff(found, console)
+
+
+@app.command()
+def audit(
+    out: Annotated[Path, typer.Argument(help="Output folder of a run.")],
+    to: Annotated[Path, typer.Option("--to", help="New folder for the images and the files to label them in.")],
+    count: Annotated[int | None, typer.Option("--images", min=1, help="How many. Default: gate.audit.")] = None,
+) -> None:
+    """Draw random images to be labelled by people: rounds are judged by them."""
+    from engine.audit import draw, export
+
+    dataset = open_dataset(out)
+    there = config_there(Output(out)) or Config()
+    items = draw(dataset, count or there.gate.audit, there.gate.seed)
+    export(dataset, items, there, to)
+    console.print(Text(f"{len(items)} images in {to}; README.txt there says how to go on"), soft_wrap=True)
 
 
 @app.command()
@@ -263,6 +335,22 @@ def _report_models(summary: dict[str, Any]) -> None:
         console.print(Text(f"{model}: step {made_by['step']}, {judged}"), soft_wrap=True)
     command = f"python -m florence2 --model {shlex.quote(summary['models'][0])} --task OD IMAGE"
     console.print(Text(f"Ask it: {command}"), soft_wrap=True)
+
+
+def _report_rounds(summary: dict[str, Any], out: Path) -> None:
+    """What is to be used now, and how to see what changed."""
+    last = summary["rounds"][-1]
+    number = last["round"] - (last["outcome"] == "refused")
+    where = shlex.quote(str(out))
+    console.print(Text(f"The round to use: {number}. What the rounds changed: engine diff {where} 0 {last['round']}"))
+
+
+def _report_merge(summary: dict[str, Any]) -> None:
+    from pipelines.gating import print_verdict
+
+    for action, reasons in summary["decisions"].items():
+        console.print(Text(f"{action}: {', '.join(f'{reason} {count}' for reason, count in reasons.items())}"))
+    print_verdict(summary, console)
 
 
 def _describe(group: Group) -> None:

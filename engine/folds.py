@@ -16,18 +16,34 @@ ALL = 2**128  # a rank that none has
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Which images a round is made of: all those whose rank is below `bound`, and those that are `withheld` from
+    training, since rounds are judged by what people say of them."""
+
+    withheld: frozenset[bytes] = frozenset()
+    bound: int = ALL
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits; empty for everything."""
+        if self == EVERYTHING:
+            return ""
+        return digest16(b"".join([self.bound.to_bytes(17), *sorted(self.withheld)])).hex()[:12]
+
+
+EVERYTHING = Choice()
+
+
+@dataclass(frozen=True)
 class Folds:
     """`count` folds. `leaders` has, for each image of a group of near duplicates, the id of the group's first one.
 
-    `withheld` are images that no model is trained on, since rounds are judged by what people say of them; what looks
-    like one of them is not trained on, either. A `choice` is what a round takes of the image set: all that is withheld,
-    and of the others those whose hash is below its `bound`.
+    What looks like a withheld image is withheld, too.
     """
 
     count: int
     leaders: Mapping[bytes, bytes] = field(default_factory=dict)
-    withheld: frozenset[bytes] = frozenset()
-    bound: int = ALL
+    choice: Choice = EVERYTHING
 
     def of(self, item: Item) -> int:
         """The fold of an image, 0 to count - 1. A model of that fold was not trained on it."""
@@ -38,19 +54,20 @@ class Folds:
         return int.from_bytes(digest16(b"held out" + self._key(item))) < share * ALL
 
     def is_withheld(self, item: Item) -> bool:
-        return bool(self.withheld) and self._key(item) in self._withheld_keys
+        """Whether no model is trained on the image."""
+        return bool(self._withheld) and self._key(item) in self._withheld
 
     def chosen(self, item: Item) -> bool:
         """Whether the round takes the image."""
-        return self.bound >= ALL or self.rank(item) < self.bound or self.is_withheld(item)
+        return self.choice.bound >= ALL or self.rank(item) < self.choice.bound or self.is_withheld(item)
 
     def rank(self, item: Item) -> int:
         """By which images are chosen: a random number in [0, ALL), the same for images that look alike."""
         return int.from_bytes(digest16(b"choice" + self._key(item)))
 
     @cached_property
-    def _withheld_keys(self) -> frozenset[bytes]:
-        return frozenset(self.leaders.get(id_, id_) for id_ in self.withheld)
+    def _withheld(self) -> frozenset[bytes]:
+        return frozenset(self.leaders.get(id_, id_) for id_ in self.choice.withheld)
 
     def _key(self, item: Item) -> bytes:
         original = item.duplicate_of or item.item_id

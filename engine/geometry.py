@@ -21,9 +21,14 @@ def area(box: Box) -> float:
     return max(x1 - x0, 0.0) * max(y1 - y0, 0.0)
 
 
+def intersection(a: Box, b: Box) -> float:
+    """The area that two boxes share."""
+    return area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+
+
 def iou(a: Box, b: Box) -> float:
     """Intersection over union; 0 where the union has no area."""
-    inter = area((max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])))
+    inter = intersection(a, b)
     return inter / (area(a) + area(b) - inter) if inter else 0.0
 
 
@@ -81,6 +86,13 @@ def decode_mask(mask: Mask) -> MaskArray:
 def mask_area(mask: Mask) -> int:
     """Pixels in the mask, without decoding it."""
     return int(coco.area(_run_lengths(mask)))
+
+
+def mask_iou(a: Mask, b: Mask) -> float:
+    """Intersection over union of two masks of one size; 0 of masks of different sizes, and of empty ones."""
+    if a.size != b.size:
+        return 0.0
+    return float(coco.iou([_run_lengths(a)], [_run_lengths(b)], [0])[0][0])
 
 
 def _inside(start: float, stop: float, size: float) -> float:

@@ -76,7 +76,10 @@ def run_shards(plan: Plan, shards: Sequence[ShardId], watcher: Watcher) -> Tally
 @contextmanager
 def cluster(run: Run, object_store: int = OBJECT_STORE_BYTES) -> Iterator[None]:
     """Ray, of the run's own with an object store of so many bytes, or the one at run.address. RunError if it does not
-    answer. Ctrl-C and SIGTERM are KeyboardInterrupt in it."""
+    answer. Ctrl-C and SIGTERM are KeyboardInterrupt in it. Inside of one it is that one: stages share it."""
+    if ray.is_initialized():
+        yield
+        return
     local = run.address == "local"
     options: dict[str, Any] = {"object_store_memory": object_store, "include_dashboard": False} if local else {}
     try:

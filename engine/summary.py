@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.near import group
-from engine.storage import Layer, Output, ShardId, read_table, write_table
+from engine.storage import Layer, Output, ShardId, read_records, read_table, write_table
 
 # What an annotation of each column is called where it is counted; regions are counted by their kind.
 COLUMNS = {
@@ -55,6 +55,19 @@ def count_round(output: Output, number: int, shards: Iterable[ShardId]) -> dict[
         },
         "fallen": _nested(falls),
     }
+
+
+def class_counts(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, tuple[int, int]]:
+    """Of each class of objects how many regions of it stand in a round, and in how many images; "" are proposals."""
+    regions: Counter[str] = Counter()
+    images: Counter[str] = Counter()
+    for shard in shards:
+        for record in read_records(output, number, shard, columns=("regions",)):
+            stand = [r for r in record.standing.regions if r.kind != "text" and not r.crowd]
+            here = Counter(("" if r.kind == "proposal" else r.label) or "" for r in stand)
+            regions.update(here)
+            images.update(here.keys())
+    return {label: (count, images[label]) for label, count in sorted(regions.items())}
 
 
 def group_near_duplicates(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from engine.annotate import Tally, annotate, quarantined
 from engine.config import Ingest, Run
 from engine.decide import Filter
+from engine.folds import Folds
 from engine.given import canonical
 from engine.protocols import Specialist
 from engine.records import ItemError, Record
@@ -32,6 +33,7 @@ class Plan:
     vocabulary: Vocabulary
     ingest: Ingest
     run: Run
+    folds: Folds | None = None  # None: the round takes all images
 
 
 @dataclass
@@ -117,6 +119,9 @@ class Worker:
         plan = self.plan
         if len(batch) == 1 and (error := orders.quarantined.get(batch[0].item.item_id)):
             return [replace(begun(batch[0]), error=error)]
-        return annotate(
-            batch, plan.specialists, plan.filters, plan.ingest, tally.seconds, downloads=plan.output.downloads
+        chosen = [record for record in batch if plan.folds is None or plan.folds.chosen(record.item)]
+        annotated = annotate(
+            chosen, plan.specialists, plan.filters, plan.ingest, tally.seconds, downloads=plan.output.downloads
         )
+        done = {record.item.item_id: record for record in annotated}
+        return [done.get(record.item.item_id, record) for record in batch]

@@ -10,8 +10,10 @@ from typing import Any
 from engine import colours, geometry, images
 from engine.components import build, describe
 from engine.config import Config
+from engine.dataset import Dataset
 from engine.decide import Filter
 from engine.errors import ConfigError
+from engine.folds import EVERYTHING, Choice, Folds
 from engine.protocols import Specialist
 from engine.records import ALT, HUMAN
 from engine.storage import Output
@@ -40,6 +42,7 @@ class Pipeline:
     specialists: tuple[Specialist, ...]
     filters: tuple[Filter, ...]
     earlier: str = ""  # digest of the rounds that a later one adds to
+    choice: Choice = EVERYTHING  # of the images
 
     @property
     def sources(self) -> dict[str, Any]:
@@ -71,7 +74,7 @@ class Pipeline:
         """Digest of the settings, and of the code and weights that they mean."""
         decoder = digest_of(images.__name__, Path(colours.__file__), packages=("pillow", "numpy"))
         return digest_of_json(
-            [self.annotate_settings, decoder, self.sources, *([self.earlier] if self.earlier else [])]
+            [self.annotate_settings, decoder, self.sources, *filter(None, [self.earlier, self.choice.digest])]
         )
 
     @property
@@ -103,6 +106,7 @@ class Pipeline:
             self.config.vocabulary,
             self.config.ingest,
             self.config.run,
+            None if self.choice == EVERYTHING else Folds(1, Dataset(output).leaders(), self.choice),
         )
 
 

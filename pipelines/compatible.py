@@ -10,6 +10,7 @@ from engine.errors import ConfigError, OutputError
 from engine.storage import Output, read_json, shard_digest
 from pipelines.build import Pipeline
 
+GOING_ON = ("filter", "train", "reannotate", "merge", "refine", "all")  # stages that go on from what is annotated
 AFRESH = "Name another folder with --out, or start afresh with --overwrite."
 FINISH_FIRST = (
     "Not every image is annotated yet. Finish that with the filters it began with (--stage annotate, and nothing else "
@@ -34,7 +35,7 @@ def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
         sources = read_json(round_.sources)
         there, asked = sources["settings"], pipeline.annotate_settings
         _refuse_unless(output, pipeline, "annotations", there, asked, keys)
-        if stage not in ("filter", "train", "reannotate") or not is_annotated(output):
+        if stage not in GOING_ON or not is_annotated(output):
             _refuse_other_code(output, pipeline, sources)
     elif output.manifest.exists():  # it was lost; what it said of code and weights is in every shard
         for digest in {shard_digest(round_.annotations(shard)) for shard in output.shards()} - {None}:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from engine.config import Config
 from engine.errors import ConfigError, OutputError
-from engine.storage import Output, Round, content_digest, read_json, shard_digest
+from engine.storage import Output, Round, content_digest, read_json
 from engine.versions import digest_of_json
 from pipelines.build import Pipeline, build_pipeline
 from specialists.florence import Florence, Trained
@@ -87,12 +87,16 @@ def digest_of_rounds(output: Output, number: int) -> str:
     return digest_of_json([images, *(labels_of(output, before) for before in range(number + 1))])
 
 
-def labels_of(output: Output, number: int) -> list[str]:
-    """What made a round's annotations, and what decided on them. No annotation shard is looked at: one that is damaged
-    is told by who reads it."""
+def labels_of(output: Output, number: int, *, merged: bool = True) -> list[str]:
+    """What made a round's annotations, and what decided on them; with the merge's, if there is one and `merged`. No
+    annotation shard is looked at: one that is damaged is told by who reads it."""
     round_ = output.round(number)
-    decided = {str(shard_digest(round_.decisions(shard))) for shard in output.shards()}
-    return [str(read_json(round_.sources)["digest"]), *sorted(decided)]
+    layers = [round_, *([round_.merge] if merged and round_.merge.sources.exists() else [])]
+    return [
+        digest
+        for layer in layers
+        for digest in (str(read_json(layer.sources)["digest"]), *sorted(layer.digests(output.shards())))
+    ]
 
 
 def _needs_training(specialist: object) -> bool:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar
 
 import yaml
@@ -17,7 +18,9 @@ from engine.config import Config, Run
 from engine.dataset import open_dataset
 from engine.decide import FilterFault, decide
 from engine.errors import ConfigError, OutputError, RunError, is_no_space
+from engine.folds import ALL, EVERYTHING, Choice
 from engine.ingest import ingest, listed_digest, listing_of
+from engine.labels import Labels, read_labels
 from engine.lock import run_lock
 from engine.progress import RunProgress
 from engine.records import Record
@@ -42,6 +45,7 @@ from pipelines.compatible import (
     is_annotated,
     is_decided,
 )
+from pipelines.gating import Gating, accepted, check_accepted
 from pipelines.reannotate import (
     again,
     check_earlier,
@@ -52,27 +56,43 @@ from pipelines.reannotate import (
     needs_training,
     warnings,
 )
+from pipelines.refining import Refining
 
 # In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
-STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "all")
+STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "refine", "all")
+OF_ROUND = ("train", "reannotate", "merge", "report")
 
 
 @dataclass(frozen=True)
 class Stages:
     """The stages over one output folder. `run` is the way in: it checks, locks, and then composes them."""
 
-    RUNNABLE: ClassVar[tuple[str, ...]] = ("ingest", "annotate", "filter", "train", "reannotate", "report")
+    RUNNABLE: ClassVar[tuple[str, ...]] = (
+        "ingest",
+        "annotate",
+        "filter",
+        "train",
+        "reannotate",
+        "merge",
+        "report",
+        "refine",
+        "all",
+    )
 
     pipeline: Pipeline
     output: Output
     console: Console
-    round: int = 0  # that reannotate starts from, and report shows
+    round: int = 0  # that is trained on, that reannotate starts from, merge merges, and report shows
+    rounds: int | None = None  # of refine; none: those that the configuration lists
+    known_labels: Labels | None = None  # where they were read already
 
     def run(self, stage: str, *, overwrite: bool = False) -> dict[str, Any]:
         """Runs `stage` and returns its summary. Raises OutputError where the folder holds something else."""
         self.output.check_ours()
-        if self.round and stage not in ("train", "reannotate", "report"):
-            raise ConfigError(f"--round is for train, reannotate and report; --stage {stage} makes round 0")
+        if self.round and stage not in OF_ROUND:
+            raise ConfigError(f"--round is for {', '.join(OF_ROUND)}; --stage {stage} begins with round 0")
+        if stage == "merge":
+            self.check_merge()
         if stage == "reannotate":
             if overwrite:
                 raise ConfigError(f"--overwrite would remove the model, too. Remove {self.next_round.folder} instead.")
@@ -113,10 +133,13 @@ class Stages:
             "filter": self.filter,
             "train": self.train,
             "reannotate": self.reannotate,
+            "merge": lambda: {**self.merge(), **self.gate()},
             "report": self.report,
+            "refine": self.refine,
+            "all": self.all,
         }
         summary = run[stage]()
-        if stage in ("annotate", "filter", "train") or not decided:
+        if stage in ("annotate", "filter", "train", "refine", "all") or not decided:
             self._keep(asked)
         return summary
 
@@ -180,25 +203,90 @@ class Stages:
     def next_round(self) -> Round:
         return self.output.round(self.round + 1)
 
-    def reannotate(self) -> dict[str, Any]:
+    def reannotate(self, *, planned: bool = False) -> dict[str, Any]:
         """The next round: every image through the specialists of `reannotate`, with the models of this one.
 
-        If it has none yet, they are trained first."""
+        If it has none yet, they are trained first. What a plan's training differs in is not kept as the folder's own.
+        """
         self._complete_round()
         if needs_training(self.pipeline):
             self._complete_models()
         built = again(self.pipeline, self.output, self.round)
-        built = replace(built, earlier=digest_of_rounds(self.output, self.round))
+        choice = EVERYTHING if self.pipeline.choice.bound >= ALL else self.pipeline.choice
+        built = replace(built, earlier=digest_of_rounds(self.output, self.round), choice=choice)
         check_same_round(self.output, built, self.next_round.number)
         for warning in [*warnings(built), *built.warnings]:
             self._warn(warning)
-        asked = self.pipeline.config
-        self._keep(
-            (config_there(self.output) or asked).model_copy(
-                update={"reannotate": asked.reannotate, "train": asked.train}
-            )
-        )
+        if not planned:
+            self._keep_section("reannotate", "train")
         return replace(self, pipeline=built).annotate(self.next_round.number)
+
+    def check_merge(self) -> None:
+        """Raises ConfigError or OutputError where there is no round to merge."""
+        if self.round == 0:
+            raise ConfigError("--stage merge needs --round: 1 for what the first reannotate added to round 0")
+        if not is_decided(self.output, self.round):
+            raise OutputError(
+                f"{self.output.root} has no whole round {self.round} to merge: annotate it with --stage reannotate "
+                f"--round {self.round - 1}"
+            )
+
+    @cached_property
+    def labels(self) -> Labels:
+        """What people say of some images. Its images are withheld from training."""
+        if self.known_labels is not None:
+            return self.known_labels
+        labels = read_labels(self.output, self.pipeline.config)
+        if labels.unknown:
+            self._warn(f"gate.labels: {labels.unknown} labelled images are not in the set")
+        return labels
+
+    @property
+    def choice(self) -> Choice:
+        """The images of a round: of a plan, or all; those that are labelled are never trained on."""
+        chosen = self.pipeline.choice
+        return chosen if chosen != EVERYTHING else Choice(self.labels.ids)
+
+    def merge(self) -> dict[str, Any]:
+        """What the round adds and what stood before it are put together."""
+        from pipelines.merging import Merging  # spaCy takes a second to import
+
+        check_decided_once(self.output, self.round)
+        check_earlier(self.output, self.round)
+        check_accepted(self.output, self.round - 1)
+        summary = Merging(self.output, self.pipeline.config, self.round, self.labels, self.console).run()
+        self._keep_section("merge", "gate")
+        return summary
+
+    def gate(self) -> dict[str, Any]:
+        """Whether the round counts: its manifest."""
+        return Gating(self.output, self.pipeline.config, self.round, self.labels, self.choice, self.console).run()
+
+    def refine(self) -> dict[str, Any]:
+        """Rounds as the configuration lists them, in one Ray."""
+        from engine.runner import cluster
+        from pipelines.training.stage import OBJECT_STORE_BYTES
+
+        self._complete_round()
+        self._keep_section("train", "reannotate", "merge", "gate", "refine")
+        refining = Refining(self)
+        rounds = len(self.pipeline.config.refine.rounds) if self.rounds is None else self.rounds
+        list(refining.plans(rounds))  # or the last one's mistake would be told after the others' hours
+        with cluster(self.pipeline.config.run, OBJECT_STORE_BYTES):
+            return refining.run(rounds)
+
+    def all(self) -> dict[str, Any]:
+        """From images to a page about the last round that was accepted."""
+        self.annotate()
+        summary = self.refine()
+        replace(self, round=accepted(self.output)).report()
+        return summary
+
+    def _keep_section(self, *names: str) -> None:
+        """Keeps how the configuration in the folder goes on, without a change to what made its annotations."""
+        asked = self.pipeline.config
+        there = config_there(self.output) or asked
+        self._keep(there.model_copy(update={name: getattr(asked, name) for name in names}))
 
     def filter(self) -> dict[str, Any]:
         """Decides again on every shard that other filters decided on. No specialist runs, no image is opened."""
@@ -227,7 +315,7 @@ class Stages:
         from pipelines.training.stage import Training  # torch and Ray Train take seconds to import
 
         self._complete_round()
-        return Training(self.output, self.pipeline.config, self.round, self.console).run()
+        return Training(self.output, self.pipeline.config, self.round, self.console, self.choice).run()
 
     def _complete_models(self) -> None:
         """Those of the round, trained as is asked for; or such as somebody put there."""
@@ -254,6 +342,7 @@ class Stages:
         if not is_decided(self.output, self.round):
             raise OutputError(f"{self.output.root} has no whole round {self.round} (--round): annotate that first")
         check_decided_once(self.output, self.round)
+        check_accepted(self.output, self.round)
         if not self.output.round(0).near_duplicates.exists():  # by which folds go: a run was stopped just before
             group_near_duplicates(self.output, 0, list(self.output.shards()))
         check_earlier(self.output, self.round)

@@ -65,6 +65,10 @@ class Parser:
             for sample, some in zip(batch, texts, strict=True)
         ]
 
+    def phrases_in(self, text: str) -> tuple[Phrase, ...]:
+        """The noun phrases of any text, in its order; none of one that is too long."""
+        return tuple(_phrases(self._nlp(text))) if len(text) <= self.max_characters else ()
+
     def _unparsed(self, record: Record) -> list[Text]:
         parsed = {parse.text_id for parse in record.parses}
         return [text for text in record.texts if text.id not in parsed and len(text.text) <= self.max_characters]

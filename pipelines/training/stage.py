@@ -14,7 +14,7 @@ from rich.console import Console
 from engine.config import Config
 from engine.dataset import Dataset
 from engine.errors import ConfigError, OutputError, RunError
-from engine.folds import Folds
+from engine.folds import EVERYTHING, Choice, Folds
 from engine.records import ALT, HUMAN
 from engine.runner import cluster
 from engine.storage import Output, Round, read_json, write_json
@@ -48,6 +48,7 @@ class Training:
     config: Config
     round_number: int
     console: Console
+    choice: Choice = EVERYTHING
 
     @cached_property
     def leaders(self) -> dict[bytes, bytes]:
@@ -83,7 +84,8 @@ class Training:
     def made_by(self, settings: Settings) -> dict[str, Any]:
         """What the models of this round depend on."""
         groups = sorted((image.hex(), first.hex()) for image, first in self.leaders.items())  # which go together
-        labels = digest_of_json([digest_of_rounds(self.output, self.round_number), groups])
+        chosen = [self.choice.digest] if self.choice.digest else []
+        labels = digest_of_json([digest_of_rounds(self.output, self.round_number), groups, *chosen])
         start = settings.train.start
         if start == PREVIOUS:
             start = digest_of_json([read_json(path) for path in self.previous(settings)])
@@ -125,7 +127,7 @@ class Training:
         return all((target / name).exists() for name in MODEL)
 
     def _train(self, settings: Settings, made_by: dict[str, Any], waiting: list[int], crew: Crew) -> None:
-        folds = Folds(settings.train.folds, self.leaders)
+        folds = Folds(settings.train.folds, self.leaders, self.choice)
         source = Source(self.output, self.round_number, self.config.ingest, folds, None, settings.train.held_out)
         with self.console.status("train: counting what there is to learn"):
             counted = census(source, settings.phases, list(self.output.shards()), settings.from_scratch)
@@ -227,8 +229,8 @@ def _other(round_: Round, what: Path, there: dict[str, Any], asked: dict[str, An
     anew = f"To train anew, remove {round_.model()} and {round_.training}"
     if not lines:
         return (
-            f"{what} was trained by the same settings, but the round's labels have changed since (--stage filter?), or "
-            f"the model that it starts from. {anew}; to keep it, decide as before."
+            f"{what} was trained by the same settings, but the round's labels have changed since (--stage filter?), "
+            f"gate.labels, or the model that it starts from. {anew}; to keep it, decide as before."
         )
     joined = "\n".join(lines)
     return f"{what} was trained by another configuration:\n{joined}\n{anew}; to keep it, name another --out."

@@ -78,9 +78,10 @@ class Source:
     def judges(self, record: Record) -> bool:
         return self._usable(record) and self.folds.held_out(record.item, self.held_out)
 
-    @staticmethod
-    def _usable(record: Record) -> bool:
-        return not record.error and not record.item.duplicate_of
+    def _usable(self, record: Record) -> bool:
+        """Withheld images are neither learned nor held out: they are for the judgement of whole rounds."""
+        item, folds = record.item, self.folds
+        return not record.error and not item.duplicate_of and folds.chosen(item) and not folds.is_withheld(item)
 
 
 @dataclass(frozen=True)

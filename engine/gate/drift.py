@@ -1,0 +1,99 @@
+"""What a round should not change much, whatever it is about: what is looked at where nobody labelled anything."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine.geometry import area, iou
+from engine.records import DETAILS, Record
+
+LEAST = 50  # regions of a class, or texts, that say something about a change
+DUPLICATE = 0.5  # IoU at which two regions of one label are one thing twice
+
+
+@dataclass
+class Habits:
+    """Of a round: sums over its images."""
+
+    images: int = 0
+    classes: Counter[str] = field(default_factory=Counter)
+    log_areas: list[float] = field(default_factory=list)
+    words: dict[str, list[int]] = field(default_factory=dict)
+    doubles: int = 0
+
+    def add(self, record: Record) -> None:
+        """Counts an image that could be annotated."""
+        stands, item = record.standing, record.item
+        if record.error or item.duplicate_of or not (item.width and item.height):
+            return
+        self.images += 1
+        objects = sorted(
+            (r for r in stands.regions if r.kind == "object" and r.label), key=lambda r: (r.label or "", r.id)
+        )
+        self.classes.update(region.label or "" for region in objects)
+        self.log_areas += [math.log(max(area(r.box), 1.0) / (item.width * item.height)) for r in objects]
+        for place, region in enumerate(objects):
+            like = (other for other in objects[:place] if other.label == region.label)
+            self.doubles += any(iou(region.box, other.box) > DUPLICATE for other in like)
+        for text in stands.texts:
+            self.words.setdefault(text.detail, []).append(len(text.text.split()))
+
+    @property
+    def entropy(self) -> float:
+        """Of the classes, in nats."""
+        total = sum(self.classes.values())
+        return -sum(n / total * math.log(n / total) for n in self.classes.values()) if total else 0.0
+
+    def told(self) -> dict[str, float]:
+        """What a person looks at."""
+        regions = sum(self.classes.values())
+        told = {
+            "regions an image": regions / max(self.images, 1),
+            "classes": float(len(self.classes)),
+            "entropy of classes": self.entropy,
+            "median share of the image": math.exp(float(np.median(self.log_areas))) if self.log_areas else 0.0,
+            "doubles": self.doubles / max(regions, 1),
+        }
+        for detail in DETAILS:
+            if words := self.words.get(detail):
+                told[f"words of {detail.replace('_', ' ')} texts"] = float(np.mean(words))
+        return told
+
+
+def habits(records: Iterable[Record]) -> Habits:
+    found = Habits()
+    for record in records:
+        found.add(record)
+    return found
+
+
+def drifts(before: Habits, after: Habits, limit: float) -> list[str]:
+    """What changed by more than a share of `limit` (up or down: x and 1/x are alike), or entropy by as many nats, or
+    doubles by a tenth of it. Sentences, none if nothing did."""
+    found: list[str] = []
+
+    def hold(what: str, was: float, now: float) -> None:
+        if max(was, now) > (1 + limit) * min(was, now):
+            found.append(f"{what}: {was:.4g} before, {now:.4g} now")
+
+    for label in sorted({*before.classes, *after.classes}):
+        if max(before.classes[label], after.classes[label]) >= LEAST:
+            hold(f"regions of {label!r}", before.classes[label], after.classes[label])
+    if before.classes and abs(after.entropy - before.entropy) > limit:
+        found.append(f"entropy of classes: {before.entropy:.3g} before, {after.entropy:.3g} now")
+    if min(len(before.log_areas), len(after.log_areas)) >= LEAST:
+        was, now = (math.exp(float(np.median(one.log_areas))) for one in (before, after))
+        hold("median share of the image", was, now)
+    for detail in DETAILS:
+        was_words, now_words = (one.words.get(detail, []) for one in (before, after))
+        if min(len(was_words), len(now_words)) >= LEAST:
+            hold(f"words of {detail.replace('_', ' ')} texts", float(np.mean(was_words)), float(np.mean(now_words)))
+    was, now = (one.doubles / max(sum(one.classes.values()), 1) for one in (before, after))
+    if now - was > limit / 10:
+        found.append(f"regions that are there twice: {was:.1%} before, {now:.1%} now")
+    return found

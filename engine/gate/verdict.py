@@ -1,0 +1,125 @@
+"""Whether a round is accepted: better by more than chance where it counts, nowhere worse by more than is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from engine.config import Config
+from engine.gate.bootstrap import Interval, interval
+from engine.gate.drift import Habits, drifts
+from engine.gate.measures import RARE, Measured, measure
+from engine.records import Record
+
+Outcome = Literal["accepted", "refused", "unverified"]
+LEAST_IMAGES = 20  # labelled: with fewer, a bootstrap says nothing
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A measure before and after the round. CIDEr-D counts in tenths, so that the margin is of the same kind."""
+
+    name: str
+    before: float | None
+    after: float | None
+    interval: Interval | None
+    instances: int
+
+    @property
+    def difference(self) -> float:
+        return (self.after or 0.0) - (self.before or 0.0)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a round, and why: `reasons` are sentences."""
+
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    images: int = 0
+    comparisons: tuple[Comparison, ...] = ()
+    habits: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        return self.outcome != "refused"
+
+    def told(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
+
+
+def judge(
+    before: Sequence[Record],
+    after: Sequence[Record],
+    labels: Sequence[Record],
+    config: Config,
+    habits: tuple[Habits, Habits],
+) -> Verdict:
+    """By records of the same labelled images, in the same order; without any, by the habits of the two rounds."""
+    told = {"before": habits[0].told(), "after": habits[1].told()}
+    changed = tuple(drifts(*habits, config.gate.drift))
+    if len(labels) < LEAST_IMAGES:
+        why = (
+            f"{len(labels)} labelled images are too few to judge by ({LEAST_IMAGES} at least; engine audit draws some)"
+            if labels
+            else "no labelled images (gate.labels; engine audit draws some to be labelled)"
+        )
+        return Verdict("refused" if changed else "unverified", (why, *changed), len(labels), (), told)
+    comparisons = compare(measure(before, labels, config), measure(after, labels, config), config)
+    primary = _primary(comparisons)
+    reasons = _faults(comparisons, primary, config)
+    if reasons:
+        return Verdict("refused", tuple(reasons), len(labels), tuple(comparisons), told)
+    assert primary is not None
+    assert primary.interval is not None
+    better = f"{primary.name}: {primary.before:.3f} before, {primary.after:.3f} now, {_told(primary.interval)}"
+    return Verdict("accepted", (better,), len(labels), tuple(comparisons), told)
+
+
+def compare(before: Measured, after: Measured, config: Config) -> list[Comparison]:
+    gate = config.gate
+    return [
+        Comparison(
+            name,
+            before.ratio(name).value,
+            after.ratio(name).value,
+            interval(before.ratio(name), after.ratio(name), gate.samples, gate.confidence, gate.seed),
+            after.instances[name],
+        )
+        for name in sorted({*before.names, *after.names}, key=_order)
+    ]
+
+
+def _order(name: str) -> tuple[bool, bool, str]:
+    return "/" in name or "," in name, name != "objects", name
+
+
+def _primary(comparisons: Sequence[Comparison]) -> Comparison | None:
+    """Objects with their labels; where people labelled none, the first of what they did."""
+    return next((one for one in comparisons if one.instances), None)
+
+
+def _faults(comparisons: Sequence[Comparison], primary: Comparison | None, config: Config) -> list[str]:
+    if primary is None or primary.interval is None:
+        return ["the labels have neither objects nor texts: there is nothing to judge by"]
+    faults = []
+    if primary.interval.low <= 0:
+        faults.append(
+            f"{primary.name}: {primary.before or 0:.3f} before, {primary.after or 0:.3f} now; that may be chance "
+            f"({_told(primary.interval)}): the lower bound is not above 0"
+        )
+    for one in comparisons:
+        scale = 10 if one.name.endswith("texts") else 1  # CIDEr-D goes to 10
+        judged = one.instances >= config.gate.min_instances or one.name == f"objects/{RARE}"
+        if one is not primary and one.instances and judged and one.difference < -config.gate.margin * scale:
+            faults.append(
+                f"{one.name}: {one.before or 0:.3f} before, {one.after or 0:.3f} now, worse by more than gate.margin, "
+                f"{config.gate.margin * scale:g}"
+            )
+    return faults
+
+
+def _told(interval: Interval) -> str:
+    return f"difference {interval.low:+.3f} to {interval.high:+.3f}"

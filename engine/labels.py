@@ -1,0 +1,80 @@
+"""What people say of some images of the set, by which scores are calibrated and rounds are judged.
+
+Labels come as any annotated image set does, and are ingested into a folder of their own. An image is known again by its
+content: wherever the labelled copy lies, its bytes are those of an image of the set.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from engine.config import Config
+from engine.errors import OutputError
+from engine.given import canonical
+from engine.ingest import ingest, listed_digest
+from engine.records import Item, Record
+from engine.storage import Output, content_digest, read_given, read_json, read_table
+from engine.versions import digest_of_json
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Ids of images of the set, and what people say of each: a record of nothing but that. Of the images that were
+    labelled `unknown` are not in the set."""
+
+    records: Mapping[bytes, Record] = field(default_factory=dict)
+    digest: str = ""
+    unknown: int = 0
+
+    @property
+    def ids(self) -> frozenset[bytes]:
+        return frozenset(self.records)
+
+
+NO_LABELS = Labels()
+
+
+def read_labels(output: Output, config: Config) -> Labels:
+    """The labels of `config`, ingested if they are not yet, or have changed. Raises ConfigError where they can't be
+    read, and OutputError where none is of an image of the set."""
+    if not config.gate.labels:
+        return NO_LABELS
+    asked = config.ingest.model_copy(
+        update={"images": config.gate.labels, "image_root": config.gate.image_root, "limit": None}
+    )
+    there = output.labels
+    if not there.manifest.exists() or read_json(there.manifest)["listed"] != listed_digest(asked):
+        shutil.rmtree(there.root, ignore_errors=True)
+        ingest(there, asked, digest_of_json(asked.model_dump(mode="json", exclude={"http"})), lambda done: None)
+    shards = list(there.shards())
+    told = {
+        record.item.content_id: canonical(record, config.vocabulary)
+        for shard in shards
+        for record in read_given(there, shard)
+        if record.item.content_id and not record.error and not record.item.duplicate_of
+    }
+    found = {id_: told[content] for id_, content in _contents(output).items() if content in told}
+    if not found:
+        raise OutputError(
+            f"gate.labels: none of the {len(told)} labelled images is one of the {output.root} set. An image is known "
+            "by its bytes: label the files themselves, not copies in another size or format"
+        )
+    digest = digest_of_json([[content_digest(there, shard) for shard in shards], sorted(id_.hex() for id_ in found)])
+    return Labels(found, digest, len(told) - len(found))
+
+
+def labelled(labels: Labels, item: Item) -> Record | None:
+    """What people say of an image, if they were asked."""
+    return labels.records.get(item.item_id)
+
+
+def _contents(output: Output) -> dict[bytes, bytes]:
+    """The hashes of all images that are there once, by their ids."""
+    contents: dict[bytes, bytes] = {}
+    for shard in output.shards():
+        for row in read_table(output.items(shard), ["item_id", "content_id", "duplicate_of"]).to_pylist():
+            if row["content_id"] is not None and row["duplicate_of"] is None:
+                contents[row["item_id"]] = row["content_id"]
+    return contents

@@ -1,0 +1,167 @@
+"""The gate: whether a round counts. What it was made of, what it comes to and the verdict are its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.config import Config
+from engine.dataset import Dataset
+from engine.diff import diff, nested
+from engine.errors import OutputError
+from engine.folds import Choice, Folds
+from engine.gate.drift import Habits
+from engine.gate.verdict import Verdict, judge
+from engine.labels import Labels
+from engine.records import Record
+from engine.storage import Output, Round, ShardId, read_items, read_json, read_records, write_json
+from engine.summary import count_round
+from engine.versions import digest_of, digest_of_json
+from pipelines.reannotate import digest_of_rounds
+
+HABITS = 20_000  # images by which the habits of rounds are told, from shards evenly spaced through the set
+COLUMNS = ("texts", "regions", "masks")
+
+
+@dataclass(frozen=True)
+class Gating:
+    """The judgement of one round against the one before."""
+
+    output: Output
+    config: Config
+    number: int
+    labels: Labels
+    choice: Choice
+    console: Console
+
+    @property
+    def round(self) -> Round:
+        return self.output.round(self.number)
+
+    @cached_property
+    def digest(self) -> str:
+        """What the verdict depends on."""
+        gate = self.config.gate.model_dump(mode="json", exclude={"labels", "image_root", "audit"})
+        rules = self.config.merge.model_dump(mode="json", include={"iou", "sizes"})
+        made_of = digest_of_rounds(self.output, self.number)
+        return digest_of_json([made_of, gate, rules, self.labels.digest, self.choice.digest, _code()])
+
+    def run(self) -> dict[str, Any]:
+        """The round's manifest, made if it is missing or of something else."""
+        if self.round.manifest.exists():
+            there = read_json(self.round.manifest)
+            if there["digest"] == self.digest:
+                return dict(there)
+        with self.console.status(f"gate: judging round {self.number}"):
+            manifest = self.manifest(self.verdict())
+        write_json(self.round.manifest, manifest)
+        return manifest
+
+    def verdict(self) -> Verdict:
+        shards = list(self.output.shards())
+        before, after, said = [], [], []
+        for shard in shards:
+            if self.labels.ids.isdisjoint(item.item_id for item in read_items(self.output, shard)):
+                continue
+            for one, other in self.pairs(shard):
+                if one.item.item_id in self.labels.records and not other.error:
+                    before.append(one)
+                    after.append(other)
+                    said.append(self.labels.records[one.item.item_id])
+        return judge(before, after, said, self.config, self.habits(shards))
+
+    def pairs(self, shard: ShardId) -> Iterator[tuple[Record, Record]]:
+        """The records of a shard before and after the round."""
+        was = read_records(self.output, self.number - 1, shard, columns=COLUMNS)
+        now = read_records(self.output, self.number, shard, columns=COLUMNS)
+        return zip(was, now, strict=True)
+
+    def habits(self, shards: list[ShardId]) -> tuple[Habits, Habits]:
+        """Of the images that the round took."""
+        items = sum(self.output.counts().values())
+        some = shards[:: max(1, round(items / HABITS))]
+        folds = Folds(1, Dataset(self.output).leaders(), self.choice)
+        before, after = Habits(), Habits()
+        for shard in some:
+            for one, other in self.pairs(shard):
+                if folds.chosen(one.item):
+                    before.add(one)
+                    after.add(other)
+        return before, after
+
+    def manifest(self, verdict: Verdict) -> dict[str, Any]:
+        shards = list(self.output.shards())
+        models = sorted(self.output.round(self.number - 1).model().glob("**/made_by.json"))
+        counts = count_round(self.output, self.number, shards)
+        return {
+            "round": self.number,
+            "outcome": verdict.outcome,
+            "digest": self.digest,
+            "digests": {
+                "images and annotations": digest_of_rounds(self.output, self.number),
+                "labels": self.labels.digest,
+                "models": [read_json(path)["digest"] for path in models],
+                "configuration": digest_of_json(self.config.model_dump(mode="json", exclude={"run", "report"})),
+            },
+            "images": {"bound": f"{self.choice.bound:033x}", "withheld": len(self.choice.withheld)},
+            "verdict": verdict.told(),
+            "counts": counts,
+            "diff": nested(diff(Dataset(self.output, self.number - 1), Dataset(self.output, self.number))),
+        }
+
+
+def check_accepted(output: Output, number: int) -> None:
+    """Raises OutputError where a round was refused: nothing is built on it."""
+    path = output.round(number).manifest
+    if path.exists() and (manifest := read_json(path))["outcome"] == "refused":
+        raise OutputError(
+            f"round {number} of {output.root} was refused: {manifest['verdict']['reasons'][0]}. Round {number - 1} is "
+            f"the one to use; to try again in another way, remove {output.round(number).folder}"
+        )
+
+
+def accepted(output: Output) -> int:
+    """The last round that was not refused."""
+    number = 0
+    while (path := output.round(number + 1).manifest).exists() and read_json(path)["outcome"] != "refused":
+        number += 1
+    return number
+
+
+def print_verdict(manifest: dict[str, Any], console: Console) -> None:
+    """The outcome, why, and the measures before and after."""
+    verdict, number = manifest["verdict"], manifest["round"]
+    style = {"accepted": "green", "refused": "red", "unverified": "yellow"}[verdict["outcome"]]
+    line = Text.assemble(f"round {number}: ", (verdict["outcome"], style))
+    if verdict["outcome"] == "refused":
+        line.append(f"; round {number - 1} stays the one to use")
+    console.print(line)
+    for reason in verdict["reasons"]:
+        console.print(Text(f"  {reason}"), soft_wrap=True)
+    if not verdict["comparisons"]:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, justify in (("measure", "left"), ("labelled", "right"), ("before", "right"), ("after", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("difference", justify="right")
+    for one in verdict["comparisons"]:
+        values = ["" if one[key] is None else f"{one[key]:.3f}" for key in ("before", "after")]
+        between = one["interval"]
+        told = "" if between is None else f"{between['low']:+.3f} to {between['high']:+.3f}"
+        table.add_row(Text(one["name"]), str(one["instances"]), *values, told)
+    console.print(table)
+
+
+def _code() -> str:
+    spec = find_spec("engine.gate")
+    assert spec is not None
+    assert spec.origin is not None
+    return digest_of(__name__, *sorted(Path(spec.origin).parent.glob("*.py")))

@@ -1,0 +1,206 @@
+"""The merge stage: calibrates on labelled images, and puts together what a round adds and what stood before it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from engine import calibration, geometry
+from engine.annotate import open_image
+from engine.components import build
+from engine.config import Config
+from engine.labels import Labels, labelled
+from engine.merge import Case, Rules, merge
+from engine.merge.evidence import Evidence, evidence_of, together
+from engine.records import MERGE, Item, Record, digest16
+from engine.rounds import added
+from engine.storage import (
+    Output,
+    Round,
+    ShardId,
+    read_items,
+    read_json,
+    read_records,
+    shard_digest,
+    write_annotations,
+    write_decisions,
+    write_json,
+)
+from engine.summary import class_counts
+from engine.versions import digest_of, digest_of_json
+from pipelines.reannotate import digest_of_rounds, labels_of
+from specialists.parser import Parser
+
+# A labelled image is merged by what the other parts taught, or rounds would be judged by what they learned by heart.
+PARTS = 5
+FLORENCE = "specialists.florence:Florence"
+
+
+@dataclass(frozen=True)
+class Merging:
+    """Merging of one round's additions into what stood before."""
+
+    output: Output
+    config: Config
+    number: int
+    labels: Labels
+    console: Console
+
+    @property
+    def round(self) -> Round:
+        return self.output.round(self.number)
+
+    @cached_property
+    def shards(self) -> list[ShardId]:
+        return list(self.output.shards())
+
+    def run(self) -> dict[str, Any]:
+        """Merges the shards that are not merged yet by this configuration; returns the merge's summary."""
+        layer, digest = self.round.merge, self.digest
+        waiting = [shard for shard in self.shards if shard_digest(layer.decisions(shard)) != digest]
+        if not waiting and layer.summary.exists():
+            self.say("merge: nothing to do, every image is merged")
+            return dict(read_json(layer.summary))
+        layer.summary.unlink(missing_ok=True)
+        start = time.monotonic()
+        with self.console.status("merge: calibrating"):
+            rules, told = self.rules()
+        write_json(layer.sources, {"digest": digest, "sources": {MERGE: self.source}})
+        with self.console.status("merge") as status:
+            for done, shard in enumerate(waiting):
+                status.update(f"merge: {done} of {len(waiting)} shards")
+                self.merge_shard(shard, rules, digest)
+        summary = {"digest": digest, "calibration": told, **self.counts()}
+        write_json(layer.summary, summary)
+        self.say(f"merge: {len(waiting)} of {len(self.shards)} shards in {time.monotonic() - start:.1f} s")
+        return summary
+
+    def say(self, line: str) -> None:
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    @cached_property
+    def digest(self) -> str:
+        """What the merge depends on: what it merges, by which rules, and by which labels."""
+        earlier = [digest_of_rounds(self.output, self.number - 1), labels_of(self.output, self.number, merged=False)]
+        return digest_of_json(
+            [self.source, earlier, self.labels.digest, self.config.vocabulary.model_dump(mode="json")]
+        )
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Provenance of what merging makes."""
+        parameters = self.config.merge.model_dump(mode="json")
+        return {
+            "specialist": "engine.merge:merge",
+            "version": _code(),
+            "licence": "Apache-2.0",
+            "parameters": parameters,
+        }
+
+    def rules(self) -> tuple[list[Rules], dict[str, Any]]:
+        """The rules for each part of the labelled images, and behind them those for all other images; and what is
+        calibrated, for the summary."""
+        config = self.config.merge
+        parts: list[list[Evidence]] = [[] for _ in range(PARTS)]
+        for shard in self.shards:
+            if self.labels.ids.isdisjoint(item.item_id for item in read_items(self.output, shard)):
+                continue
+            for case in self.cases(shard):
+                if said := labelled(self.labels, case.record.item):
+                    parts[part_of(case.record.item)].append(evidence_of(case, said, config))
+        evidence = [together(part) for part in parts]
+        counts = class_counts(self.output, self.number - 1, self.shards)
+        name = str(config.chooser.get("use", "by_class"))
+        chooser = build("choosers", name, config.chooser, self.config.vocabulary)
+        chooser.setup()
+        base = Rules(
+            config,
+            counts={label: count / images for label, (count, images) in counts.items()},
+            families=config.families,
+            vocabulary=self.config.vocabulary,
+            chooser=chooser,
+        )
+        learned = [together(e for n, e in enumerate(evidence) if n != left_out) for left_out in range(PARTS + 1)]
+        rules = [replace(base, calibration=e.calibration(config), edges=e.edges(config)) for e in learned]
+        return rules, _told(rules[PARTS], learned[PARTS])
+
+    def cases(self, shard: ShardId) -> list[Case]:
+        after = read_records(self.output, self.number, shard, merged=False)
+        before = read_records(self.output, self.number - 1, shard)
+        return [Case(one, other, self.judges) for one, other in zip(after, before, strict=True)]
+
+    @cached_property
+    def judges(self) -> frozenset[str]:
+        """The round's models whose opinions count: trained elsewhere, or in folds, each kept from what it judges."""
+        sources = read_json(self.round.sources)["sources"]
+        models = {name: made_by for name, made_by in sources.items() if made_by["specialist"] == FLORENCE}
+        in_folds = (self.output.round(self.number - 1).model(0, 2) / "config.json").exists()
+        return frozenset(name for name, made_by in models.items() if made_by["parameters"]["model"] or in_folds)
+
+    def merge_shard(self, shard: ShardId, rules: Sequence[Rules], digest: str) -> None:
+        made: list[Record] = []
+        for case in self.cases(shard):
+            item = case.record.item
+            by = rules[part_of(item) if item.item_id in self.labels.records else PARTS]
+            made.append(added(merge(case, by, _phrases_in, lambda item=item: self.pixels(item)), case.record))
+        write_annotations(self.round.merge, shard, made, digest)
+        write_decisions(self.round.merge, shard, made, digest)
+
+    def pixels(self, item: Item) -> object:
+        return open_image(item, self.config.ingest, self.output.downloads)
+
+    def counts(self) -> dict[str, Any]:
+        """Decisions by action and reason."""
+        found: Counter[tuple[str, str]] = Counter()
+        for shard in self.shards:
+            for record in read_records(self.output, self.number, shard, columns=()):
+                ours = (d for d in record.decisions if d.by == MERGE and d.round == self.number)
+                found.update((d.action, d.reason) for d in ours)
+        decisions: dict[str, dict[str, int]] = {}
+        for (action, reason), count in sorted(found.items()):
+            decisions.setdefault(action, {})[reason] = count
+        return {"decisions": decisions}
+
+
+def part_of(item: Item) -> int:
+    return int.from_bytes(digest16(b"part" + item.item_id)) % PARTS
+
+
+def _told(rules: Rules, evidence: Evidence) -> dict[str, Any]:
+    """What is calibrated and by how many matches, and what is not; which sources' boxes are put right."""
+    matches = Counter(sample.strata[-1] for sample in evidence.samples)
+    return {
+        "matches": {" ".join(stratum): count for stratum, count in sorted(matches.items())},
+        "calibrated": [" ".join(stratum) for stratum in rules.calibration.curves],
+        "uncalibrated": [" ".join(s) for s in sorted(matches) if s not in rules.calibration.curves],
+        "bias": {" ".join(stratum): list(e.bias) for stratum, e in rules.edges.items() if e.is_biased},
+    }
+
+
+@lru_cache(maxsize=100_000)
+def _phrases_in(text: str) -> Sequence[Any]:
+    return _parser().phrases_in(text)
+
+
+@lru_cache(maxsize=1)
+def _parser() -> Parser:
+    parser = Parser()
+    parser.setup()
+    return parser
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    spec = find_spec("engine.merge")
+    assert spec is not None
+    assert spec.origin is not None
+    modules = [Path(str(module.__file__)) for module in (calibration, geometry)]
+    return digest_of(__name__, *sorted(Path(spec.origin).parent.glob("*.py")), *modules, packages=("scipy",))
