@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from engine.dataset import Dataset
-from engine.records import AnyAnnotation, Decision, Record, Region, Text
+from engine.records import AnyAnnotation, Decision, Mask, Parse, Record, Region, RegionText, Text, Triplet
 from engine.storage import read_records
 from engine.summary import COLUMNS
 from engine.untrusted import printable
@@ -19,6 +19,14 @@ from engine.untrusted import printable
 READ = tuple(name for name in COLUMNS if name != "masks")  # which are the most of the bytes, and follow their regions
 TOP_CLASSES = 5
 CHANGES = ("added", "changed", "dropped")
+KINDS: dict[type[AnyAnnotation], str] = {
+    Text: "text",
+    Parse: "parse",
+    Region: "region",
+    RegionText: "text of a region",
+    Mask: "mask",
+    Triplet: "triplet",
+}
 
 
 class Change(NamedTuple):
@@ -80,12 +88,12 @@ def _heir(decision: Decision, fell: dict[str, Decision]) -> str:
 
 
 def _change(change: str, annotation: AnyAnnotation, reason: str) -> Change:
-    kind, label = type(annotation).__name__.lower(), ""
+    kind, label = KINDS[type(annotation)], ""
     match annotation:
         case Region():
-            kind, label = annotation.kind, annotation.label or ""
+            kind, label = "line" if annotation.kind == "text" else annotation.kind, annotation.label or ""
         case Text():
-            kind, label = "text about the image", annotation.detail
+            label = annotation.detail
     return Change(change, kind, annotation.source, label, reason)
 
 

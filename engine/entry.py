@@ -18,17 +18,19 @@ Segmentation: TypeAlias = list[Any] | dict[str, Any] | Path
 
 @dataclass(frozen=True, slots=True)
 class GivenText:
-    """A text about the whole image. `where` says to a person in which line or object of which file it was."""
+    """A text about the whole image; its granularity goes by its length where it is not said. `where` says to a person
+    in which line or object of which file it was."""
 
     text: str
     source: str = HUMAN
     where: str = ""
+    detail: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GivenRegion:
     """An object: its box (x0, y0, x1, y1) in pixels of `size` (height, width) where that is known, else of the upright
-    image; in fractions of the image if `relative`. Nothing in it is checked yet."""
+    image; in fractions of the image if `relative`. With a `text` it is a line of text. Nothing in it is checked yet."""
 
     label: str | None
     box: Box
@@ -38,6 +40,7 @@ class GivenRegion:
     description: str | None = None
     crowd: bool = False
     where: str = ""
+    text: str | None = None
 
 
 Given: TypeAlias = GivenText | GivenRegion

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from engine.entry import Fault, Given, GivenRegion, GivenText
 from engine.geometry import area, clip
-from engine.records import HUMAN, AnyAnnotation, Box, Detail, Item, Mask, Record, Region, RegionText, Text
+from engine.records import DETAILS, HUMAN, AnyAnnotation, Box, Detail, Item, Mask, Record, Region, RegionText, Text
 from engine.segmentation import Unusable, run_lengths
 from engine.untrusted import numbers, shown
 from engine.vocabulary import Vocabulary
@@ -42,12 +42,14 @@ class Intake:
         box, outside = _box(given, self.item)
         if outside:
             self._fault(given, "box_clipped", f"its box lies {outside:.0f} px outside the image; it was clipped")
+        line = _words(given.text)
         region = Region(
             id=next(self._id(given)),
             source=HUMAN,
-            kind="object",
+            kind="text" if line else "object",
             box=box,
-            raw_label=_words(given.label),
+            raw_label=None if line else _words(given.label),
+            text=line,
             crowd=given.crowd,
         )
         self.made.append(region)
@@ -98,7 +100,8 @@ def _text(given: GivenText, ids: Iterator[str]) -> Text:
     text = _words(given.text)
     if text is None:
         raise Unusable("empty_text", "an empty text")
-    return Text(id=next(ids), source=given.source, text=text, detail=detail_of(text))
+    detail = next((detail for detail in DETAILS if detail == given.detail), detail_of(text))
+    return Text(id=next(ids), source=given.source, text=text, detail=detail)
 
 
 def _words(text: str | None) -> str | None:

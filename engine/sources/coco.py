@@ -148,7 +148,8 @@ class _File:
         box, caption = annotation.get("bbox"), annotation.get("caption")
         caption = caption if isinstance(caption, str) else None
         if not box and caption is not None:
-            return GivenText(caption, where=where)
+            detail = annotation.get("detail")
+            return GivenText(caption, where=where, detail=detail if isinstance(detail, str) else None)
         values = numbers(box) if isinstance(box, list) else None
         if values is None or len(values) != 4:
             what = "a bbox of four numbers, or a caption," if box is None else "a bbox of four numbers"
@@ -162,6 +163,7 @@ class _File:
             description=caption,
             crowd=annotation.get("iscrowd") in (1, True),
             where=where,
+            text=line if isinstance(line := annotation.get("utf8_string"), str) else None,
         )
 
     def _label(self, category: object, where: str) -> str | None:
