@@ -50,8 +50,8 @@ def label(folder: Path, pictures: Sequence[Picture], some: Sequence[int], shuffl
         instances += [{"image_id": index, **one} for one in _instances(pictures[of], numbers)]
         told = tell(pictures[of])
         captions += [{"image_id": index, "caption": one.text, "detail": one.detail} for one in told]
-    for annotations in (instances, captions):
-        for number, annotation in enumerate(annotations, 1):
+    for some_of_it in (instances, captions):
+        for number, annotation in enumerate(some_of_it, 1):
             annotation["id"] = number
     categories = [{"id": number, "name": name} for name, number in numbers.items()]
     document = {"images": images, "categories": categories, "annotations": instances}

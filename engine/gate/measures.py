@@ -88,9 +88,7 @@ def _objects(
     right = {a: b for a, b in matches if found[a].label == truth[b].label}
     matched = {a for a, _ in matches}
     found_by_crowd = {
-        n
-        for n, region in enumerate(found)
-        if n not in right and any(intersection(region.box, c.box) > IN_CROWD * area(region.box) for c in crowds)
+        n for n, region in enumerate(found) if n not in right and any(_is_in(region, crowd) for crowd in crowds)
     }
     size = (said.item.width or 1, said.item.height or 1, config.merge.sizes)
     tallies: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
@@ -110,6 +108,10 @@ def _objects(
     for name, (above, below) in tallies.items():
         measured.add(name, image, above, below)
     return {truth[b].id: found[a] for a, b in right.items()}
+
+
+def _is_in(region: Region, crowd: Region) -> bool:
+    return region.label == crowd.label and intersection(region.box, crowd.box) > IN_CROWD * area(region.box)
 
 
 def _strata(label: str | None, size: str, rare: frozenset[str]) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from engine.report.origins import faults, near_duplicates
 from engine.report.page import render
 from engine.report.pictures import Picture, picture_of
 from engine.report.plots import Plot, bars, histogram
+from engine.report.rounds import rounds
 from engine.report.training import trainings
 from engine.storage import read_json, read_records, write_text
 from engine.summary import count_round
@@ -47,6 +48,7 @@ def write_report(dataset: Dataset, ingest: Ingest, to: Path, images: int = 60) -
         pictures=_pictures(dataset, ingest, measures, images),
         pictured=min(images, sum(measures.pictures.values())),
         trainings=trainings(dataset.output.round(dataset.round)),
+        judged=rounds(dataset),
     )
     write_text(to, page)
     return to
@@ -57,7 +59,8 @@ def _sources(dataset: Dataset, annotations: dict[str, dict[str, Any]]) -> dict[s
 
     `number` is None for one that made nothing; one that is `drawn` made something that can be shown or hidden.
     """
-    paths = [dataset.output.round(number).sources for number in range(dataset.round + 1)]
+    there = [dataset.output.round(number) for number in range(dataset.round + 1)]
+    paths = [layer.sources for round_ in there for layer in (round_, round_.merge)]
     known = {name: made_by for path in paths if path.exists() for name, made_by in read_json(path)["sources"].items()}
     numbers = {name: number for number, name in enumerate(annotations)}
     return {
