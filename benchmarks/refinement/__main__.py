@@ -1,0 +1,199 @@
+"""Does refinement make labels better? The real stages on a world whose whole truth is known.
+
+    python -m benchmarks.refinement [--images 4000] [--labelled 500] [--steps 2000] [--rounds 2] [--seeds 0]
+                                    [--out DIR] [--parts refine fusion shuffled]
+
+refine    `engine run` with specialists that have stated faults (pipeline.yaml), then `engine refine`; all rows that can
+          be told from its rounds
+fusion    a second detector instead of training: round 1 is merged from both
+shuffled  the labels of one image beside another: the gate must refuse
+
+Of each round two models are trained. What is printed is of
+all images but the labelled ones. Results are written to DIR/refinement.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.refinement.rows import index_of, only, oracle, raw, repaired, row
+from benchmarks.refinement.setting import IMAGES, PIPELINE, draw, engine, label
+from benchmarks.refinement.worlds import HERE
+from engine import open_dataset
+from engine.records import Record
+from engine.storage import Output, read_json
+
+START = Path(__file__).with_name("start")
+SMALL = 0.2
+PARTS = ("refine", "fusion", "shuffled")
+SECOND = (
+    "{second: {use: world_detector, seed: 1000, missed: 0.12, duplicated: 0.15, shifted: 0.08, mislabelled: 0.12, "
+    "invented: 0.5, misdescribed: 0.15, small_missed: 0.5, occluded_missed: 0.5, renamed: {moon: ring}, bias: 0.12}}"
+)
+
+
+@dataclass
+class Bench:
+    """One seed."""
+
+    root: Path
+    seed: int
+    images: int
+    labelled: int
+    steps: int
+    rounds: int
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    verdicts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def log(self) -> Path:
+        return self.root / "engine.log"
+
+    @property
+    def out(self) -> Path:
+        return self.root / "out"
+
+    def prepare(self) -> None:
+        self.pictures = draw(self.root, HERE, self.seed, self.images)
+        some = sorted(random.Random(self.seed).sample(range(self.images), self.labelled))
+        label(self.root, self.pictures, some)
+        self.judged = frozenset(some)
+        started = time.monotonic()
+        specialists = [
+            f"specialists.{name}.{key}={self.seed}"
+            for name in ("detector", "ocr", "captioner")
+            for key in ("seed", "scenes")
+        ]
+        self.engine("run", "--config", str(PIPELINE), "--images", str(self.root / IMAGES), settings=specialists)
+        self.seconds["annotate"] = time.monotonic() - started
+
+    def engine(self, *arguments: str, out: Path | None = None, settings: Sequence[str] = ()) -> None:
+        to = ["--out", str(out or self.out)] if arguments[0] != "diff" else []
+        engine([*arguments, *to, *(word for one in settings for word in ("--set", one))], self.log)
+
+    @property
+    def settings(self) -> list[str]:
+        start = str(START) if START.exists() else "pico"
+        labels = f"gate.labels=[{self.root / 'labels.json'},{self.root / 'label_captions.json'}]"
+        steps = [f"train.steps={self.steps}", f"train.checkpoint_steps={max(self.steps // 2, 1)}"]
+        warm_up = f"train.recipe.warmup_steps={min(200, self.steps // 10)}"
+        return [labels, f"train.start={start}", *steps, warm_up, f"train.seed={self.seed}"]
+
+    def records(self, number: int, out: Path | None = None) -> list[Record]:
+        """Of the images that are not labelled."""
+        there = open_dataset(out or self.out, number).records()
+        return [record for record in there if index_of(record) not in self.judged and not record.item.duplicate_of]
+
+    def measure(self, name: str, records: Sequence[Record]) -> None:
+        pictures = [self.pictures[index_of(record)] for record in records]
+        self.rows[name] = row(records, pictures, HERE.rare_shapes, SMALL)
+        print(
+            f"{name:32}"
+            + "".join(f"{self.rows[name][key]:8.3f}" for key in ("f1", "boxes", "ap", "f1 rare", "f1 small")),
+            flush=True,
+        )
+
+    def refine(self) -> None:
+        rounds = "[" + ", ".join(["{images: all}"] * self.rounds) + "]"
+        started = time.monotonic()
+        self.engine("refine", "--rounds", str(self.rounds), settings=[*self.settings, f"refine.rounds={rounds}"])
+        self.seconds["refine"] = time.monotonic() - started
+        before = self.records(0)
+        pictures = [self.pictures[index_of(record)] for record in before]
+        self.measure("raw", [raw(record) for record in before])
+        self.measure("filtered", before)
+        for number in range(1, self.rounds + 1):
+            path = Output(self.out).round(number).manifest
+            if not path.exists():
+                break
+            manifest = read_json(path)
+            self.verdicts[f"round {number}"] = {k: manifest["verdict"][k] for k in ("outcome", "reasons")}
+            after = self.records(number)
+            self.measure(f"student of round {number}", [only(record, "florence2") for record in after])
+            self.measure(f"round {number}", after)
+            self.rows[f"round {number}"] |= {
+                f"wrong labels {k}": v for k, v in repaired(before, after, pictures).items()
+            }
+            best = [oracle(a, b, p) for a, b, p in zip(self.records(number - 1), after, pictures, strict=True)]
+            self.measure(f"oracle merge of round {number}", best)
+
+    def fusion(self) -> None:
+        """Round 1 by a second detector, without a model."""
+        out = self.without_rounds("fusion")
+        second = SECOND.replace("1000", str(1000 + self.seed)).replace("use:", f"scenes: {self.seed}, use:")
+        specialists = f"reannotate.specialists={second}"
+        self.engine("run", "--stage", "reannotate", out=out, settings=[specialists])
+        self.engine("run", "--stage", "merge", "--round", "1", out=out, settings=[specialists, self.settings[0]])
+        self.measure("fusion of two, no training", self.records(1, out))
+
+    def shuffled(self) -> None:
+        """Merging and gate of round 1 again, with labels that say nothing."""
+        out = self.root / "shuffled"
+        shutil.copytree(
+            self.out, out, ignore=shutil.ignore_patterns("round-2", "merge", "round.json", "labels", "training")
+        )
+        label(self.root, self.pictures, sorted(self.judged), shuffled=True)
+        try:
+            self.engine("run", "--stage", "merge", "--round", "1", out=out, settings=[self.settings[0]])
+        finally:
+            label(self.root, self.pictures, sorted(self.judged))
+        manifest = read_json(Output(out).round(1).manifest)
+        self.verdicts["shuffled labels"] = {k: manifest["verdict"][k] for k in ("outcome", "reasons")}
+        self.measure("shuffled labels", self.records(1, out))
+
+    def without_rounds(self, name: str) -> Path:
+        out = self.root / name
+        shutil.copytree(self.out, out, ignore=shutil.ignore_patterns("round-[1-9]*", "model", "training", "labels"))
+        return out
+
+    def told(self) -> dict[str, Any]:
+        return {
+            "seed": self.seed,
+            "images": self.images,
+            "labelled": self.labelled,
+            "steps": self.steps,
+            "seconds": self.seconds,
+            "verdicts": self.verdicts,
+            "rows": self.rows,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="refinement", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--labelled", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=2000, help="of each model")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--out", type=Path, default=Path("out/refinement"), help="a new or empty folder")
+    given = parser.parse_args()
+    results = []
+    for seed in given.seeds:
+        root = (given.out / f"seed-{seed}").absolute()
+        root.mkdir(parents=True)
+        bench = Bench(root, seed, given.images, given.labelled, given.steps, given.rounds)
+        print(f"{'seed ' + str(seed):32}" + "".join(f"{key:>8}" for key in ("f1", "boxes", "ap", "rare", "small")))
+        bench.prepare()
+        for part in PARTS:
+            if part in given.parts:
+                getattr(bench, part)()
+        results.append(bench.told())
+        (given.out / "refinement.json").write_text(json.dumps(results, indent=1))
+        for name, verdict in bench.verdicts.items():
+            print(f"{name}: {verdict['outcome']}: {verdict['reasons'][0]}")
+
+
+if __name__ == "__main__":
+    main()
