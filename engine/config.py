@@ -261,7 +261,9 @@ class Refine(_Section):
     """Rounds of training, annotating again and merging, each judged before it counts."""
 
     rounds: tuple[RoundPlan, ...] = Field(
-        (RoundPlan(), RoundPlan()), description="in order; of more that are asked for, the last one is repeated"
+        (RoundPlan(), RoundPlan()),
+        min_length=1,
+        description="in order; of more that are asked for, the last one is repeated",
     )
 
 

@@ -19,6 +19,7 @@ from engine.components import build
 from engine.config import Config
 from engine.labels import Labels, labelled
 from engine.merge import Case, Rules, merge
+from engine.merge.choosing import Chooser
 from engine.merge.evidence import Evidence, evidence_of, together
 from engine.records import MERGE, Item, Record, digest16
 from engine.rounds import added
@@ -118,8 +119,7 @@ class Merging:
                     parts[part_of(case.record.item)].append(evidence_of(case, said, config))
         evidence = [together(part) for part in parts]
         counts = class_counts(self.output, self.number - 1, self.shards)
-        name = str(config.chooser.get("use", "by_class"))
-        chooser = build("choosers", name, config.chooser, self.config.vocabulary)
+        chooser = chooser_of(self.config)
         chooser.setup()
         base = Rules(
             config,
@@ -168,6 +168,13 @@ class Merging:
         for (action, reason), count in sorted(found.items()):
             decisions.setdefault(action, {})[reason] = count
         return {"decisions": decisions}
+
+
+def chooser_of(config: Config) -> Chooser:
+    """Who chooses the texts of regions. Raises ConfigError for one that is not installed, or takes other parameters."""
+    asked = config.merge.chooser
+    chooser: Chooser = build("choosers", str(asked.get("use", "by_class")), asked, config.vocabulary)
+    return chooser
 
 
 def part_of(item: Item) -> int:

@@ -91,8 +91,8 @@ class Stages:
         self.output.check_ours()
         if self.round and stage not in OF_ROUND:
             raise ConfigError(f"--round is for {', '.join(OF_ROUND)}; --stage {stage} begins with round 0")
-        if stage == "merge":
-            self.check_merge()
+        if stage in ("merge", "refine", "all"):
+            self._check_rounds(stage)
         if stage == "reannotate":
             if overwrite:
                 raise ConfigError(f"--overwrite would remove the model, too. Remove {self.next_round.folder} instead.")
@@ -221,15 +221,25 @@ class Stages:
             self._keep_section("reannotate", "train")
         return replace(self, pipeline=built).annotate(self.next_round.number)
 
-    def check_merge(self) -> None:
-        """Raises ConfigError or OutputError where there is no round to merge."""
-        if self.round == 0:
+    def _check_rounds(self, stage: str) -> None:
+        """Raises ConfigError now for what would be told after hours, and where there is no round to merge."""
+        from pipelines.merging import chooser_of
+
+        chooser_of(self.pipeline.config)
+        if stage != "merge":
+            needs_training(self.pipeline)  # builds what annotates again
+            list(Refining(self).plans(self._rounds))
+        elif self.round == 0:
             raise ConfigError("--stage merge needs --round: 1 for what the first reannotate added to round 0")
-        if not is_decided(self.output, self.round):
+        elif not is_decided(self.output, self.round):
             raise OutputError(
                 f"{self.output.root} has no whole round {self.round} to merge: annotate it with --stage reannotate "
                 f"--round {self.round - 1}"
             )
+
+    @property
+    def _rounds(self) -> int:
+        return len(self.pipeline.config.refine.rounds) if self.rounds is None else self.rounds
 
     @cached_property
     def labels(self) -> Labels:
@@ -269,11 +279,8 @@ class Stages:
 
         self._complete_round()
         self._keep_section("train", "reannotate", "merge", "gate", "refine")
-        refining = Refining(self)
-        rounds = len(self.pipeline.config.refine.rounds) if self.rounds is None else self.rounds
-        list(refining.plans(rounds))  # or the last one's mistake would be told after the others' hours
         with cluster(self.pipeline.config.run, OBJECT_STORE_BYTES):
-            return refining.run(rounds)
+            return Refining(self).run(self._rounds)
 
     def all(self) -> dict[str, Any]:
         """From images to a page about the last round that was accepted."""

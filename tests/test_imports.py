@@ -33,6 +33,7 @@ DOORS = {
     "jinja2": {"engine/report/page.py"},
     "httpx": {"engine/download.py"},
     "py3langid": {"filters/language.py"},
+    "scipy": {"engine/calibration.py", "engine/merge/matching.py"},
     "spacy": {"specialists/parser.py"},
     "tensorboardX": {"pipelines/training/journal.py"},
     "torch": {"florence2/", "specialists/", "filters/nms.py", "pipelines/training/worker.py"},

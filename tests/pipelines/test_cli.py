@@ -22,7 +22,18 @@ from pipelines.build import EMBEDDED, build_pipeline
 def test_help_names_every_command_and_exit_code(call: Call) -> None:
     code, said = call("--help")
     assert code == 0
-    for word in ("run", "specialists", "filters", "config", "show", "Exit codes", "quarantine"):
+    for word in (
+        "run",
+        "refine",
+        "specialists",
+        "filters",
+        "config",
+        "show",
+        "diff",
+        "audit",
+        "Exit codes",
+        "quarantine",
+    ):
         assert word in said
     _, said = call("run", "--help")
     for word in ("--config", "--stage", "--images", "--out", "--limit", "--set", "--overwrite", "reannotate"):
@@ -36,7 +47,7 @@ def test_help_waits_for_nothing_heavy() -> None:
     assert loaded.split() == []
 
 
-@pytest.mark.parametrize("stage", ["merge", "export", "all"])
+@pytest.mark.parametrize("stage", ["export"])
 def test_stages_to_come_say_so_in_one_line(call: Call, tmp_path: Path, stage: str) -> None:
     code, said = call("run", "--stage", stage, "--out", str(tmp_path / "out"))
     assert code == 2
