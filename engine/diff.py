@@ -12,7 +12,7 @@ from rich.text import Text as Styled
 
 from engine.dataset import Dataset
 from engine.records import AnyAnnotation, Decision, Mask, Parse, Record, Region, RegionText, Text, Triplet
-from engine.storage import read_records
+from engine.storage import Output, ShardId, read_records
 from engine.summary import COLUMNS
 from engine.untrusted import printable
 
@@ -47,11 +47,14 @@ def diff(before: Dataset, after: Dataset) -> Counter[Change]:
     there = set(before.shards())
     for shard in after.shards():
         if shard in there:
-            old = read_records(before.output, before.round, shard, columns=READ)
-            new = read_records(after.output, after.round, shard, columns=READ)
-            for one, other in zip(old, new, strict=True):
-                found.update(changes(one, other))
+            found.update(of_shard(before.output, before.round, after.round, shard))
     return found
+
+
+def of_shard(output: Output, before: int, after: int, shard: ShardId) -> Counter[Change]:
+    old = read_records(output, before, shard, columns=READ)
+    new = read_records(output, after, shard, columns=READ)
+    return Counter(change for one, other in zip(old, new, strict=True) for change in changes(one, other))
 
 
 def changes(before: Record, after: Record) -> Iterator[Change]:

@@ -22,11 +22,12 @@ from engine.versions import digest_of_json
 @dataclass(frozen=True)
 class Labels:
     """Ids of images of the set, and what people say of each: a record of nothing but that. Of the images that were
-    labelled `unknown` are not in the set."""
+    labelled `unknown` are not in the set; `faults` are labels that could not be taken as they are, by kind."""
 
     records: Mapping[bytes, Record] = field(default_factory=dict)
     digest: str = ""
     unknown: int = 0
+    faults: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ids(self) -> frozenset[bytes]:
@@ -62,7 +63,7 @@ def read_labels(output: Output, config: Config) -> Labels:
             "by its bytes: label the files themselves, not copies in another size or format"
         )
     digest = digest_of_json([[content_digest(there, shard) for shard in shards], sorted(id_.hex() for id_ in found)])
-    return Labels(found, digest, len(told) - len(found))
+    return Labels(found, digest, len(told) - len(found), read_json(there.manifest)["faults"])
 
 
 def labelled(labels: Labels, item: Item) -> Record | None:

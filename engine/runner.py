@@ -13,10 +13,11 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import chdir, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar
 
 from engine.annotate import Tally
 from engine.config import Run
@@ -41,6 +42,9 @@ DEATHS = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
 OBJECT_STORE_BYTES = 100 * 2**20
 TOLD_HERE = ("A worker died or was killed", "Raylet is terminated", "has been marked dead")
 QUIET = 10.0  # seconds without an answer after which the cluster is looked at
+
+
+T = TypeVar("T")
 
 
 class Watcher(Protocol):
@@ -71,6 +75,39 @@ def run_shards(plan: Plan, shards: Sequence[ShardId], watcher: Watcher) -> Tally
     with cluster(plan.run):
         workers = min(_worker_count(plan.run), len(shards))
         return _Pool(plan, deque(Orders(shard) for shard in shards), workers, watcher).run()
+
+
+def each_shard(task: Callable[[ShardId], T], shards: Sequence[ShardId], run: Run, done: Callable[[T], None]) -> None:
+    """Runs `task`, which needs no model and holds no state, over `shards` by tasks of Ray; `done` gets what they
+    return, in order. Raises RunError with what a task raised."""
+    with cluster(run):
+        remote = ray.remote(num_cpus=run.cpus_per_worker, max_retries=2)(_called)
+        known = [ray.put(task)]  # in a list: Ray would bring it anew for each shard otherwise
+        ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1) / run.cpus_per_worker))
+        waiting: deque[tuple[ShardId, Any]] = deque()
+        for shard in shards:
+            waiting.append((shard, remote.remote(known, shard)))
+            if len(waiting) > ahead:
+                done(_result(*waiting.popleft()))
+        while waiting:
+            done(_result(*waiting.popleft()))
+
+
+def _result(shard: ShardId, reference: Any) -> Any:
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        raise RunError(f"{shard}: {_brief(error.cause)}") from error.cause
+
+
+def _called(known: list[Any], shard: ShardId) -> Any:
+    return _fetched(known[0])(shard)
+
+
+@lru_cache(maxsize=2)
+def _fetched(task: Any) -> Any:
+    """Kept by each of Ray's processes."""
+    return ray.get(task)
 
 
 @contextmanager

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from engine.config import Config
 from engine.dataset import Dataset
-from engine.diff import diff, nested
+from engine.diff import Change, nested, of_shard
 from engine.errors import OutputError
 from engine.folds import Choice, Folds
 from engine.gate.drift import Habits
@@ -25,6 +26,7 @@ from engine.records import Record
 from engine.storage import Output, Round, ShardId, read_items, read_json, read_records, write_json
 from engine.summary import count_round
 from engine.versions import digest_of, digest_of_json
+from pipelines.merging import over_shards
 from pipelines.reannotate import digest_of_rounds
 
 HABITS = 20_000  # images by which the habits of rounds are told, from shards evenly spaced through the set
@@ -114,8 +116,12 @@ class Gating:
             "images": {"bound": f"{self.choice.bound:033x}", "withheld": len(self.choice.withheld)},
             "verdict": verdict.told(),
             "counts": counts,
-            "diff": nested(diff(Dataset(self.output, self.number - 1), Dataset(self.output, self.number))),
+            "diff": nested(self.diff(shards)),
         }
+
+    def diff(self, shards: list[ShardId]) -> Counter[Change]:
+        of_shards = partial(of_shard, self.output, self.number - 1, self.number)
+        return sum(over_shards(of_shards, shards, self.config.run, lambda done: None), Counter())
 
 
 def check_accepted(output: Output, number: int) -> None:

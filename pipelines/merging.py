@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 
 from engine import calibration, geometry
 from engine.annotate import open_image
 from engine.components import build
-from engine.config import Config
+from engine.config import Config, Run
 from engine.labels import Labels, labelled
 from engine.merge import Case, Rules, merge
 from engine.merge.choosing import Chooser
@@ -42,6 +42,8 @@ from specialists.parser import Parser
 
 # A labelled image is merged by what the other parts taught, or rounds would be judged by what they learned by heart.
 PARTS = 5
+MANY_SHARDS = 32  # from here on Ray's start takes less time than it saves
+T = TypeVar("T")
 FLORENCE = "specialists.florence:Florence"
 
 
@@ -75,10 +77,11 @@ class Merging:
         with self.console.status("merge: calibrating"):
             rules, told = self.rules()
         write_json(layer.sources, {"digest": digest, "sources": {MERGE: self.source}})
+        task = ShardMerge(self.output, self.config, self.number, self.judges, self.labels.ids, tuple(rules), digest)
         with self.console.status("merge") as status:
-            for done, shard in enumerate(waiting):
-                status.update(f"merge: {done} of {len(waiting)} shards")
-                self.merge_shard(shard, rules, digest)
+            over_shards(
+                task, waiting, self.config.run, lambda done: status.update(f"merge: {done} of {len(waiting)} shards")
+            )
         summary = {"digest": digest, "calibration": told, **self.counts()}
         write_json(layer.summary, summary)
         self.say(f"merge: {len(waiting)} of {len(self.shards)} shards in {time.monotonic() - start:.1f} s")
@@ -114,7 +117,7 @@ class Merging:
         for shard in self.shards:
             if self.labels.ids.isdisjoint(item.item_id for item in read_items(self.output, shard)):
                 continue
-            for case in self.cases(shard):
+            for case in cases(self.output, self.number, shard, self.judges):
                 if said := labelled(self.labels, case.record.item):
                     parts[part_of(case.record.item)].append(evidence_of(case, said, config))
         evidence = [together(part) for part in parts]
@@ -132,11 +135,6 @@ class Merging:
         rules = [replace(base, calibration=e.calibration(config), edges=e.edges(config)) for e in learned]
         return rules, _told(rules[PARTS], learned[PARTS])
 
-    def cases(self, shard: ShardId) -> list[Case]:
-        after = read_records(self.output, self.number, shard, merged=False)
-        before = read_records(self.output, self.number - 1, shard)
-        return [Case(one, other, self.judges) for one, other in zip(after, before, strict=True)]
-
     @cached_property
     def judges(self) -> frozenset[str]:
         """The round's models whose opinions count: trained elsewhere, or in folds, each kept from what it judges."""
@@ -144,18 +142,6 @@ class Merging:
         models = {name: made_by for name, made_by in sources.items() if made_by["specialist"] == FLORENCE}
         in_folds = (self.output.round(self.number - 1).model(0, 2) / "config.json").exists()
         return frozenset(name for name, made_by in models.items() if made_by["parameters"]["model"] or in_folds)
-
-    def merge_shard(self, shard: ShardId, rules: Sequence[Rules], digest: str) -> None:
-        made: list[Record] = []
-        for case in self.cases(shard):
-            item = case.record.item
-            by = rules[part_of(item) if item.item_id in self.labels.records else PARTS]
-            made.append(added(merge(case, by, _phrases_in, lambda item=item: self.pixels(item)), case.record))
-        write_annotations(self.round.merge, shard, made, digest)
-        write_decisions(self.round.merge, shard, made, digest)
-
-    def pixels(self, item: Item) -> object:
-        return open_image(item, self.config.ingest, self.output.downloads)
 
     def counts(self) -> dict[str, Any]:
         """Decisions by action and reason."""
@@ -168,6 +154,59 @@ class Merging:
         for (action, reason), count in sorted(found.items()):
             decisions.setdefault(action, {})[reason] = count
         return {"decisions": decisions}
+
+
+@dataclass(frozen=True)
+class ShardMerge:
+    """Merges one shard: plain and without state, so that any process can."""
+
+    output: Output
+    config: Config
+    number: int
+    judges: frozenset[str]
+    labelled: frozenset[bytes]
+    rules: tuple[Rules, ...]  # of each part of the labelled images, and of all others
+    digest: str
+
+    def __call__(self, shard: ShardId) -> None:
+        made: list[Record] = []
+        for case in cases(self.output, self.number, shard, self.judges):
+            item = case.record.item
+            by = self.rules[part_of(item) if item.item_id in self.labelled else PARTS]
+            made.append(added(merge(case, by, _phrases_in, partial(self.pixels, item)), case.record))
+        layer = self.output.round(self.number).merge
+        write_annotations(layer, shard, made, self.digest)
+        write_decisions(layer, shard, made, self.digest)
+
+    def pixels(self, item: Item) -> object:
+        return open_image(item, self.config.ingest, self.output.downloads)
+
+
+def cases(output: Output, number: int, shard: ShardId, judges: frozenset[str]) -> list[Case]:
+    """The records of a shard as they are to be merged."""
+    after = read_records(output, number, shard, merged=False)
+    before = read_records(output, number - 1, shard)
+    return [Case(one, other, judges) for one, other in zip(after, before, strict=True)]
+
+
+def over_shards(
+    task: Callable[[ShardId], T], shards: Sequence[ShardId], run: Run, progress: Callable[[int], None]
+) -> list[T]:
+    """What a task gives for each shard: by all CPUs where there are many, in this process where there are few."""
+    results: list[T] = []
+
+    def done(result: T) -> None:
+        results.append(result)
+        progress(len(results))
+
+    if len(shards) >= MANY_SHARDS:
+        from engine.runner import each_shard  # Ray takes a second to import
+
+        each_shard(task, shards, run, done)
+    else:
+        for shard in shards:
+            done(task(shard))
+    return results
 
 
 def chooser_of(config: Config) -> Chooser:

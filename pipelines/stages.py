@@ -249,6 +249,12 @@ class Stages:
         labels = read_labels(self.output, self.pipeline.config)
         if labels.unknown:
             self._warn(f"gate.labels: {labels.unknown} labelled images are not in the set")
+        if labels.faults:
+            told = ", ".join(f"{kind} {count}" for kind, count in labels.faults.items())
+            self._warn(
+                f"gate.labels: {sum(labels.faults.values())} labels could not be taken as they are ({told}): where one "
+                "is missing, what is right counts as wrong"
+            )
         return labels
 
     @property

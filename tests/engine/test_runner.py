@@ -17,8 +17,8 @@ from engine.errors import RunError
 from engine.ingest import ingest
 from engine.protocols import Specialist
 from engine.records import Record
-from engine.runner import run_shards
-from engine.storage import Output, read_records
+from engine.runner import each_shard, run_shards
+from engine.storage import Output, ShardId, read_records
 from engine.vocabulary import Vocabulary
 from engine.worker import Plan
 
@@ -160,3 +160,12 @@ def test_too_many_workers_are_refused_with_the_numbers(image_set: Callable[..., 
 def test_an_address_without_a_cluster_is_named(image_set: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"'127\.0\.0\.1:1' \(run\.address\) does not answer"):
         annotated(image_set(4), tmp_path / "out", Brightness(), address="127.0.0.1:1")
+
+
+def test_tasks_without_a_model_run_over_shards_in_order() -> None:
+    shards = [ShardId(0, n) for n in range(12)]
+    done: list[str] = []
+    each_shard(str, shards, Run(), done.append)
+    assert done == [f"part-00000/shard-{n:05d}" for n in range(12)]
+    with pytest.raises(RunError, match="part-00000/shard-00000: TypeError"):
+        each_shard(len, shards, Run(), done.append)  # type: ignore[arg-type]
