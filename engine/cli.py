@@ -24,6 +24,7 @@ from engine.errors import ConfigError, EngineError
 from engine.storage import Output
 from pipelines.build import EMBEDDED, Pipeline, build_pipeline, shipped
 from pipelines.compatible import config_there
+from pipelines.manifests import print_verdict
 from pipelines.samples import sample_photos
 from pipelines.stages import STAGES, Stages
 
@@ -346,8 +347,6 @@ def _report_rounds(summary: dict[str, Any], out: Path) -> None:
 
 
 def _report_merge(summary: dict[str, Any]) -> None:
-    from pipelines.gating import print_verdict
-
     for action, reasons in summary["decisions"].items():
         console.print(Text(f"{action}: {', '.join(f'{reason} {count}' for reason, count in reasons.items())}"))
     print_verdict(summary, console)

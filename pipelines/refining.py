@@ -13,7 +13,7 @@ from engine.errors import OutputError
 from engine.folds import ALL, Choice, Folds
 from engine.storage import Output, read_json, write_json
 from engine.validation import validated
-from pipelines.gating import print_verdict
+from pipelines.manifests import print_verdict
 
 if TYPE_CHECKING:
     from pipelines.stages import Stages

@@ -45,7 +45,7 @@ from pipelines.compatible import (
     is_annotated,
     is_decided,
 )
-from pipelines.gating import Gating, accepted, check_accepted
+from pipelines.manifests import accepted, check_accepted
 from pipelines.reannotate import (
     again,
     check_earlier,
@@ -276,6 +276,8 @@ class Stages:
 
     def gate(self) -> dict[str, Any]:
         """Whether the round counts: its manifest."""
+        from pipelines.gating import Gating  # SciPy takes a quarter of a second
+
         return Gating(self.output, self.pipeline.config, self.round, self.labels, self.choice, self.console).run()
 
     def refine(self) -> dict[str, Any]:

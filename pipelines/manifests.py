@@ -1,0 +1,54 @@
+"""What the manifests of rounds say: which round is the one to use, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.errors import OutputError
+from engine.storage import Output, read_json
+
+
+def check_accepted(output: Output, number: int) -> None:
+    """Raises OutputError where a round was refused: nothing is built on it."""
+    path = output.round(number).manifest
+    if path.exists() and (manifest := read_json(path))["outcome"] == "refused":
+        raise OutputError(
+            f"round {number} of {output.root} was refused: {manifest['verdict']['reasons'][0]}. Round {number - 1} is "
+            f"the one to use; to try again in another way, remove {output.round(number).folder}"
+        )
+
+
+def accepted(output: Output) -> int:
+    """The last round that was not refused."""
+    number = 0
+    while (path := output.round(number + 1).manifest).exists() and read_json(path)["outcome"] != "refused":
+        number += 1
+    return number
+
+
+def print_verdict(manifest: dict[str, Any], console: Console) -> None:
+    """The outcome, why, and the measures before and after."""
+    verdict, number = manifest["verdict"], manifest["round"]
+    style = {"accepted": "green", "refused": "red", "unverified": "yellow"}[verdict["outcome"]]
+    line = Text.assemble(f"round {number}: ", (verdict["outcome"], style))
+    if verdict["outcome"] == "refused":
+        line.append(f"; round {number - 1} stays the one to use")
+    console.print(line)
+    for reason in verdict["reasons"]:
+        console.print(Text(f"  {reason}"), soft_wrap=True)
+    if not verdict["comparisons"]:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name, justify in (("measure", "left"), ("labelled", "right"), ("before", "right"), ("after", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    table.add_column("difference", justify="right")
+    for one in verdict["comparisons"]:
+        values = ["" if one[key] is None else f"{one[key]:.3f}" for key in ("before", "after")]
+        between = one["interval"]
+        told = "" if between is None else f"{between['low']:+.3f} to {between['high']:+.3f}"
+        table.add_row(Text(one["name"]), str(one["instances"]), *values, told)
+    console.print(table)
