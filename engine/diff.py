@@ -68,11 +68,11 @@ def changes(before: Record, after: Record) -> Iterator[Change]:
             continue
         decision = fell[id_]
         heir = _heir(decision, fell)
-        if heir in now and heir not in was:
+        if heir in now and heir not in was and type(now[heir]) is type(annotation):
             if heir not in heirs:
                 heirs.add(heir)
                 yield _change("changed", now[heir], decision.reason)
-        elif heir not in heirs:
+        else:
             yield _change("dropped", annotation, f"{decision.by}: {decision.reason}")
     for id_, annotation in now.items():
         if id_ not in was and id_ not in heirs:

@@ -7,7 +7,7 @@ content: wherever the labelled copy lies, its bytes are those of an image of the
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from engine.config import Config
@@ -15,14 +15,15 @@ from engine.errors import OutputError
 from engine.given import canonical
 from engine.ingest import ingest, listed_digest
 from engine.records import Item, Record
-from engine.storage import Output, content_digest, read_given, read_json, read_table
+from engine.storage import Output, read_given, read_json, read_table
 from engine.versions import digest_of_json
 
 
 @dataclass(frozen=True)
 class Labels:
     """Ids of images of the set, and what people say of each: a record of nothing but that. Of the images that were
-    labelled `unknown` are not in the set; `faults` are labels that could not be taken as they are, by kind."""
+    labelled `unknown` are not in the set; `faults` are labels that could not be taken as they are, by kind: those of a
+    second copy of an image, too ("labelled_twice")."""
 
     records: Mapping[bytes, Record] = field(default_factory=dict)
     digest: str = ""
@@ -32,6 +33,11 @@ class Labels:
     @property
     def ids(self) -> frozenset[bytes]:
         return frozenset(self.records)
+
+    def of(self, ids: Collection[bytes]) -> Labels:
+        """Those of some images alone."""
+        kept = {id_: record for id_, record in self.records.items() if id_ in ids}
+        return Labels(kept, digest_of(kept), self.unknown, self.faults)
 
 
 NO_LABELS = Labels()
@@ -49,21 +55,26 @@ def read_labels(output: Output, config: Config) -> Labels:
     if not there.manifest.exists() or read_json(there.manifest)["listed"] != listed_digest(asked):
         shutil.rmtree(there.root, ignore_errors=True)
         ingest(there, asked, digest_of_json(asked.model_dump(mode="json", exclude={"http"})), lambda done: None)
-    shards = list(there.shards())
-    told = {
-        record.item.content_id: canonical(record, config.vocabulary)
-        for shard in shards
-        for record in read_given(there, shard)
-        if record.item.content_id and not record.error and not record.item.duplicate_of
-    }
+    told: dict[bytes, Record] = {}
+    twice = 0
+    for record in (record for shard in there.shards() for record in read_given(there, shard)):
+        if record.item.content_id and not record.error and not record.item.duplicate_of:
+            told[record.item.content_id] = canonical(record, config.vocabulary)
+        twice += bool(record.item.duplicate_of and record.by_id)
     found = {id_: told[content] for id_, content in _contents(output).items() if content in told}
     if not found:
         raise OutputError(
             f"gate.labels: none of the {len(told)} labelled images is one of the {output.root} set. An image is known "
             "by its bytes: label the files themselves, not copies in another size or format"
         )
-    digest = digest_of_json([[content_digest(there, shard) for shard in shards], sorted(id_.hex() for id_ in found)])
-    return Labels(found, digest, len(told) - len(found), read_json(there.manifest)["faults"])
+    faults = read_json(there.manifest)["faults"] | ({"labelled_twice": twice} if twice else {})
+    return Labels(found, digest_of(found), len(told) - len(found), faults)
+
+
+def digest_of(records: Mapping[bytes, Record]) -> str:
+    """Of what is said of which image, wherever it was read."""
+    said = sorted((id_.hex(), repr(list(record.annotations()))) for id_, record in records.items())
+    return digest_of_json(said) if said else ""
 
 
 def labelled(labels: Labels, item: Item) -> Record | None:

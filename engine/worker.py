@@ -108,7 +108,9 @@ class Worker:
         plan = self.plan
         if plan.round == 0:
             return [canonical(record, plan.vocabulary) for record in read_given(plan.output, shard)]
-        return [replace(record, round=plan.round) for record in read_records(plan.output, plan.round - 1, shard)]
+        before = read_records(plan.output, plan.round - 1, shard)
+        # An image that failed in an earlier round has its chance in each.
+        return [replace(record, round=plan.round, error=record.item.error) for record in before]
 
     def _write(self, shard: ShardId, records: Sequence[Record]) -> None:
         round_ = self.plan.output.round(self.plan.round)

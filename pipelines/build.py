@@ -53,6 +53,7 @@ class Pipeline:
                 "version": specialist.version,
                 "licence": specialist.licence,
                 "parameters": describe(specialist),
+                **({"folds": folds} if (folds := getattr(specialist, "folds", 1)) > 1 else {}),
             }
             for specialist in self.specialists
         }

@@ -41,7 +41,7 @@ def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
         for digest in {shard_digest(round_.annotations(shard)) for shard in output.shards()} - {None}:
             _refuse_unless(output, pipeline, "annotations", str(digest), pipeline.annotate_digest, keys)
     # Some specialists go by what stands: all of a round's annotations are made under the same filters.
-    if output.manifest.exists() and (stage == "annotate" or not is_annotated(output)):
+    if output.manifest.exists() and (stage in ("annotate", "refine", "all") or not is_annotated(output)):
         keys = ("filters.", "vocabulary.ignore")
         remedy = DECIDE_AGAIN if is_annotated(output) else FINISH_FIRST
         for digest in {shard_digest(round_.decisions(shard)) for shard in output.shards()} - {None}:
@@ -69,8 +69,14 @@ def check_same_round(output: Output, pipeline: Pipeline, number: int) -> None:
         _refuse_unless(output, pipeline, "decisions", str(digest), pipeline.filter_digest, keys, remedy)
 
 
-def check_decided_once(output: Output, number: int = 0) -> None:
-    """Raises OutputError where one part of a round was decided on by other filters than another."""
+def check_decided_once(output: Output, number: int = 0, *, merged: bool = True) -> None:
+    """Raises OutputError where one part of a round was decided on by other filters than another, or, if `merged`, is
+    merged otherwise or not yet."""
+    layer = output.round(number).merge
+    if merged and layer.sources.exists() and len(layer.digests(output.shards())) > 1:
+        raise OutputError(
+            f"round {number} of {output.root} is merged in part: go on with --stage merge --round {number}"
+        )
     digests = {shard_digest(output.round(number).decisions(shard)) for shard in output.shards()}
     if None in digests:
         raise OutputError(f"round {number} of {output.root} is not whole yet: go on with the stage that makes it")

@@ -71,7 +71,7 @@ class Gating:
             if self.labels.ids.isdisjoint(item.item_id for item in read_items(self.output, shard)):
                 continue
             for one, other in self.pairs(shard):
-                if one.item.item_id in self.labels.records and not other.error:
+                if one.item.item_id in self.labels.records:
                     before.append(one)
                     after.append(other)
                     said.append(self.labels.records[one.item.item_id])
@@ -91,7 +91,7 @@ class Gating:
         before, after = Habits(), Habits()
         for shard in some:
             for one, other in self.pairs(shard):
-                if folds.chosen(one.item):
+                if folds.chosen(one.item) and not other.error:
                     before.add(one)
                     after.add(other)
         return before, after

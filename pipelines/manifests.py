@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.errors import OutputError
-from engine.storage import Output, read_json
+from engine.folds import ALL
+from engine.storage import Output, Round, read_json
 
 
 def check_accepted(output: Output, number: int) -> None:
@@ -20,6 +21,21 @@ def check_accepted(output: Output, number: int) -> None:
             f"round {number} of {output.root} was refused: {manifest['verdict']['reasons'][0]}. Round {number - 1} is "
             f"the one to use; to try again in another way, remove {output.round(number).folder}"
         )
+
+
+def bound_of(round_: Round) -> int:
+    """Below which rank images are in a round; see `engine.folds.Choice`."""
+    return int(read_json(round_.choice)["bound"], 16) if round_.choice.exists() else ALL
+
+
+def withheld_by(output: Output, number: int) -> frozenset[bytes] | None:
+    """The images that none of the models was trained on to which a round goes back; None if none was trained here."""
+    kept: frozenset[bytes] | None = None
+    for before in range(number):
+        for path in output.round(before).model().glob("**/made_by.json"):
+            withheld = frozenset(map(bytes.fromhex, read_json(path).get("withheld", ())))
+            kept = withheld if kept is None else kept & withheld
+    return kept
 
 
 def accepted(output: Output) -> int:

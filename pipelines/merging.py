@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,11 +18,13 @@ from engine import calibration, geometry
 from engine.annotate import open_image
 from engine.components import build
 from engine.config import Config, Run
+from engine.dataset import Dataset
+from engine.folds import Folds
 from engine.labels import Labels, labelled
 from engine.merge import Case, Rules, merge
 from engine.merge.choosing import Chooser
 from engine.merge.evidence import Evidence, evidence_of, together
-from engine.records import MERGE, Item, Record, digest16
+from engine.records import MERGE, Item, Record
 from engine.rounds import added
 from engine.storage import (
     Output,
@@ -38,6 +41,7 @@ from engine.storage import (
 from engine.summary import class_counts
 from engine.versions import digest_of, digest_of_json
 from pipelines.reannotate import digest_of_rounds, labels_of
+from specialists import parser
 from specialists.parser import Parser
 
 # A labelled image is merged by what the other parts taught, or rounds would be judged by what they learned by heart.
@@ -67,8 +71,7 @@ class Merging:
 
     def run(self) -> dict[str, Any]:
         """Merges the shards that are not merged yet by this configuration; returns the merge's summary."""
-        layer, digest = self.round.merge, self.digest
-        waiting = [shard for shard in self.shards if shard_digest(layer.decisions(shard)) != digest]
+        layer, digest, waiting = self.round.merge, self.digest, self.waiting
         if not waiting and layer.summary.exists():
             self.say("merge: nothing to do, every image is merged")
             return dict(read_json(layer.summary))
@@ -77,7 +80,7 @@ class Merging:
         with self.console.status("merge: calibrating"):
             rules, told = self.rules()
         write_json(layer.sources, {"digest": digest, "sources": {MERGE: self.source}})
-        task = ShardMerge(self.output, self.config, self.number, self.judges, self.labels.ids, tuple(rules), digest)
+        task = ShardMerge(self.output, self.config, self.number, self.judges, self.parts, tuple(rules), digest)
         with self.console.status("merge") as status:
             over_shards(
                 task, waiting, self.config.run, lambda done: status.update(f"merge: {done} of {len(waiting)} shards")
@@ -89,6 +92,12 @@ class Merging:
 
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    @property
+    def waiting(self) -> list[ShardId]:
+        """The shards that are not merged by this configuration."""
+        layer = self.round.merge
+        return [shard for shard in self.shards if shard_digest(layer.decisions(shard)) != self.digest]
 
     @cached_property
     def digest(self) -> str:
@@ -104,7 +113,7 @@ class Merging:
         parameters = self.config.merge.model_dump(mode="json")
         return {
             "specialist": "engine.merge:merge",
-            "version": _code(),
+            "version": digest_of_json([_code(), code_of(chooser_of(self.config))]),
             "licence": "Apache-2.0",
             "parameters": parameters,
         }
@@ -119,37 +128,42 @@ class Merging:
                 continue
             for case in cases(self.output, self.number, shard, self.judges):
                 if said := labelled(self.labels, case.record.item):
-                    parts[part_of(case.record.item)].append(evidence_of(case, said, config))
+                    parts[self.parts[case.record.item.item_id]].append(evidence_of(case, said, config))
         evidence = [together(part) for part in parts]
-        counts = class_counts(self.output, self.number - 1, self.shards)
-        chooser = chooser_of(self.config)
-        chooser.setup()
+        counts = class_counts(self.output, 0, self.shards)  # of the filtered round: a cap on caps would grow
         base = Rules(
             config,
             counts={label: count / images for label, (count, images) in counts.items()},
             families=config.families,
             vocabulary=self.config.vocabulary,
-            chooser=chooser,
+            chooser=chooser_of(self.config),
         )
         learned = [together(e for n, e in enumerate(evidence) if n != left_out) for left_out in range(PARTS + 1)]
         rules = [replace(base, calibration=e.calibration(config), edges=e.edges(config)) for e in learned]
         return rules, _told(rules[PARTS], learned[PARTS])
 
     @cached_property
-    def judges(self) -> frozenset[str]:
-        """The round's models whose opinions count: trained elsewhere, or in folds, each kept from what it judges."""
+    def parts(self) -> dict[bytes, int]:
+        """Of each labelled image its part; those that look alike are in one."""
+        folds = Folds(PARTS, Dataset(self.output).leaders())
+        items = (item for shard in self.shards for item in read_items(self.output, shard))
+        return {item.item_id: folds.of(item) for item in items if item.item_id in self.labels.records}
+
+    @cached_property
+    def judges(self) -> tuple[frozenset[str], frozenset[str]]:
+        """The models whose opinions count: those of the round, if they were trained in folds, and those that were
+        trained elsewhere."""
         sources = read_json(self.round.sources)["sources"]
         models = {name: made_by for name, made_by in sources.items() if made_by["specialist"] == FLORENCE}
-        in_folds = (self.output.round(self.number - 1).model(0, 2) / "config.json").exists()
-        return frozenset(name for name, made_by in models.items() if made_by["parameters"]["model"] or in_folds)
+        outsiders = frozenset(name for name, made_by in models.items() if made_by["parameters"]["model"])
+        return frozenset(name for name, made_by in models.items() if made_by.get("folds", 1) > 1), outsiders
 
     def counts(self) -> dict[str, Any]:
         """Decisions by action and reason."""
+        of_shard = partial(_decisions_of, self.output, self.number)
         found: Counter[tuple[str, str]] = Counter()
-        for shard in self.shards:
-            for record in read_records(self.output, self.number, shard, columns=()):
-                ours = (d for d in record.decisions if d.by == MERGE and d.round == self.number)
-                found.update((d.action, d.reason) for d in ours)
+        for counts in over_shards(of_shard, self.shards, self.config.run, lambda done: None):
+            found.update(counts)
         decisions: dict[str, dict[str, int]] = {}
         for (action, reason), count in sorted(found.items()):
             decisions.setdefault(action, {})[reason] = count
@@ -163,30 +177,42 @@ class ShardMerge:
     output: Output
     config: Config
     number: int
-    judges: frozenset[str]
-    labelled: frozenset[bytes]
+    judges: tuple[frozenset[str], frozenset[str]]
+    parts: Mapping[bytes, int]
     rules: tuple[Rules, ...]  # of each part of the labelled images, and of all others
     digest: str
 
     def __call__(self, shard: ShardId) -> None:
         made: list[Record] = []
+        chooser = self.ready()
         for case in cases(self.output, self.number, shard, self.judges):
             item = case.record.item
-            by = self.rules[part_of(item) if item.item_id in self.labelled else PARTS]
+            by = replace(self.rules[self.parts.get(item.item_id, PARTS)], chooser=chooser)
             made.append(added(merge(case, by, _phrases_in, partial(self.pixels, item)), case.record))
         layer = self.output.round(self.number).merge
         write_annotations(layer, shard, made, self.digest)
         write_decisions(layer, shard, made, self.digest)
 
+    def ready(self) -> Chooser:
+        """The chooser, set up once in each process."""
+        if self.digest not in _choosers:
+            _choosers.clear()
+            _choosers[self.digest] = self.rules[PARTS].chooser
+            _choosers[self.digest].setup()
+        return _choosers[self.digest]
+
     def pixels(self, item: Item) -> object:
         return open_image(item, self.config.ingest, self.output.downloads)
 
 
-def cases(output: Output, number: int, shard: ShardId, judges: frozenset[str]) -> list[Case]:
+_choosers: dict[str, Chooser] = {}  # by digest
+
+
+def cases(output: Output, number: int, shard: ShardId, judges: tuple[frozenset[str], frozenset[str]]) -> list[Case]:
     """The records of a shard as they are to be merged."""
     after = read_records(output, number, shard, merged=False)
     before = read_records(output, number - 1, shard)
-    return [Case(one, other, judges) for one, other in zip(after, before, strict=True)]
+    return [Case(one, other, *judges) for one, other in zip(after, before, strict=True)]
 
 
 def over_shards(
@@ -216,8 +242,17 @@ def chooser_of(config: Config) -> Chooser:
     return chooser
 
 
-def part_of(item: Item) -> int:
-    return int.from_bytes(digest16(b"part" + item.item_id)) % PARTS
+def code_of(chooser: Chooser) -> str:
+    """Digest of a chooser's module, and its own version if it has one."""
+    module = import_module(type(chooser).__module__)
+    return digest_of_json([digest_of(module.__name__), str(getattr(chooser, "version", ""))])
+
+
+def _decisions_of(output: Output, number: int, shard: ShardId) -> Counter[tuple[str, str]]:
+    """The merge's decisions on a shard, by action and reason."""
+    records = read_records(output, number, shard, columns=())
+    ours = (d for record in records for d in record.decisions if d.by == MERGE and d.round == number)
+    return Counter((decision.action, decision.reason) for decision in ours)
 
 
 def _told(rules: Rules, evidence: Evidence) -> dict[str, Any]:
@@ -238,9 +273,9 @@ def _phrases_in(text: str) -> Sequence[Any]:
 
 @lru_cache(maxsize=1)
 def _parser() -> Parser:
-    parser = Parser()
-    parser.setup()
-    return parser
+    ready = Parser()
+    ready.setup()
+    return ready
 
 
 @lru_cache(maxsize=1)
@@ -248,5 +283,5 @@ def _code() -> str:
     spec = find_spec("engine.merge")
     assert spec is not None
     assert spec.origin is not None
-    modules = [Path(str(module.__file__)) for module in (calibration, geometry)]
-    return digest_of(__name__, *sorted(Path(spec.origin).parent.glob("*.py")), *modules, packages=("scipy",))
+    modules = [Path(str(module.__file__)) for module in (calibration, geometry, parser)]
+    return digest_of(__name__, *sorted(Path(spec.origin).parent.glob("*.py")), *modules, packages=("scipy", "spacy"))

@@ -61,7 +61,7 @@ class Refining:
     def check_plan(self, number: int, plan: RoundPlan, choice: Choice) -> None:
         """Keeps what the round takes. OutputError if it was begun with other images."""
         round_ = self.stages.output.round(number)
-        asked = {"images": plan.images, "digest": choice.digest}
+        asked = {"images": plan.images, "digest": choice.digest, "bound": f"{choice.bound:033x}"}
         if round_.choice.exists() and (there := read_json(round_.choice)) != asked:
             raise OutputError(
                 f"{round_.folder} was begun with refine.rounds.{number - 1}.images {there['images']}, and "

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from engine.errors import RecordError
-from engine.records import HUMAN, Box, Quad, Record, Region, Text, Triplet
+from engine.records import HUMAN, MERGE, AnyAnnotation, Box, Quad, Record, Region, Text, Triplet
 from engine.vocabulary import Vocabulary
 from florence2.scene import Caption, Line, Mask, Phrase, Scene, Thing
 
@@ -85,7 +85,7 @@ class View:
         """Ids of the annotations that are not let in, fallen ones among them."""
         others = [annotation for annotation in self.record.annotations() if annotation.source != HUMAN]
         shut = {annotation.id for annotation in others if not self.admits_source(annotation.source)}
-        while derived := {a.id for a in others if not shut.isdisjoint(a.derived_from)} - shut:
+        while derived := {a.id for a in others if _follows(a, shut)} - shut:
             shut |= derived
         return frozenset(shut)
 
@@ -197,6 +197,15 @@ class View:
         """To each region that fell the one that was preferred to it."""
         fallen = [d for d in self.record.decisions if d.action in ("reject", "supersede")]
         return {d.annotation_id: d.against for d in fallen if d.against}
+
+
+def _follows(annotation: AnyAnnotation, shut: Collection[str]) -> bool:
+    """Whether it is shut out along with what it derives from. A region that was fused is the work of all its parents:
+    it goes when the last one does."""
+    parents = set(annotation.derived_from)
+    if isinstance(annotation, Region) and annotation.source == MERGE:
+        return bool(parents) and parents.issubset(shut)
+    return not parents.isdisjoint(shut)
 
 
 def corners(box: Box) -> Quad:

@@ -45,7 +45,7 @@ from pipelines.compatible import (
     is_annotated,
     is_decided,
 )
-from pipelines.manifests import accepted, check_accepted
+from pipelines.manifests import accepted, bound_of, check_accepted, withheld_by
 from pipelines.reannotate import (
     again,
     check_earlier,
@@ -93,9 +93,12 @@ class Stages:
             raise ConfigError(f"--round is for {', '.join(OF_ROUND)}; --stage {stage} begins with round 0")
         if stage in ("merge", "refine", "all"):
             self._check_rounds(stage)
+        if overwrite and (self.round or stage in ("reannotate", "merge")):
+            raise ConfigError(
+                "--overwrite would remove all rounds, and their models, too. Remove what is to be made anew instead: "
+                f"{self.output.round(max(self.round, 1)).folder}"
+            )
         if stage == "reannotate":
-            if overwrite:
-                raise ConfigError(f"--overwrite would remove the model, too. Remove {self.next_round.folder} instead.")
             round_ = self.output.round(self.round)
             if not needs_training(self.pipeline) or not is_unfinished(round_, self.pipeline.config):
                 again(self.pipeline, self.output, self.round)  # or the models are others, and nothing is begun
@@ -139,7 +142,7 @@ class Stages:
             "all": self.all,
         }
         summary = run[stage]()
-        if stage in ("annotate", "filter", "train", "refine", "all") or not decided:
+        if stage in ("annotate", "filter", "train") or not decided:
             self._keep(asked)
         return summary
 
@@ -267,18 +270,39 @@ class Stages:
         """What the round adds and what stood before it are put together."""
         from pipelines.merging import Merging  # spaCy takes a second to import
 
-        check_decided_once(self.output, self.round)
+        check_decided_once(self.output, self.round, merged=False)
         check_earlier(self.output, self.round)
         check_accepted(self.output, self.round - 1)
-        summary = Merging(self.output, self.pipeline.config, self.round, self.labels, self.console).run()
+        labels = self._never_learned()
+        merging = Merging(self.output, self.pipeline.config, self.round, labels, self.console)
+        if self.next_round.sources.exists() and merging.waiting:
+            raise OutputError(
+                f"{self.next_round.folder} stands on how round {self.round} is merged. To merge it in another way, or "
+                "by other labels, remove that first"
+            )
+        summary = merging.run()
         self._keep_section("merge", "gate")
         return summary
+
+    def _never_learned(self) -> Labels:
+        """The labels of images that no model of the rounds before was trained on; others prove nothing."""
+        kept = withheld_by(self.output, self.round)
+        if kept is None or self.labels.ids <= kept:
+            return self.labels
+        usable = self.labels.of(kept)
+        self._warn(
+            f"gate.labels: {len(self.labels.records) - len(usable.records)} of {len(self.labels.records)} labelled "
+            "images were trained on, and so neither calibrate nor judge: name the labels before training"
+        )
+        return usable
 
     def gate(self) -> dict[str, Any]:
         """Whether the round counts: its manifest."""
         from pipelines.gating import Gating  # SciPy takes a quarter of a second
 
-        return Gating(self.output, self.pipeline.config, self.round, self.labels, self.choice, self.console).run()
+        labels = self._never_learned()
+        choice = Choice(labels.ids, bound_of(self.output.round(self.round)))
+        return Gating(self.output, self.pipeline.config, self.round, labels, choice, self.console).run()
 
     def refine(self) -> dict[str, Any]:
         """Rounds as the configuration lists them, in one Ray."""
@@ -286,7 +310,7 @@ class Stages:
         from pipelines.training.stage import OBJECT_STORE_BYTES
 
         self._complete_round()
-        self._keep_section("train", "reannotate", "merge", "gate", "refine")
+        self._keep_section("train", "reannotate", "merge", "gate", "refine")  # nothing of what made the annotations
         with cluster(self.pipeline.config.run, OBJECT_STORE_BYTES):
             return Refining(self).run(self._rounds)
 

@@ -73,7 +73,7 @@ class Florence:
     """Captions, objects, proposals, texts and phrases by a Florence-2: the round's own, or any other.
 
     Of a round with several models the one answers that was kept from the image, and has its opinion of what stands;
-    of its answers the next one has: no model ranks its own.
+    of its texts the next one has: no model ranks its own, nor what it was trained on.
 
     All of an image comes from one encoding, and what was found several times is one region. Scores are the model's own
     probabilities, null where it has none.
@@ -131,6 +131,11 @@ class Florence:
         again = copy.copy(self)
         again._trained = None if self.model else trained
         return again
+
+    @property
+    def folds(self) -> int:
+        """How many models it has, each kept from some images; 1: one that may have seen them all."""
+        return self._trained.folds if self._trained else 1
 
     @property
     def version(self) -> str:

@@ -1,7 +1,7 @@
 """All that a Florence-2 is asked of images, from one encoding of each, since later questions depend on answers:
 
 1. captions, objects, descriptions of regions, proposals, texts; and what it thinks of what stands already, and of
-   what another model found
+   texts that another model wrote
 2. each class by itself; the phrases of its own captions
 3. outlines of the objects that these come to
 """
@@ -79,9 +79,9 @@ class Interviewer:
     def opinions(
         self, samples: Sequence[Sample], found: Sequence[Sequence[AnyAnnotation | Decision]]
     ) -> list[list[Decision]]:
-        """What it thinks of what another model found."""
+        """What it thinks of the texts that another model wrote."""
         told = [
-            Told.found(sample, [entry for entry in entries if not isinstance(entry, Decision)])
+            Told.written(sample, [entry for entry in entries if not isinstance(entry, Decision)])
             for sample, entries in zip(samples, found, strict=True)
         ]
         pictures = [self.lister.read(Pillow.fromarray(s.image), [], n) for n, s in enumerate(samples)]

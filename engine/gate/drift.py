@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.geometry import area, iou
-from engine.records import DETAILS, Record
+from engine.records import DETAILS, Kind, Record
 
 LEAST = 50  # regions of a class, or texts, that say something about a change
+KINDS: dict[Kind, str] = {"object": "objects", "text": "lines", "proposal": "proposals"}
 DUPLICATE = 0.5  # IoU at which two regions of one label are one thing twice
 
 
@@ -21,6 +22,7 @@ class Habits:
     """Of a round: sums over its images."""
 
     images: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
     classes: Counter[str] = field(default_factory=Counter)
     log_areas: list[float] = field(default_factory=list)
     words: dict[str, list[int]] = field(default_factory=dict)
@@ -32,6 +34,9 @@ class Habits:
         if record.error or item.duplicate_of or not (item.width and item.height):
             return
         self.images += 1
+        self.kinds.update(KINDS[region.kind] for region in stands.regions)
+        self.kinds.update(f"{text.detail.replace('_', ' ')} texts" for text in stands.texts)
+        self.kinds["masks"] += len(stands.masks)
         objects = sorted(
             (r for r in stands.regions if r.kind == "object" and r.label), key=lambda r: (r.label or "", r.id)
         )
@@ -81,6 +86,9 @@ def drifts(before: Habits, after: Habits, limit: float) -> list[str]:
         if max(was, now) > (1 + limit) * min(was, now):
             found.append(f"{what}: {was:.4g} before, {now:.4g} now")
 
+    for kind in sorted({*before.kinds, *after.kinds}):
+        if max(before.kinds[kind], after.kinds[kind]) >= LEAST:
+            hold(kind, before.kinds[kind], after.kinds[kind])
     for label in sorted({*before.classes, *after.classes}):
         if max(before.classes[label], after.classes[label]) >= LEAST:
             hold(f"regions of {label!r}", before.classes[label], after.classes[label])

@@ -8,6 +8,8 @@
     lines            1 - character error rate of all that is read in an image, in reading order
     DETAIL texts     CIDEr-D of the standing texts of a granularity, where people wrote some
 
+Images that people wrote texts about and marked nothing in do not count for objects.
+
 All of it may be better or worse independently; higher is better.
 """
 
@@ -24,7 +26,7 @@ from engine.gate.bootstrap import Ratio
 from engine.gate.cider import Cider
 from engine.geometry import area, intersection, mask_iou
 from engine.merge.claims import size_of
-from engine.merge.evidence import IN_CROWD
+from engine.merge.evidence import IN_CROWD, has_objects
 from engine.merge.matching import pairs
 from engine.records import DETAILS, HUMAN, Detail, Mask, Record, Region
 
@@ -67,7 +69,7 @@ def measure(records: Sequence[Record], labels: Sequence[Record], config: Config)
     has_lines = any(region.kind == "text" for said in labels for region in said.regions)
     for image, (record, said) in enumerate(zip(records, labels, strict=True)):
         stands = record.standing
-        matched = _objects(measured, image, stands, said, rare, config)
+        matched = _objects(measured, image, stands, said, rare, config) if has_objects(said) else {}
         if has_masks:
             _masks(measured, image, stands, said, matched)
         if has_lines:
@@ -149,11 +151,16 @@ def distance(a: str, b: str) -> int:
     return row[-1]
 
 
+def texts_of(detail: Detail) -> str:
+    """What the measure of a granularity is called."""
+    return f"{detail.replace('_', ' ')} texts"
+
+
 def _texts(measured: Measured, image: int, stands: Record, detail: Detail, cider: Cider) -> None:
     """An image that people wrote nothing of says nothing; one without a text of ours has said nothing right."""
     if not cider.references[image]:
         return
     texts = [text.text for text in stands.texts if text.detail == detail and text.source != HUMAN]
-    name = f"{detail.replace('_', ' ')} texts"
+    name = texts_of(detail)
     measured.add(name, image, float(np.mean([cider.score(image, text) for text in texts])) if texts else 0.0, 1.0)
     measured.instances[name] += 1

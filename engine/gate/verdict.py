@@ -9,10 +9,11 @@ from typing import Any, Literal
 from engine.config import Config
 from engine.gate.bootstrap import Interval, interval
 from engine.gate.drift import Habits, drifts
-from engine.gate.measures import RARE, Measured, measure
-from engine.records import Record
+from engine.gate.measures import RARE, Measured, measure, texts_of
+from engine.records import DETAILS, Record
 
 Outcome = Literal["accepted", "refused", "unverified"]
+TEXTS = tuple(map(texts_of, DETAILS))
 LEAST_IMAGES = 20  # labelled: with fewer, a bootstrap says nothing
 
 
@@ -70,6 +71,8 @@ def judge(
     comparisons = compare(measure(before, labels, config), measure(after, labels, config), config)
     primary = _primary(comparisons)
     reasons = _faults(comparisons, primary, config)
+    if primary is None or not primary.name.startswith("objects"):
+        reasons += changed  # nobody said what objects there are: they are only guarded against drift
     if reasons:
         return Verdict("refused", tuple(reasons), len(labels), tuple(comparisons), told)
     assert primary is not None
@@ -111,7 +114,7 @@ def _faults(comparisons: Sequence[Comparison], primary: Comparison | None, confi
             f"({_told(primary.interval)}): the lower bound is not above 0"
         )
     for one in comparisons:
-        scale = 10 if one.name.endswith("texts") else 1  # CIDEr-D goes to 10
+        scale = 10 if one.name in TEXTS else 1  # CIDEr-D goes to 10
         judged = one.instances >= config.gate.min_instances or one.name == f"objects/{RARE}"
         if one is not primary and one.instances and judged and one.difference < -config.gate.margin * scale:
             faults.append(

@@ -15,8 +15,9 @@ Of = TypeVar("Of", Mask, RegionText, Triplet)
 
 def carry(draft: Draft) -> None:
     stands, heirs = draft.case.standing, draft.heirs
-    masked = {mask.region_id: mask for mask in stands.masks if mask.region_id not in heirs}
-    for mask in _by_precedence(stands.masks, draft):
+    masks = _by_precedence(stands.masks, draft)
+    masked = {mask.region_id: mask for mask in reversed(masks) if mask.region_id not in heirs}
+    for mask in masks:
         if heir := heirs.get(mask.region_id):
             _move_mask(mask, heir, masked, draft)
     told = {(text.region_id, text.text): text for text in stands.region_texts if text.region_id not in heirs}

@@ -6,20 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from engine.records import VERIFIED, VERIFIED_BLANK, Annotation, Kind, Record, Region, Text
+from engine.records import VERIFIED, VERIFIED_BLANK, Annotation, Decision, Kind, Record, Region, Text
 
 
 @dataclass(frozen=True)
 class Case:
     """`record` is that of the round before merging, `before` that of the round before.
 
-    `judges` are the sources whose opinions count: no model has one of what it was trained on, so of a model trained on
-    the round those alone that were kept from the image.
+    `judges` are the sources whose opinions count, of models trained on the round in folds: of what stood by the one
+    that was kept from the image, of a new text by one that did not write it. `outsiders` are models that were trained
+    elsewhere: theirs count, but for what goes back to themselves.
     """
 
     record: Record
     before: Record
     judges: frozenset[str] = frozenset()
+    outsiders: frozenset[str] = frozenset()
 
     @cached_property
     def standing(self) -> Record:
@@ -63,6 +65,12 @@ class Case:
         """(annotation, reason) -> judge -> value: of what the round adds, the latest of each."""
         found: dict[tuple[str, str], dict[str, float]] = {}
         for decision in self.record.decisions[len(self.before.decisions) :]:
-            if decision.by in self.judges and decision.action == "keep" and decision.value is not None:
+            if decision.action == "keep" and decision.value is not None and self._counts(decision):
                 found.setdefault((decision.annotation_id, decision.reason), {})[decision.by] = decision.value
         return found
+
+    def _counts(self, decision: Decision) -> bool:
+        if decision.by in self.outsiders:
+            annotation = self.record.by_id.get(decision.annotation_id)
+            return annotation is not None and decision.by not in self.origins(annotation)
+        return decision.by in self.judges

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
+from engine.errors import ImageError
 from engine.merge.draft import Draft
 from engine.records import HUMAN, MERGE, Phrase, Region, RegionText
 from engine.vocabulary import Vocabulary
@@ -77,7 +78,10 @@ def choose_region_texts(draft: Draft, chooser: Chooser, phrases_in: PhrasesIn, p
         if region.kind != "object" or not region.label or not about or any(text.source == HUMAN for text in about):
             continue
         candidates = list(candidates_of(region, about, phrases_in))
-        worth = chooser.choose(region, candidates, pixels)
+        try:
+            worth = chooser.choose(region, candidates, pixels)
+        except ImageError:  # it is gone by now: what was said of it stays
+            return
         best = max(range(len(candidates)), key=lambda n: (worth[n], -n))
         _take(draft, region, about, candidates[best], float(worth[best]))
 

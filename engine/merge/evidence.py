@@ -40,8 +40,8 @@ class Evidence:
 def evidence_of(case: Case, labels: Record, config: Merge) -> Evidence:
     """Of one image: each claim of a source, held against what people say, one to one at `config.iou`.
 
-    An object is right if its label is, too, a proposal wherever there is an object, a line if it reads the same. Of
-    lines nothing is known where people wrote down none.
+    An object is right if its label is, too, a proposal wherever there is an object, a line if it reads the same. Where
+    people only wrote texts, nothing is known of objects, and where they wrote down no line, nothing of lines.
     """
     found = Evidence()
     for kind in KINDS:
@@ -50,9 +50,10 @@ def evidence_of(case: Case, labels: Record, config: Merge) -> Evidence:
             continue
         least = config.iou_proposals if kind == "proposal" else config.iou
         claims = [c for one in clusters_of(case, kind, least) for c in claims_of(case, one, config.sizes)]
-        for source in sorted({claim.region.source for claim in claims} - {HUMAN}):
-            theirs = [claim for claim in claims if claim.region.source == source]
-            _judge(theirs, truth, labels, kind, config, found)
+        for source, new in sorted({(claim.region.source, claim.new) for claim in claims}):
+            if source != HUMAN:  # what a source says again in a later round is right, or not, as it was before
+                theirs = [claim for claim in claims if (claim.region.source, claim.new) == (source, new)]
+                _judge(theirs, truth, labels, kind, config, found)
     return found
 
 
@@ -78,7 +79,13 @@ def _truth(labels: Record, kind: Kind) -> list[Region] | None:
     if kind == "text":
         lines = [_comparable(region, kind) for region in regions if region.kind == "text"]
         return lines or None
-    return [_comparable(region, kind) for region in regions if region.kind == "object"]
+    return [_comparable(region, kind) for region in regions if region.kind == "object"] if has_objects(labels) else None
+
+
+def has_objects(labels: Record) -> bool:
+    """Whether people said what is in an image, if only that there is nothing: of one that has texts alone nobody knows
+    whether it was looked at for objects."""
+    return any(region.kind == "object" for region in labels.regions) or not labels.texts
 
 
 def _comparable(region: Region, kind: Kind) -> Region:

@@ -38,22 +38,26 @@ def _agree(case: Case, cluster: Sequence[Region], rules: Rules, draft: Draft) ->
 
 
 def _enter(case: Case, cluster: Sequence[Region], rules: Rules, draft: Draft) -> None:
-    """A line where none was read before. Uncalibrated, one more reader has to agree: a class that could have a cap,
-    text has not."""
+    """A line where none was read before: the reading of the highest calibrated precision, or, uncalibrated, that of
+    most independent families, of which there must be two: a class that could have a cap, text has not."""
     claims = claims_of(case, cluster, rules.config.sizes)
-    precision = max((p for claim in claims if (p := rules.precision(claim)) is not None), default=None)
-    if precision is None:
-        agreed = len(_families(case, [r for r in cluster if read(r) == read(cluster[0])], rules))
-        enters, reason, value, least = agreed > 1, "unread_uncalibrated", float(agreed), 2.0
+    precisions = {claim.region.id: p for claim in claims if (p := rules.precision(claim)) is not None}
+    support = {line.id: len(_families(case, [r for r in cluster if read(r) == read(line)], rules)) for line in cluster}
+    if precisions:
+        best = max(cluster, key=lambda line: precisions.get(line.id, -1.0))
+        value, least = precisions[best.id], rules.config.enter
+        reason, faulty = "precise", "imprecise"
     else:
-        enters, reason, value, least = precision >= rules.config.enter, "imprecise", precision, rules.config.enter
-    for place, line in enumerate(cluster):
-        if not enters:
-            draft.decide("reject", line, reason, value, least)
-        elif place == 0:
-            draft.stand(line, "agreed" if precision is None else "precise", value, least)
+        best = max(cluster, key=lambda line: support[line.id])
+        value, least = float(support[best.id]), 2.0
+        reason, faulty = "agreed", "unread_uncalibrated"
+    for line in cluster:
+        if value < least:
+            draft.decide("reject", line, faulty, value, least)
+        elif line is best:
+            draft.stand(line, reason, value, least)
         else:
-            draft.yield_to(line, cluster[0], "same_reading" if read(line) == read(cluster[0]) else "other_reading")
+            draft.yield_to(line, best, "same_reading" if read(line) == read(best) else "other_reading")
 
 
 def _families(case: Case, lines: Sequence[Region], rules: Rules) -> frozenset[str]:

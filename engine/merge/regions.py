@@ -114,11 +114,11 @@ def _place(claim: Claim, reason: str, precision: float | None, rules: Rules, dra
 def _enter(waiting: Sequence[Sequence[Claim]], kind: Kind, rules: Rules, draft: Draft) -> None:
     """New regions in places where nothing was: those that are precise enough; uncalibrated ones, the surest first, as
     far as there is room for their class."""
-    standing = Counter(region.label or "" for region in draft.standing().regions if _stands(region, kind, draft))
+    standing = Counter(_class(region) for region in draft.standing().regions if _stands(region, kind, draft))
     ranked = sorted(waiting, key=lambda claims: (-_value(_best(claims, rules)), claims[0].region.id))
     for claims in ranked:
         best = _best(claims, rules)
-        precision, label = rules.precision(best), best.region.label or ""
+        precision, label = rules.precision(best), _class(best.region)
         if precision is not None:
             enters, reason, value, threshold = (
                 precision >= rules.config.enter,
@@ -141,6 +141,10 @@ def _enter(waiting: Sequence[Sequence[Claim]], kind: Kind, rules: Rules, draft: 
             _fuse(claims, "fused", rules, draft)
         else:
             _place(best, "uncalibrated" if precision is None else "precise", precision, rules, draft)
+
+
+def _class(region: Region) -> str | None:
+    return "" if region.kind == "proposal" else region.label
 
 
 def _stands(region: Region, kind: Kind, draft: Draft) -> bool:

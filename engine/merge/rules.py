@@ -37,8 +37,9 @@ class Rules:
         return frozenset(self.families.get(source, source) for source in origins)
 
     def room(self, label: str | None) -> int:
-        """How many regions of a class an image may have before an uncalibrated one is one too many."""
-        return round(self.counts.get(label or "", 0.0))
+        """How many regions of a class ("": proposals) an image may have before an uncalibrated one is one too many;
+        none of what has no label."""
+        return round(self.counts.get(label, 0.0)) if label is not None else 0
 
 
 def places(claim: Claim) -> tuple[Stratum, ...]:

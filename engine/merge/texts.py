@@ -28,10 +28,16 @@ class Judged:
 
 
 def merge_texts(case: Case, rules: Rules, draft: Draft) -> None:
-    """Of each granularity as many texts stand as did before, one at least: the best. People's are not counted."""
+    """Of each granularity as many texts stand as did before, one at least: the best. People's are not counted. What was
+    made of a region that is turned down falls first: it must not take another one's place."""
     standing = draft.standing()
+    rejected = {decision.annotation_id for decision in draft.decisions if decision.action == "reject"}
     for detail in DETAILS:
         texts = [text for text in case.standing.texts if text.detail == detail and text.source != HUMAN]
+        for text in [text for text in texts if not rejected.isdisjoint(text.derived_from)]:
+            texts.remove(text)
+            cause = min(rejected.intersection(text.derived_from))
+            draft.decide("reject", text, "region_fell", against=cause)
         if not any(case.is_new(text) for text in texts):
             continue  # there is nothing to choose
         judged = [judge(text, case, rules, standing) for text in sorted(texts, key=lambda text: text.id)]
@@ -50,7 +56,7 @@ def judge(text: Text, case: Case, rules: Rules, standing: Record) -> Judged:
     hits = sum(min(count or there[label] or 1, there[label]) for label, count in named.items())
     said = sum(count or there[label] or 1 for label, count in named.items())
     total = said + sum(there.values())
-    agreement = 2 * hits / total if total else None
+    agreement = 2 * hits / total if total else 1.0  # it names nothing, and there is nothing
     return Judged(text, case.is_new(text), agreement, hits / said if said else None, gain)
 
 

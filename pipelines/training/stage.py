@@ -95,6 +95,7 @@ class Training:
             "settings": settings.train.model_dump(mode="json"),
             "round": self.round_number,
             "folds": settings.train.folds,
+            **({"withheld": sorted(map(bytes.hex, self.choice.withheld))} if self.choice.withheld else {}),
         }
 
     def previous(self, settings: Settings) -> Iterator[Path]:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from engine.diff import Change, changes, nested, print_diff
 from engine.merge import Case, Rules, merge
-from engine.records import Decision, Record, Region
+from engine.records import Decision, Record, Region, RegionText
 
 
 @given(cases())
@@ -70,6 +70,17 @@ def test_an_heir_of_an_heir_counts() -> None:
     after = replace(before, round=2).append([region("b"), region("c")])
     after = after.decide([decision("a", "supersede", "fused", "b"), decision("b", "supersede", "fused", "c")])
     assert [(c.change, c.reason) for c in changes(before, after)] == [("changed", "fused")]
+
+
+def test_a_text_that_gave_way_to_a_category_was_dropped() -> None:
+    about = RegionText(id="t", source="describer", region_id="a", text="a cat")
+    before = Record(ITEM).append([region("a"), about])
+    after = replace(before, round=1).append([region("b", source="merge")])
+    after = after.decide([decision("a", "supersede", "fused", "b"), decision("t", "supersede", "category_chosen", "b")])
+    assert [(c.change, c.kind) for c in changes(before, after)] == [
+        ("changed", "object"),
+        ("dropped", "text of a region"),
+    ]
 
 
 def test_hostile_labels_are_printed_as_they_are() -> None:

@@ -261,6 +261,28 @@ def test_habits_that_change_are_told(change, says: str) -> None:  # type: ignore
     assert any(says in reason for reason in drifts(habits(before), after, 0.5)), drifts(habits(before), after, 0.5)
 
 
+def test_a_kind_that_is_lost_is_told() -> None:
+    before = [r.append([Text(id="t", source="x", text="a dog", detail="brief")]) for r in images(60, 60)[0]]
+    after = [replace(record, texts=()) for record in before]
+    assert any("brief texts" in reason for reason in drifts(habits(before), habits(after), 0.5))
+
+
+def test_captions_alone_judge_captions_and_objects_are_guarded() -> None:
+    """Losing all objects is no way to better captions."""
+    found, _ = images(60, 60)
+    said = [Text(id="t", source="human", text=f"a dog, number {n}", detail="brief") for n in range(60)]
+    labels = [Record(record.item).append([text]) for record, text in zip(found, said, strict=True)]
+    wrong = Text(id="t", source="x", text="cats", detail="brief")
+    before = [record.append([wrong]) for record in found]
+    right = [record.append([replace(said[n], source="x")]) for n, record in enumerate(found)]
+    assert "objects" not in {one.name for one in verdict(before, right, labels).comparisons}
+    assert verdict(before, right, labels, Gate(samples=500, drift=20.0)).outcome == "accepted"
+    lost = [replace(record, regions=()) for record in right]
+    made = verdict(before, lost, labels)
+    assert made.outcome == "refused"
+    assert any("objects: 60 before, 0 now" in reason for reason in made.reasons)
+
+
 def test_habits_that_stay_are_not() -> None:
     before, _ = images(60, 60)
     assert drifts(habits(before), habits(before[:50]), 0.5) == []

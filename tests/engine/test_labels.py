@@ -99,6 +99,23 @@ def test_what_could_not_be_taken_is_told(images: Path, tmp_path: Path) -> None:
     assert labels.faults == {"box_outside": 1}
 
 
+def test_labels_of_a_second_copy_are_told(images: Path, tmp_path: Path) -> None:
+    output = ingested(images, tmp_path / "out")
+    said = [{"id": n, "image_id": n, "category_id": 1, "bbox": [1, 1, 5, 5]} for n in (1, 2)]
+    labels = read_labels(output, config_of(images, labelled(images, ["0.png", "twin.png"], said)))
+    assert labels.faults == {"labelled_twice": 1}
+
+
+def test_where_labels_lie_does_not_count(images: Path, tmp_path: Path) -> None:
+    said = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}]
+    digests = set()
+    for name in ("one", "other"):
+        output = ingested(images, tmp_path / name / "out")
+        folder = Path(shutil.copytree(images, tmp_path / name / "labelled"))
+        digests.add(read_labels(output, config_of(images, labelled(folder, ["1.png"], said))).digest)
+    assert len(digests) == 1
+
+
 def test_labels_of_other_images_are_refused(images: Path, tmp_path: Path) -> None:
     output = ingested(images, tmp_path / "out")
     other = tmp_path / "other"

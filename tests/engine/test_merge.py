@@ -6,7 +6,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given
@@ -15,10 +15,13 @@ from merging import ITEM, LABELS, MODEL, cases, parse
 
 from engine.calibration import Calibration, Curve
 from engine.config import Merge
+from engine.errors import ImageError
 from engine.geometry import iou
 from engine.merge import Case, Rules, merge
+from engine.merge.choosing import Candidate, Pixels
 from engine.merge.claims import Claim, claims_of, clusters_of
 from engine.merge.edges import Edges
+from engine.merge.evidence import evidence_of
 from engine.records import (
     HUMAN,
     MERGE,
@@ -442,3 +445,104 @@ def test_fused_boxes_lie_between_their_parents() -> None:
     case = case_of([region("old", HERE)], [region("new", NEAR, source=MODEL)])
     (fused,) = merged(case).standing.regions
     assert min(iou(fused.box, HERE), iou(fused.box, NEAR)) > iou(HERE, NEAR)
+
+
+# What went wrong once
+
+
+def test_a_composed_text_that_is_about_to_fall_takes_nobody_s_place() -> None:
+    composed = told("old", "a dog", ["dog"], "composer", derived_from=("r",))
+    case = case_of(
+        [region("r"), *composed],
+        [region("n", ELSEWHERE, source=MODEL), *told("new", "a cat", ["cat"], MODEL)],
+        [("r", VERIFIED, -9.0)],
+    )
+    record = merged(case, replace(RULES[1], calibration=calibration(0.1)))
+    assert verdicts(record)["r"] == ("reject", "imprecise")
+    assert verdicts(record)["old"] == ("reject", "region_fell")
+    assert "old" not in record.standing.by_id
+
+
+def test_naming_nothing_where_nothing_is_is_better_than_naming_what_is_not_there() -> None:
+    record = merged(case_of(told("old", "it is sunny", []), told("new", "a dog", ["dog"], MODEL)))
+    assert [text.id for text in record.standing.texts] == ["old"]
+
+
+def test_the_more_precise_reading_of_a_new_line_stands() -> None:
+    new = [
+        replace(line("a", "foo", MODEL), scores=Scores(label=0.1)),
+        replace(line("b", "bar", "third"), scores=Scores(label=0.95)),
+    ]
+    assert verdicts(merged(case_of([], new))) == {"b": ("add", "precise"), "a": ("supersede", "other_reading")}
+    three = [line("a", "foo", MODEL), line("b", "bar", "third"), line("c", "bar", "ocr")]
+    assert verdicts(merged(case_of([], three), RULES[0])) == {
+        "c": ("add", "agreed"),
+        "b": ("supersede", "same_reading"),
+        "a": ("supersede", "other_reading"),
+    }
+
+
+def test_a_model_from_elsewhere_has_no_say_about_itself() -> None:
+    old = [region("own", HERE, source=MODEL), region("other", ELSEWHERE)]
+    case = case_of(old, [], [("own", VERIFIED, -0.1), ("other", VERIFIED, -0.2)], judges=())
+    case = replace(case, outsiders=frozenset({MODEL}))
+    own, other = case.record.regions
+    assert case.opinion(own) is None
+    assert case.opinion(other) == -0.2
+
+
+def test_an_image_that_is_gone_keeps_its_texts() -> None:
+    @dataclass(frozen=True)
+    class Looking:
+        name: str = "looking"
+
+        def setup(self) -> None: ...
+
+        def choose(self, region: Region, candidates: Sequence[Candidate], pixels: Pixels) -> list[float]:
+            pixels()
+            raise AssertionError("never reached")
+
+    def gone() -> object:
+        raise ImageError("missing", "it is gone")
+
+    texts = [RegionText(id="t", source="describer", region_id="r", text="a cat")]
+    case = case_of([region("r"), *texts], [region("n", ELSEWHERE, source=MODEL)])
+    record = merge(case, replace(RULES[1], chooser=Looking()), phrases_in, gone)
+    assert "t" in record.standing.by_id
+
+
+# Evidence
+
+
+def labels_of(*annotations: AnyAnnotation) -> Record:
+    return Record(ITEM).append(annotations)
+
+
+def test_what_a_source_says_again_is_as_right_as_it_was() -> None:
+    case = case_of([region("old", source=MODEL)], [region("new", NEAR, source=MODEL)])
+    found = evidence_of(case, labels_of(region("true", source=HUMAN)), Merge())
+    assert [sample.correct for sample in found.samples] == [True, True]
+    assert len(found.offsets) == 2
+
+
+def test_texts_alone_say_nothing_of_objects() -> None:
+    case = case_of([region("old")], [region("new", ELSEWHERE, source=MODEL)])
+    said = Text(id="t", source=HUMAN, text="a dog", detail="brief")
+    assert evidence_of(case, labels_of(said), Merge()).samples == []
+    assert [sample.correct for sample in evidence_of(case, labels_of(), Merge()).samples] == [False, False]
+
+
+def test_labels_and_places_have_to_agree_and_crowds_are_nobodys() -> None:
+    old = [region("a"), region("b", ELSEWHERE, "cat"), region("c", (0.0, 40.0, 10.0, 50.0), "car")]
+    truth = [
+        region("x", NEAR, source=HUMAN),
+        region("y", ELSEWHERE, "dog", HUMAN),
+        region("z", (0.0, 35.0, 20.0, 60.0), "car", HUMAN, crowd=True),
+    ]
+    case = case_of(old, [region("n", (40.0, 0.0, 50.0, 10.0), source=MODEL)])
+    found = evidence_of(case, labels_of(*truth), Merge())
+    assert sorted((s.label, s.correct, s.strata[0][0]) for s in found.samples) == [
+        ("cat", False, "detector"),
+        ("dog", False, MODEL),
+        ("dog", True, "detector"),
+    ]

@@ -286,6 +286,50 @@ def test_a_merge_by_hand_is_the_refinements(
     assert records(out, 1) == records(refined, 1)
 
 
+def test_overwrite_does_not_take_everything_along(refined: Path, tmp_path: Path, call: Call, plugin: None) -> None:
+    out = Path(shutil.copytree(refined, tmp_path / "out"))
+    for stage in ("merge", "train", "reannotate"):
+        code, said = call("run", "--stage", stage, "--round", "1", "--overwrite", "--out", str(out))
+        assert (code, "--overwrite would remove all rounds" in said) == (2, True)
+    assert (out / "round-1" / "merge" / "summary.json").exists()
+
+
+def test_labels_that_were_learned_do_not_judge(
+    settings: tuple[str, ...], refined: Path, tmp_path: Path, call: Call, plugin: None
+) -> None:
+    out = Path(shutil.copytree(refined, tmp_path / "out"))
+    shutil.rmtree(out / "round-2")
+    for path in (out / "round-0" / "model").glob("*/made_by.json"):
+        made_by = read_json(path)
+        withheld = made_by.pop("withheld")
+        assert len(withheld) == len(LABELLED)
+        path.write_text(json.dumps(made_by | {"withheld": withheld[:4]}))
+    code, said = call("run", "--stage", "merge", "--round", "1", "--out", str(out), *settings)
+    assert "16 of 20 labelled images were trained on" in said.replace("\n", " ")
+    assert "4 labelled images are too few" in said
+    assert code == 0
+
+
+def test_what_a_later_round_stands_on_is_not_merged_anew(
+    settings: tuple[str, ...], refined: Path, tmp_path: Path, call: Call, plugin: None
+) -> None:
+    out = Path(shutil.copytree(refined, tmp_path / "out"))
+    other = ("--set", "merge.enter=0.5")
+    code, said = call("run", "--stage", "merge", "--round", "1", "--out", str(out), *settings, *other)
+    assert (code, "stands on how round 1 is merged" in said) == (2, True)
+    assert records(out, 1) == records(refined, 1)
+
+
+def test_a_round_that_is_merged_in_part_is_no_base(refined: Path, tmp_path: Path, call: Call, plugin: None) -> None:
+    out = Path(shutil.copytree(refined, tmp_path / "out"))
+    shutil.rmtree(out / "round-2")
+    (shard, *_) = Output(out).shards()
+    Output(out).round(1).merge.decisions(shard).unlink()
+    for stage in ("train", "reannotate", "report"):
+        code, said = call("run", "--stage", stage, "--round", "1", "--out", str(out))
+        assert (code, "merged in part" in said) == (2, True), said
+
+
 def test_an_audit_is_drawn_labelled_and_read(annotated: Path, tmp_path: Path, call: Call, plugin: None) -> None:
     to = tmp_path / "audit"
     code, said = call("audit", str(annotated), "--images", "5", "--to", str(to))
