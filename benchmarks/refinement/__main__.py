@@ -26,6 +26,7 @@ from typing import Any
 
 from benchmarks.refinement.rows import index_of, only, oracle, raw, repaired, row
 from benchmarks.refinement.setting import IMAGES, PIPELINE, draw, engine, label
+from benchmarks.refinement.telling import plot, table
 from benchmarks.refinement.worlds import HERE
 from engine import open_dataset
 from engine.records import Record
@@ -191,6 +192,8 @@ def main() -> None:
                 getattr(bench, part)()
         results.append(bench.told())
         (given.out / "refinement.json").write_text(json.dumps(results, indent=1))
+        (given.out / "refinement.md").write_text(table(results) + "\n")
+        plot(results, given.out / "refinement.svg")
         for name, verdict in bench.verdicts.items():
             print(f"{name}: {verdict['outcome']}: {verdict['reasons'][0]}")
 
