@@ -43,15 +43,15 @@ class Labels:
 NO_LABELS = Labels()
 
 
-def read_labels(output: Output, config: Config) -> Labels:
-    """The labels of `config`, ingested if they are not yet, or have changed. Raises ConfigError where they can't be
-    read, and OutputError where none is of an image of the set."""
+def read_labels(output: Output, config: Config, there: Output | None = None) -> Labels:
+    """The labels of `config`, ingested into `there` (the output's own place for them) if they are not yet, or have
+    changed. Raises ConfigError where they can't be read, and OutputError where none is of an image of the set."""
     if not config.gate.labels:
         return NO_LABELS
     asked = config.ingest.model_copy(
         update={"images": config.gate.labels, "image_root": config.gate.image_root, "limit": None}
     )
-    there = output.labels
+    there = there or output.labels
     if not there.manifest.exists() or read_json(there.manifest)["listed"] != listed_digest(asked):
         shutil.rmtree(there.root, ignore_errors=True)
         ingest(there, asked, digest_of_json(asked.model_dump(mode="json", exclude={"http"})), lambda done: None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from importlib import import_module
@@ -24,6 +24,7 @@ from engine.labels import Labels, labelled
 from engine.merge import Case, Rules, merge
 from engine.merge.choosing import Chooser
 from engine.merge.evidence import Evidence, evidence_of, together
+from engine.merge.trials import Trial, distrusted, trials_of
 from engine.records import MERGE, Item, Record
 from engine.rounds import added
 from engine.storage import (
@@ -123,12 +124,8 @@ class Merging:
         calibrated, for the summary."""
         config = self.config.merge
         parts: list[list[Evidence]] = [[] for _ in range(PARTS)]
-        for shard in self.shards:
-            if self.labels.ids.isdisjoint(item.item_id for item in read_items(self.output, shard)):
-                continue
-            for case in cases(self.output, self.number, shard, self.judges):
-                if said := labelled(self.labels, case.record.item):
-                    parts[self.parts[case.record.item.item_id]].append(evidence_of(case, said, config))
+        for part, case, said in self.labelled_cases():
+            parts[part].append(evidence_of(case, said, config))
         evidence = [together(part) for part in parts]
         counts = class_counts(self.output, 0, self.shards)  # of the filtered round: a cap on caps would grow
         base = Rules(
@@ -140,7 +137,23 @@ class Merging:
         )
         learned = [together(e for n, e in enumerate(evidence) if n != left_out) for left_out in range(PARTS + 1)]
         rules = [replace(base, calibration=e.calibration(config), edges=e.edges(config)) for e in learned]
+        trials: list[list[Trial]] = [[] for _ in range(PARTS)]
+        for part, case, said in self.labelled_cases():
+            trials[part] += trials_of(case, said, rules[part])
+        rules = [
+            replace(one, distrusted=distrusted([t for n, some in enumerate(trials) if n != left_out for t in some]))
+            for left_out, one in enumerate(rules)
+        ]
         return rules, _told(rules[PARTS], learned[PARTS])
+
+    def labelled_cases(self) -> Iterator[tuple[int, Case, Record]]:
+        """Each labelled image: its part, its case, and what people say of it."""
+        for shard in self.shards:
+            if self.labels.ids.isdisjoint(item.item_id for item in read_items(self.output, shard)):
+                continue
+            for case in cases(self.output, self.number, shard, self.judges):
+                if said := labelled(self.labels, case.record.item):
+                    yield self.parts[case.record.item.item_id], case, said
 
     @cached_property
     def parts(self) -> dict[bytes, int]:
@@ -262,6 +275,7 @@ def _told(rules: Rules, evidence: Evidence) -> dict[str, Any]:
         "matches": {" ".join(stratum): count for stratum, count in sorted(matches.items())},
         "calibrated": [" ".join(stratum) for stratum in rules.calibration.curves],
         "uncalibrated": [" ".join(s) for s in sorted(matches) if s not in rules.calibration.curves],
+        "distrusted": [" ".join(ground) for ground in sorted(rules.distrusted)],
         "bias": {" ".join(stratum): list(e.bias) for stratum, e in rules.edges.items() if e.is_biased},
     }
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.train.measures import Found, anything, average_precision, f1, matched, read, same_label
 from benchmarks.world import Picture, Shape, Tally, character_errors, facts, reading, score, tell
-from engine.gate.cider import Cider
+from engine.cider import Cider
 from engine.gate.drift import habits
 from engine.geometry import area, iou, mask_iou, quad_box
 from engine.merge.matching import pairs

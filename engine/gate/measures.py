@@ -21,9 +21,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engine.cider import Cider
 from engine.config import Config
 from engine.gate.bootstrap import Ratio
-from engine.gate.cider import Cider
 from engine.geometry import area, intersection, mask_iou
 from engine.merge.claims import size_of
 from engine.merge.evidence import IN_CROWD, has_objects

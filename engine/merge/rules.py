@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from engine.calibration import Calibration, Stratum
 from engine.config import Merge
 from engine.merge.choosing import ByClass, Chooser
 from engine.merge.claims import Claim
 from engine.merge.edges import Edges, of
+from engine.records import Detail
 from engine.vocabulary import Vocabulary
+
+# What a text is preferred for: its granularity, and what it is ranked by.
+Ground: TypeAlias = tuple[Detail, Literal["agreement", "gain"]]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """`counts`: of each class that the round before has, how many regions an image has of it that has any ("" are
+    """`distrusted` is what texts are not ranked by, since labelled images show that it makes them worse.
+
+    `counts`: of each class that the round before has, how many regions an image has of it that has any ("" are
     proposals). `families`: sources that are one model family have one word; what is not in it is a family of its own.
     """
 
@@ -24,6 +31,7 @@ class Rules:
     edges: Mapping[Stratum, Edges] = field(default_factory=dict)
     counts: Mapping[str, float] = field(default_factory=dict)
     families: Mapping[str, str] = field(default_factory=dict)
+    distrusted: frozenset[Ground] = frozenset()
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     chooser: Chooser = field(default_factory=ByClass)
 

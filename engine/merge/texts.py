@@ -25,6 +25,17 @@ class Judged:
     agreement: float | None
     precision: float | None
     gain: float | None
+    margin: float
+
+    @property
+    def steps(self) -> int:
+        """Its agreement in steps of the margin, inside of which texts are equals."""
+        return round((self.agreement or 0.0) / self.margin)
+
+
+def rank(one: Judged, by_agreement: bool, by_gain: bool) -> tuple[float, float, bool]:
+    """The lowest is the best; of equals the old one."""
+    return -one.steps if by_agreement else 0, -(one.gain or 0.0) if by_gain else 0.0, one.new
 
 
 def merge_texts(case: Case, rules: Rules, draft: Draft) -> None:
@@ -50,14 +61,14 @@ def judge(text: Text, case: Case, rules: Rules, standing: Record) -> Judged:
     parse = min(parses, key=lambda parse: parse.id, default=None)
     gain = case.gain(text)
     if parse is None or text.derived_from:
-        return Judged(text, case.is_new(text), None, None, gain)
+        return Judged(text, case.is_new(text), None, None, gain, rules.config.text_margin)
     there = Counter(region.label for region in standing.regions if region.kind == "object" and region.label)
     named = named_in(text, parse, {*rules.counts, *there} - {""}, rules.vocabulary)
     hits = sum(min(count or there[label] or 1, there[label]) for label, count in named.items())
     said = sum(count or there[label] or 1 for label, count in named.items())
     total = said + sum(there.values())
     agreement = 2 * hits / total if total else 1.0  # it names nothing, and there is nothing
-    return Judged(text, case.is_new(text), agreement, hits / said if said else None, gain)
+    return Judged(text, case.is_new(text), agreement, hits / said if said else None, gain, rules.config.text_margin)
 
 
 def named_in(text: Text, parse: Parse, classes: Collection[str], vocabulary: Vocabulary) -> dict[str, int | None]:
@@ -95,20 +106,15 @@ def _choose(judged: Sequence[Judged], detail: Detail, rules: Rules, draft: Draft
         judged = [one for one in judged if _enters(one, rules, draft)]
     if not judged:
         return
-    by_agreement = all(one.agreement is not None for one in judged)
-    by_gain = all(one.gain is not None for one in judged)
-
-    def rank(one: Judged) -> tuple[float, float, bool]:
-        steps = round((one.agreement or 0.0) / rules.config.text_margin) if by_agreement else 0
-        return -steps, -(one.gain or 0.0) if by_gain else 0.0, one.new
-
-    ranked = sorted(judged, key=rank)
+    by_agreement = all(one.agreement is not None for one in judged) and (detail, "agreement") not in rules.distrusted
+    by_gain = all(one.gain is not None for one in judged) and (detail, "gain") not in rules.distrusted
+    ranked = sorted(judged, key=lambda one: rank(one, by_agreement, by_gain))
     stay, fall = ranked[: max(old, 1)], ranked[max(old, 1) :]
     last = stay[-1]
     for one in stay:
         draft.stand(one.text, "best_text", one.agreement if by_agreement else one.gain)
     for one in fall:
-        differs = by_agreement and rank(one)[0] != rank(last)[0]
+        differs = by_agreement and one.steps != last.steps
         reason = "names_less_of_it" if differs else "less_gain" if by_gain else "unjudged"
         value, held = (one.agreement, last.agreement) if differs else (one.gain, last.gain)
         draft.decide("supersede", one.text, reason, value, held, against=last.text.id)

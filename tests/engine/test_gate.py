@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pycocoevalcap.cider.cider import Cider as Reference
 from scipy.stats import bootstrap
 
+from engine.cider import Cider, words_of
 from engine.config import Config, Gate, Merge
 from engine.gate.bootstrap import Ratio, interval
-from engine.gate.cider import Cider, words_of
 from engine.gate.drift import Habits, drifts, habits
 from engine.gate.measures import RARE, distance, measure
 from engine.gate.verdict import Verdict, judge

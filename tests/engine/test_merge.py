@@ -22,6 +22,7 @@ from engine.merge.choosing import Candidate, Pixels
 from engine.merge.claims import Claim, claims_of, clusters_of
 from engine.merge.edges import Edges
 from engine.merge.evidence import evidence_of
+from engine.merge.trials import distrusted, trials_of
 from engine.records import (
     HUMAN,
     MERGE,
@@ -546,3 +547,32 @@ def test_labels_and_places_have_to_agree_and_crowds_are_nobodys() -> None:
         ("dog", False, MODEL),
         ("dog", True, "detector"),
     ]
+
+
+# Trials
+
+
+def caption_case(n: int, old: str, new: str) -> tuple[Case, Record]:
+    """An image whose new text has the larger gain; people wrote "a dog sits on the grass number n"."""
+    opinions = [
+        ("old", VERIFIED, -2.0),
+        ("old", VERIFIED_BLANK, -2.0),
+        ("new", VERIFIED, -2.0),
+        ("new", VERIFIED_BLANK, -4.0),
+    ]
+    case = case_of([region("r"), *told("old", old, ["dog"])], told("new", new, ["dog"], MODEL), opinions)
+    return case, labels_of(Text(id="h", source=HUMAN, text=f"a dog sits on the grass number {n}", detail="brief"))
+
+
+@pytest.mark.parametrize(("count", "better", "stands"), [(25, False, "old"), (19, False, "new"), (25, True, "new")])
+def test_a_ground_that_makes_texts_worse_ranks_no_more(count: int, better: bool, stands: str) -> None:
+    right, wrong = "a dog sits on the grass number {}", "a dog flies over mountains"
+    trials = []
+    for n in range(count):
+        old, new = (wrong, right.format(n)) if better else (right.format(n), wrong)
+        trials += trials_of(*caption_case(n, old, new), RULES[1])
+    assert len(trials) == count
+    assert {trial.ground for trial in trials} == {("brief", "gain")}
+    case, _ = caption_case(0, "a dog here", "a dog there")
+    record = merged(case, replace(RULES[1], distrusted=distrusted(trials)))
+    assert [text.id for text in record.standing.texts] == [stands]
