@@ -1,12 +1,16 @@
 """Does refinement make labels better? The real stages on a world whose whole truth is known.
 
     python -m benchmarks.refinement [--images 4000] [--labelled 500] [--steps 2000] [--rounds 2] [--seeds 0]
-                                    [--out DIR] [--parts refine fusion shuffled]
+                                    [--out DIR] [--parts refine fusion shuffled start long raw truth]
 
 refine    `engine run` with specialists that have stated faults (pipeline.yaml), then `engine refine`; all rows that can
           be told from its rounds
 fusion    a second detector instead of training: round 1 is merged from both
 shuffled  the labels of one image beside another: the gate must refuse
+start     what the start model says, before it learned anything of these images
+long      one round, with the steps of all
+raw       a student that learns what no filter looked at
+truth     a student that learns the whole truth: what these steps can give at best
 
 Of each round two models are trained. What is printed is of
 all images but the labelled ones. Results are written to DIR/refinement.json.
@@ -34,7 +38,7 @@ from engine.storage import Output, read_json
 
 START = Path(__file__).with_name("start")
 SMALL = 0.2
-PARTS = ("refine", "fusion", "shuffled")
+PARTS = ("refine", "fusion", "shuffled", "start", "long", "raw", "truth")
 SECOND = (
     "{second: {use: world_detector, seed: 1000, missed: 0.12, duplicated: 0.15, shifted: 0.08, mislabelled: 0.12, "
     "invented: 0.5, misdescribed: 0.15, small_missed: 0.5, occluded_missed: 0.5, renamed: {moon: ring}, bias: 0.12}}"
@@ -151,6 +155,37 @@ class Bench:
         self.verdicts["shuffled labels"] = {k: manifest["verdict"][k] for k in ("outcome", "reasons")}
         self.measure("shuffled labels", self.records(1, out))
 
+    def start(self) -> None:
+        out = self.without_rounds("start")
+        model = f"{{model: {START}, max_new_tokens: 160, caption_beams: 1, verify: false}}"
+        self.engine(
+            "run", "--stage", "reannotate", out=out, settings=[f"reannotate.specialists={{florence2: {model}}}"]
+        )
+        self.measure("start model", [only(record, "florence2") for record in self.records(1, out)])
+
+    def long(self) -> None:
+        out = self.without_rounds("long")
+        steps = [f"train.steps={self.steps * self.rounds}", f"train.checkpoint_steps={self.steps}"]
+        self.engine(
+            "refine", "--rounds", "1", out=out, settings=[*self.settings, *steps, "refine.rounds=[{images: all}]"]
+        )
+        self.measure("one round, all steps", self.records(1, out))
+
+    def raw(self) -> None:
+        out = self.without_rounds("raw")
+        self.engine("run", "--stage", "filter", out=out, settings=["filters={}"])
+        self.engine("run", "--stage", "reannotate", out=out, settings=self.settings)
+        self.measure("student on raw", [only(record, "florence2") for record in self.records(1, out)])
+
+    def truth(self) -> None:
+        out = self.root / "truth"
+        files = label(self.root, self.pictures, range(self.images), name="truth")
+        images = [word for path in files for word in ("--images", str(path))]
+        nobody = ["specialists={}", "filters={}", "train.exhaustive={human: all}"]
+        self.engine("run", "--config", str(PIPELINE), *images, out=out, settings=nobody)
+        self.engine("run", "--stage", "reannotate", out=out, settings=self.settings)
+        self.measure("student on truth", [only(record, "florence2") for record in self.records(1, out)])
+
     def without_rounds(self, name: str) -> Path:
         out = self.root / name
         shutil.copytree(self.out, out, ignore=shutil.ignore_patterns("round-[1-9]*", "model", "training", "labels"))
@@ -177,7 +212,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2000, help="of each model")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:3])
     parser.add_argument("--out", type=Path, default=Path("out/refinement"), help="a new or empty folder")
     given = parser.parse_args()
     results = []

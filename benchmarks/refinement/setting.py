@@ -33,9 +33,11 @@ def draw(folder: Path, world: World, seed: int, count: int) -> list[Picture]:
     return pictures
 
 
-def label(folder: Path, pictures: Sequence[Picture], some: Sequence[int], shuffled: bool = False) -> None:
-    """Writes the whole truth of some of the pictures as people's labels in COCO's format; `shuffled` over the images,
-    for labels that say nothing of theirs."""
+def label(
+    folder: Path, pictures: Sequence[Picture], some: Sequence[int], shuffled: bool = False, name: str = "label"
+) -> list[Path]:
+    """Writes the whole truth of some of the pictures as people's labels in COCO's format, to NAMEs.json and
+    NAME_captions.json; `shuffled` over the images, for labels that say nothing of theirs."""
     said = list(some)
     if shuffled:
         random.Random(0).shuffle(said)
@@ -55,8 +57,10 @@ def label(folder: Path, pictures: Sequence[Picture], some: Sequence[int], shuffl
             annotation["id"] = number
     categories = [{"id": number, "name": name} for name, number in numbers.items()]
     document = {"images": images, "categories": categories, "annotations": instances}
-    write_text(folder / "labels.json", json.dumps(document))
-    write_text(folder / "label_captions.json", json.dumps({"images": images, "annotations": captions}))
+    paths = [folder / f"{name}s.json", folder / f"{name}_captions.json"]
+    write_text(paths[0], json.dumps(document))
+    write_text(paths[1], json.dumps({"images": images, "annotations": captions}))
+    return paths
 
 
 def _instances(picture: Picture, numbers: dict[str, int]) -> list[dict[str, Any]]:
