@@ -22,7 +22,7 @@ def merge_regions(case: Case, rules: Rules, draft: Draft) -> None:
         for cluster in clusters_of(case, kind, overlap_of(kind, rules)):
             claims = claims_of(case, cluster, rules.config.sizes)
             winners = _settled(claims, rules, draft)
-            if winners and all(claim.new for claim in winners) and not any(not claim.new for claim in claims):
+            if winners and all(claim.new for claim in claims):
                 waiting.append(winners)
             elif winners:
                 _stand(winners, rules, draft)
@@ -117,30 +117,31 @@ def _enter(waiting: Sequence[Sequence[Claim]], kind: Kind, rules: Rules, draft: 
     standing = Counter(_class(region) for region in draft.standing().regions if _stands(region, kind, draft))
     ranked = sorted(waiting, key=lambda claims: (-_value(_best(claims, rules)), claims[0].region.id))
     for claims in ranked:
-        best = _best(claims, rules)
-        precision, label = rules.precision(best), _class(best.region)
-        if precision is not None:
-            enters, reason, value, threshold = (
-                precision >= rules.config.enter,
-                "imprecise",
-                precision,
-                rules.config.enter,
-            )
-        else:
-            value, threshold = math.exp(_value(best)), rules.config.uncalibrated_score
+        best, label = _best(claims, rules), _class(claims[0].region)
+        precision = rules.precision(best)
+        if precision is None:
             agreed = len(_families(claims, rules, draft.case)) > 1
-            enters, reason = agreed or value >= threshold, "unsure_uncalibrated"
-            if enters and standing[label] >= rules.room(label):
-                enters, reason, value, threshold = False, "no_room_uncalibrated", standing[label], rules.room(label)
-        if not enters:
+            fault = _lacks(best, agreed, standing[label], rules)
+        else:
+            enter = rules.config.enter
+            fault = ("imprecise", precision, enter) if precision < enter else None
+        if fault is not None:
             for claim in claims:
-                draft.decide("reject", claim.region, reason, value, threshold)
+                draft.decide("reject", claim.region, *fault)
             continue
         standing[label] += 1
         if len(claims) > 1:
             _fuse(claims, "fused", rules, draft)
         else:
             _place(best, "uncalibrated" if precision is None else "precise", precision, rules, draft)
+
+
+def _lacks(best: Claim, agreed: bool, standing: int, rules: Rules) -> tuple[str, float, float] | None:
+    """What keeps an uncalibrated claim out: a word, what was measured, and what it was held against."""
+    score, room = math.exp(_value(best)), rules.room(_class(best.region))
+    if not agreed and score < rules.config.uncalibrated_score:
+        return "unsure_uncalibrated", score, rules.config.uncalibrated_score
+    return ("no_room_uncalibrated", standing, room) if standing >= room else None
 
 
 def _class(region: Region) -> str | None:
