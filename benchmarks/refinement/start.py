@@ -17,7 +17,7 @@ from engine.config import load_config
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=70)
+    parser.add_argument("--minutes", type=float, default=75)
     parser.add_argument("--scenes", type=int, default=30_000)
     parser.add_argument("--held-out", type=int, default=200)
     parser.add_argument("--work", type=Path, default=Path("out/start"), help="a new or empty folder")
