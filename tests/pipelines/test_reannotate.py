@@ -394,7 +394,10 @@ def test_a_fold_without_its_model_is_refused(round_0: Path, tmp_path: Path, call
     assert code == 2
     assert "finish the training with --stage train" in said
     assert not (out / "round-1").exists()
-    assert "would remove the model" in call("run", "--stage", "reannotate", "--out", str(round_0), "--overwrite")[1]
+    assert (
+        "would remove all rounds, and their models"
+        in call("run", "--stage", "reannotate", "--out", str(round_0), "--overwrite")[1]
+    )
 
 
 def test_one_model_for_all_is_warned_of(round_0: Path, models: Path, tmp_path: Path) -> None:
