@@ -19,7 +19,7 @@ test: .venv/test-ready
 	$(BIN)/ruff format --check .
 	@echo "== Types"
 	$(BIN)/mypy
-	@echo "== Tests (about 20 minutes on two cores)"
+	@echo "== Tests (about 25 minutes on two cores)"
 	$(BIN)/python -m pytest
 
 bench: .venv/test-ready
