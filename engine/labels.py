@@ -14,7 +14,7 @@ from engine.config import Config
 from engine.errors import OutputError
 from engine.given import canonical
 from engine.ingest import ingest, listed_digest
-from engine.records import Item, Record
+from engine.records import Record
 from engine.storage import Output, read_given, read_json, read_table
 from engine.versions import digest_of_json
 
@@ -75,11 +75,6 @@ def digest_of(records: Mapping[bytes, Record]) -> str:
     """Of what is said of which image, wherever it was read."""
     said = sorted((id_.hex(), repr(list(record.annotations()))) for id_, record in records.items())
     return digest_of_json(said) if said else ""
-
-
-def labelled(labels: Labels, item: Item) -> Record | None:
-    """What people say of an image, if they were asked."""
-    return labels.records.get(item.item_id)
 
 
 def _contents(output: Output) -> dict[bytes, bytes]:

@@ -20,7 +20,7 @@ from engine.components import build
 from engine.config import Config, Run
 from engine.dataset import Dataset
 from engine.folds import Folds
-from engine.labels import Labels, labelled
+from engine.labels import Labels
 from engine.merge import Case, Rules, merge
 from engine.merge.choosing import Chooser
 from engine.merge.evidence import Evidence, evidence_of, together
@@ -152,7 +152,7 @@ class Merging:
             if self.labels.ids.isdisjoint(item.item_id for item in read_items(self.output, shard)):
                 continue
             for case in cases(self.output, self.number, shard, self.judges):
-                if said := labelled(self.labels, case.record.item):
+                if said := self.labels.records.get(case.record.item.item_id):
                     yield self.parts[case.record.item.item_id], case, said
 
     @cached_property

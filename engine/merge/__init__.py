@@ -6,7 +6,7 @@ record's annotations; what people annotated stands; nothing is removed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from engine.merge.carrying import carry
 from engine.merge.case import Case
@@ -25,9 +25,7 @@ def _no_phrases(text: str) -> Sequence[Phrase]:
     return ()
 
 
-def merge(
-    case: Case, rules: Rules, phrases_in: PhrasesIn = _no_phrases, pixels: Pixels | Callable[[], object] = lambda: None
-) -> Record:
+def merge(case: Case, rules: Rules, phrases_in: PhrasesIn = _no_phrases, pixels: Pixels = lambda: None) -> Record:
     """The case's record with what merging adds to it: annotations of the source "merge", and decisions by it.
 
     `phrases_in` gives the noun phrases of a region's description, `pixels` the image, for a chooser that looks at it.

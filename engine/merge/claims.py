@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from engine.geometry import area
 from engine.merge.case import Case
@@ -14,7 +14,6 @@ from engine.records import HUMAN, Kind, Region
 
 Role = Literal["agreed", "contested", "alone"]
 Size = Literal["small", "medium", "large"]
-SIZES: tuple[Size, ...] = get_args(Size)
 LEAST_SCORE = 1e-6  # a score of 0 has no logarithm
 
 

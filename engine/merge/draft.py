@@ -85,9 +85,7 @@ class Draft:
         self.settled.discard(annotation.id)
         self.decide("supersede", annotation, reason, against=against)
 
-    def inherit(
-        self, parents: Sequence[Region], box: Box, reason: str, precision: float | None, value: float | None = None
-    ) -> Region:
+    def inherit(self, parents: Sequence[Region], box: Box, reason: str, precision: float | None) -> None:
         """A region in the place of its parents, of which the first says what it is."""
         heir = replace(
             parents[0],
@@ -99,12 +97,11 @@ class Draft:
         )
         self.make(heir, reason, precision)
         for parent in parents:
-            self.yield_to(parent, heir, reason, value)
-        return heir
+            self.yield_to(parent, heir, reason)
 
-    def yield_to(self, region: Region, heir: Region, reason: str, value: float | None = None) -> None:
+    def yield_to(self, region: Region, heir: Region, reason: str) -> None:
         """The region is superseded by the other."""
-        self.decide("supersede", region, reason, value, against=heir.id)
+        self.decide("supersede", region, reason, against=heir.id)
         self.heirs[region.id] = heir
 
     def standing(self) -> Record:

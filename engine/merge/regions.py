@@ -84,7 +84,7 @@ def _stand(claims: Sequence[Claim], rules: Rules, draft: Draft) -> None:
     best = _best(claims, rules)
     precision = rules.precision(best)
     if len(claims) > 1:
-        _fuse(claims, "fused", rules, draft)
+        _fuse(claims, rules, draft)
     elif best.role == "alone" and best.is_judged and precision is not None and precision < rules.config.fall:
         draft.decide("reject", best.region, "imprecise", precision, rules.config.fall)
     else:
@@ -92,13 +92,13 @@ def _stand(claims: Sequence[Claim], rules: Rules, draft: Draft) -> None:
         _place(best, reason, precision, rules, draft)
 
 
-def _fuse(claims: Sequence[Claim], reason: str, rules: Rules, draft: Draft) -> None:
+def _fuse(claims: Sequence[Claim], rules: Rules, draft: Draft) -> None:
     precisions = [rules.precision(claim) for claim in claims]
     known = [precision for precision in precisions if precision is not None]
     weights = [max(p, 1e-3) for p in known] if len(known) == len(claims) else [1.0] * len(claims)
     boxes, of = [claim.region.box for claim in claims], [rules.edges_of(claim) for claim in claims]
     box = fused(boxes, of, weights, _size(draft.case))
-    draft.inherit([claim.region for claim in claims], box, reason, max(known, default=None))
+    draft.inherit([claim.region for claim in claims], box, "fused", max(known, default=None))
 
 
 def _place(claim: Claim, reason: str, precision: float | None, rules: Rules, draft: Draft) -> None:
@@ -131,7 +131,7 @@ def _enter(waiting: Sequence[Sequence[Claim]], kind: Kind, rules: Rules, draft: 
             continue
         standing[label] += 1
         if len(claims) > 1:
-            _fuse(claims, "fused", rules, draft)
+            _fuse(claims, rules, draft)
         else:
             _place(best, "uncalibrated" if precision is None else "precise", precision, rules, draft)
 

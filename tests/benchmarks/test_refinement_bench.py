@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from benchmarks.refinement.faulty import Captioner, Detector, Reader
 from benchmarks.refinement.rows import only, oracle, raw, repaired, row
@@ -22,7 +21,6 @@ from benchmarks.refinement_coco import split
 from benchmarks.world import Picture
 from benchmarks.world.records import record_of
 from engine.config import Config, Gate, Ingest
-from engine.geometry import iou
 from engine.ingest import ingest
 from engine.labels import read_labels
 from engine.protocols import Sample
@@ -63,7 +61,6 @@ def test_specialists_without_faults_say_the_truth() -> None:
         assert told[name] == pytest.approx(1.0), name
     assert told["ap"] == pytest.approx(1.0, abs=1e-6)
     assert told["character errors"] == 0.0
-    assert told["doubles"] == 0.0 or told["f1"] == 1.0
 
 
 def test_the_truth_is_the_truth() -> None:
@@ -188,5 +185,3 @@ def test_cocos_protocol_on_a_tiny_set(tmp_path: Path) -> None:
     assert np.isclose(told["brief texts"] or 0.0, 0.0), "people's own texts are not judged"
     wrong = row_coco([Record(item) for item in items], truth, config)
     assert wrong["objects"] == wrong["AP"] == 0.0
-    assert iou(pictures[0].shapes[0].box, pictures[0].shapes[0].box) == 1.0
-    assert Image.open(tmp_path / "images" / "000000.png").size == (64, 64)
