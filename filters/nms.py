@@ -23,7 +23,8 @@ class Nms:
     """Rejects regions that overlap a region with a higher score, of the same source, kind and label.
 
     Never across kinds: text stands on a sign. Never across sources: their scores can't be compared, and whether
-    they agree is the merge's business. Of equal scores the earlier region stands; one without score always does.
+    they agree is the merge's business. Of equal scores the earlier region stands; one without score always does, and
+    one that gives another label to a region, in whose box it therefore is.
     """
 
     name: str = "nms"
@@ -35,7 +36,7 @@ class Nms:
         groups: dict[tuple[str, Kind, str | None], list[tuple[float, Region]]] = {}
         for region in record.standing.regions:
             score = region.score
-            if region.kind in self.kinds and score is not None:
+            if region.kind in self.kinds and score is not None and not region.derived_from:
                 key = (region.source, region.kind, region.label if self.per_label else None)
                 groups.setdefault(key, []).append((score, region))
         for scored in groups.values():

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from engine.geometry import area, quad_box
+from engine.geometry import area, clip, quad_box
 from engine.protocols import Sample
 from engine.records import AnyAnnotation, Box, Detail, Mask, Quad, Region, RegionText, Scores, Text, Triplet
 from engine.segmentation import Unusable, run_lengths
@@ -44,6 +44,7 @@ class Findings:
         self.queries: dict[str, str] = {}  # words -> label that was asked for by them
         self.phrases: dict[str, list[Annotation]] = {}  # caption, as it was asked for -> boxes with their phrases
         self.rings: dict[str, list[Sequence[float]]] = {}  # prompt -> outlines
+        self.names: dict[str, tuple[str, float]] = {}  # prompt -> what it calls the region, and how likely
 
     def hear(self, answer: Answer) -> None:
         task = answer.task
@@ -63,6 +64,9 @@ class Findings:
             self._see(found, said=False)
         elif task is Task.REGION_TO_SEGMENTATION:
             self.rings[answer.prompt.text] = [ring for one in found for ring in one.polygons or ()]
+        elif task is Task.REGION_TO_CATEGORY and answer.complete:
+            words = " ".join(plain(pieces_of_ids(answer.token_ids, self.tokens)).split())
+            self.names[answer.prompt.text] = (words, answer.score)
 
     def questions(self) -> list[Prompt]:
         """What is asked for what is known by now: each class by itself, and the phrases of each caption."""
@@ -74,6 +78,12 @@ class Findings:
             texts = dict.fromkeys(unforged(text) for _, text, _ in self.captions)
             prompts += [ask(Task.CAPTION_TO_PHRASE_GROUNDING, text) for text in texts]
         return prompts
+
+    def categories(self) -> list[Prompt]:
+        """Of each object that stands and that others found."""
+        if "REGION_TO_CATEGORY" not in self.settings.tasks:
+            return []
+        return list(dict.fromkeys(self._category(region) for region in self._others()))
 
     def outlines(self) -> list[Prompt]:
         if "REGION_TO_SEGMENTATION" not in self.settings.tasks:
@@ -98,6 +108,7 @@ class Findings:
         regions = [self._region(thing, next(ids)) for thing in self.things]
         yield from texts
         yield from regions
+        yield from self._renamed(ids)
         yield from (self._line(line, next(ids)) for line in self.lines)
         for thing, region in zip(self.things, regions, strict=True):
             yield from self._of_region(thing, region, ids)
@@ -155,6 +166,16 @@ class Findings:
         entry = self.settings.vocabulary.classes.get(label)
         return unforged((entry.prompt if entry else None) or label)
 
+    def _others(self) -> Iterator[Region]:
+        """The objects of other sources that stand, with a label and an area."""
+        for region in self.sample.standing.regions:
+            is_object = region.kind == "object" and region.source != self.settings.name and not region.crowd
+            if is_object and region.label and area(clip(region.box, *self.size)):
+                yield region
+
+    def _category(self, region: Region) -> Prompt:
+        return ask(Task.REGION_TO_CATEGORY, clip(region.box, *self.size), self.size)
+
     def _outline(self, thing: Thing) -> Prompt:
         return ask(Task.REGION_TO_SEGMENTATION, thing.box, self.size)
 
@@ -171,6 +192,26 @@ class Findings:
             label=thing.label,
             scores=Scores(label=thing.label_score, box=thing.box_score),
         )
+
+    def _renamed(self, ids: Iterator[str]) -> Iterator[Region]:
+        """A region in the place of each that it would call otherwise, if it is sure enough of that."""
+        vocabulary, name = self.settings.vocabulary, self.settings.name
+        for region in self._others() if self.names else ():
+            words, score = self.names.get(self._category(region).text, ("", 0.0))
+            label = vocabulary.canonical(words) if words else ""
+            never = {"", region.label, *vocabulary.ignore, vocabulary.canonical(self.settings.noise)}
+            if label not in never and score >= self.settings.min_score:
+                scores = Scores(label=score)
+                yield Region(
+                    id=next(ids),
+                    source=name,
+                    derived_from=(region.id,),
+                    kind="object",
+                    box=region.box,
+                    raw_label=words,
+                    label=label,
+                    scores=scores,
+                )
 
     def _line(self, line: Annotation, id_: str) -> Region:
         quad = _quad(line)

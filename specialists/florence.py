@@ -42,9 +42,12 @@ TaskName = Literal[
     "OPEN_VOCABULARY_DETECTION",
     "CAPTION_TO_PHRASE_GROUNDING",
     "REGION_TO_SEGMENTATION",
+    "REGION_TO_CATEGORY",
 ]
-# An outline has a hundred tokens for each object, and so is slower than all the others together.
-USUAL: tuple[TaskName, ...] = tuple(task for task in get_args(TaskName) if task != "REGION_TO_SEGMENTATION")
+# An outline has a hundred tokens for each object, and so is slower than all the others together. Other labels for what
+# stands are for who then chooses among them, as merging does.
+UNUSUAL = ("REGION_TO_SEGMENTATION", "REGION_TO_CATEGORY")
+USUAL: tuple[TaskName, ...] = tuple(task for task in get_args(TaskName) if task not in UNUSUAL)
 Share = Annotated[float, Field(ge=0, le=1)]
 Overlap = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
@@ -87,7 +90,11 @@ class Florence:
         str, Field(description="a folder or a hub's id; empty: the model trained on the round, for reannotate alone")
     ] = ""
     tasks: Annotated[
-        tuple[TaskName, ...], Field(description="what it is asked; REGION_TO_SEGMENTATION (masks) is slow")
+        tuple[TaskName, ...],
+        Field(
+            description="what it is asked; REGION_TO_SEGMENTATION (masks) is slow; REGION_TO_CATEGORY: what it would "
+            "call each object that stands, as a region of its own where that is another label"
+        ),
     ] = USUAL
     caption_beams: Annotated[Beams, Field(description="beams for captions")] = 3
     list_beams: Annotated[Beams, Field(description="beams for lists of objects, phrases, texts; 1: greedy")] = 1

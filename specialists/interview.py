@@ -1,7 +1,7 @@
 """All that a Florence-2 is asked of images, from one encoding of each, since later questions depend on answers:
 
-1. captions, objects, descriptions of regions, proposals, texts; and what it thinks of what stands already, and of
-   texts that another model wrote
+1. captions, objects, descriptions of regions, proposals, texts; what it would call the objects that stand already;
+   and what it thinks of what stands, and of texts that another model wrote
 2. each class by itself; the phrases of its own captions
 3. outlines of the objects that these come to
 """
@@ -35,12 +35,12 @@ LOOPING = 3  # tokens: a run that long is not said twice in a caption; in a list
 
 @dataclass(frozen=True)
 class Interviewer:
-    """A model, as it is asked for captions, for lists and for outlines."""
+    """A model, as it is asked for captions, for lists, and for single things: what they are called, their outlines."""
 
     settings: Florence
     captioner: Annotator
     lister: Annotator
-    outliner: Annotator
+    plain: Annotator
 
     @classmethod
     def of(cls, folder: Path, settings: Florence) -> Interviewer:
@@ -59,7 +59,7 @@ class Interviewer:
         # answer that it is nearly sure of to shorter ones.
         captioner = replace(plain, num_beams=settings.caption_beams, no_repeat_ngram_size=LOOPING, early_stopping=False)
         lister = replace(plain, eos_penalty=settings.eos_penalty)
-        return cls(settings, captioner, lister, outliner=plain)  # an outline that goes on is no better
+        return cls(settings, captioner, lister, plain)  # a name or an outline that goes on is no better
 
     def annotate(self, samples: Sequence[Sample]) -> list[list[AnyAnnotation | Decision]]:
         """What it finds in each image, and its opinions."""
@@ -69,8 +69,9 @@ class Interviewer:
         hear = partial(self._hear, pictures, features, found)
         hear(self.captioner, [self._wanted(CAPTIONS)] * len(found))
         hear(self.lister, [self._wanted(LISTS)] * len(found))
+        hear(self.plain, [one.categories() for one in found])
         hear(self.lister, [one.questions() for one in found])
-        hear(self.outliner, [one.outlines() for one in found])
+        hear(self.plain, [one.outlines() for one in found])
         opinions: list[list[Decision]] = [[] for _ in samples]
         if self.settings.verify:
             opinions = self._opinions([Told.standing(sample) for sample in samples], features)

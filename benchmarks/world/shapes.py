@@ -74,6 +74,17 @@ def _cross(arm: float = 0.34) -> Points:
     return [(x * c - y * s, x * s + y * c) for c, s in turns for x, y in quarter]
 
 
+def _turned_over(half: Points) -> Points:
+    """With the same again, turned by half a circle."""
+    return half + [(-x, -y) for x, y in half]
+
+
+def _arch(height: float, bend: float) -> Points:
+    """From the left end to the right one, over the middle."""
+    angles = [a / 20 * math.pi for a in range(20)]
+    return [(-math.cos(a), -height * math.sin(a) ** bend) for a in angles]
+
+
 OUTLINES = {
     "circle": Outline(_around([1.0] * 48), 180),
     "square": Outline([(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)], 12),
@@ -101,6 +112,45 @@ OUTLINES = {
     "frame": Outline(
         [(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)], 12, [(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)]
     ),
+    # Those of a model that is to begin with many.
+    "pentagon": Outline(_around([1.0] * 5), 15),
+    "bucket": Outline([(-1.0, -0.85), (1.0, -0.85), (0.55, 0.85), (-0.55, 0.85)], 12),
+    "corner": Outline([(-0.9, -0.95), (-0.3, -0.95), (-0.3, 0.35), (0.9, 0.35), (0.9, 0.95), (-0.9, 0.95)], 12),
+    "hammer": Outline(
+        [(-1, -0.9), (1, -0.9), (1, -0.3), (0.3, -0.3), (0.3, 0.95), (-0.3, 0.95), (-0.3, -0.3), (-1, -0.3)], 12
+    ),
+    "cup": Outline(
+        [(-0.95, -0.9), (-0.4, -0.9), (-0.4, 0.35), (0.4, 0.35), (0.4, -0.9), (0.95, -0.9), (0.95, 0.9), (-0.95, 0.9)],
+        12,
+    ),
+    "hourglass": Outline(_turned_over([(-0.85, -1), (0.85, -1), (0.85, -0.75), (0.18, 0), (0.85, 0.75)]), 12),
+    "crown": Outline([(-1, -0.7), (-0.5, 0), (0, -0.85), (0.5, 0), (1, -0.7), (0.85, 0.8), (-0.85, 0.8)], 12),
+    "stair": Outline(
+        [
+            (-0.95, 0.95),
+            (-0.95, 0.35),
+            (-0.3, 0.35),
+            (-0.3, -0.3),
+            (0.3, -0.3),
+            (0.3, -0.95),
+            (0.95, -0.95),
+            (0.95, 0.95),
+        ],
+        10,
+    ),
+    "leaf": Outline(_turned_over(_arch(0.5, 1.3)), 30),
+    "slice": Outline(
+        [
+            (-0.9, 0.9),
+            *((-0.9 + 1.8 * math.sin(a / 36 * math.pi), 0.9 - 1.8 * math.cos(a / 36 * math.pi)) for a in range(19)),
+        ],
+        12,
+    ),
+    "nut": Outline(_around([1.0] * 6), 30, _around([0.5] * 30)),
+    "bottle": Outline(
+        [(-0.25, -1), (0.25, -1), (0.25, -0.45), (0.6, -0.1), (0.6, 1), (-0.6, 1), (-0.6, -0.1), (-0.25, -0.45)], 10
+    ),
+    "zigzag": Outline(_turned_over([(-0.9, -0.95), (0.9, -0.95), (0.9, -0.5), (-0.15, 0.5), (0.9, 0.5)]), 10),
 }
 
 

@@ -1,5 +1,6 @@
 """What belongs to a region goes along with it when another takes its place: masks, texts about it, phrases that name
-it. Copies are appended, and the old ones are superseded by them."""
+it. Copies are appended, and the old ones are superseded by them. Where the other has another label, masks alone go:
+they say where the thing is, and not what."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ Of = TypeVar("Of", Mask, RegionText, Triplet)
 
 def carry(draft: Draft) -> None:
     stands, heirs = draft.case.standing, draft.heirs
-    masks = _by_precedence(stands.masks, draft)
-    masked = {mask.region_id: mask for mask in reversed(masks) if mask.region_id not in heirs}
+    masks, outlined = _by_precedence(stands.masks, draft), draft.ousted | heirs
+    masked = {mask.region_id: mask for mask in reversed(masks) if mask.region_id not in outlined}
     for mask in masks:
-        if heir := heirs.get(mask.region_id):
+        if heir := outlined.get(mask.region_id):
             _move_mask(mask, heir, masked, draft)
     told = {(text.region_id, text.text): text for text in stands.region_texts if text.region_id not in heirs}
     for about in _by_precedence(stands.region_texts, draft):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from engine.records import VERIFIED, VERIFIED_BLANK, Annotation, Decision, Kind, Record, Region, Text
+from engine.records import MERGE, VERIFIED, VERIFIED_BLANK, Annotation, Decision, Kind, Record, Region, Text
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,21 @@ class Case:
         """What stands, without crowds: many things in one box are not one thing."""
         return [region for region in self.standing.regions if region.kind == kind and not region.crowd]
 
+    def renamed(self, region: Region) -> Region | None:
+        """What a region gives another label, in the same box: its place is the other's, and its label its own."""
+        parents = (self.record.by_id.get(id_) for id_ in region.derived_from if region.source != MERGE)
+        regions = (parent for parent in parents if isinstance(parent, Region))
+        return next((one for one in regions if one.box == region.box and one.label != region.label), None)
+
+    def drawn_by(self, region: Region) -> str:
+        """The source of its box."""
+        parent = self.renamed(region)
+        return self.drawn_by(parent) if parent else region.source
+
     def origins(self, annotation: Annotation) -> frozenset[str]:
         """The sources that an annotation goes back to: of what was fused all that had a part in it."""
+        if isinstance(annotation, Region) and self.renamed(annotation):
+            return frozenset({annotation.source})
         parents = [self.record.by_id[id_] for id_ in annotation.derived_from if id_ in self.record.by_id]
         same_kind = [parent for parent in parents if isinstance(parent, Region | Text)]
         return frozenset().union(*map(self.origins, same_kind)) if same_kind else frozenset({annotation.source})

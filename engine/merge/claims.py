@@ -12,7 +12,7 @@ from engine.merge.case import Case
 from engine.merge.matching import clusters
 from engine.records import HUMAN, Kind, Region
 
-Role = Literal["agreed", "contested", "alone"]
+Role = Literal["agreed", "contested", "alone", "renamed"]
 Size = Literal["small", "medium", "large"]
 LEAST_SCORE = 1e-6  # a score of 0 has no logarithm
 
@@ -22,9 +22,10 @@ class Claim:
     """A region among those of other sources that are of the same thing.
 
     Its role says how they stand to it: one has the same label ("agreed"), all have others ("contested"), or there is
-    none ("alone"). `value` is what it is ranked by among its like: the mean of the logarithms of its own score and of
-    the probability that a model which was kept from the image gives its label (in nats a token), or the one of the two
-    that there is.
+    none ("alone"); or it only gives one of them another label ("renamed"), and then is nobody else's witness.
+    `drawn_by` is the source of its box. `value` is what it is ranked by among its like: the mean of the logarithms of
+    its own score and of the probability that a model which was kept from the image gives its label (in nats a token),
+    or the one of the two that there is.
     """
 
     region: Region
@@ -33,6 +34,7 @@ class Claim:
     size: Size
     value: float | None
     is_judged: bool
+    drawn_by: str
 
     @property
     def strata(self) -> tuple[tuple[str, ...], ...]:
@@ -48,10 +50,12 @@ def size_of(region: Region, width: int, height: int, bounds: tuple[float, float]
 
 
 def clusters_of(case: Case, kind: Kind, least: float) -> list[list[Region]]:
-    """The standing regions of a kind by the thing that they are of: people's first in each, then old, then new ones."""
-    groups: dict[tuple[bool, bool, str], list[Region]] = {}
+    """The standing regions of a kind by the thing that they are of: people's first in each, then old, then new ones,
+    and at last those that give another label to one of them."""
+    groups: dict[tuple[bool, bool, bool, str], list[Region]] = {}
     for region in case.regions(kind):
-        groups.setdefault((region.source != HUMAN, case.is_new(region), region.source), []).append(region)
+        renames = case.renamed(region) is not None
+        groups.setdefault((region.source != HUMAN, renames, case.is_new(region), region.source), []).append(region)
     return clusters([groups[key] for key in sorted(groups)], least)
 
 
@@ -59,18 +63,28 @@ def claims_of(case: Case, cluster: Sequence[Region], bounds: tuple[float, float]
     """The claims of a cluster, in its order."""
     item = case.record.item
     width, height = item.width or 1, item.height or 1
-    labels = [region.label for region in cluster]
     return [
         Claim(
             region,
             case.is_new(region),
-            "alone" if len(cluster) == 1 else "agreed" if labels.count(region.label) > 1 else "contested",
+            role_of(region, cluster, case),
             size_of(region, width, height, bounds),
             value_of(case, region),
             case.opinion(region) is not None,
+            case.drawn_by(region),
         )
         for region in cluster
     ]
+
+
+def role_of(region: Region, cluster: Sequence[Region], case: Case) -> Role:
+    parents = {one.id: case.renamed(one) for one in cluster}
+    if parents[region.id] in cluster:
+        return "renamed"
+    others = [one for one in cluster if one is not region and parents[one.id] not in cluster]
+    if not others:
+        return "alone"
+    return "agreed" if region.label in {one.label for one in others} else "contested"
 
 
 def value_of(case: Case, region: Region) -> float | None:

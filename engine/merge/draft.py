@@ -23,12 +23,14 @@ from engine.records import (
 
 @dataclass
 class Draft:
-    """Every choice is a decision by "merge". `heirs` has for each region that was superseded the one in its place."""
+    """Every choice is a decision by "merge". `heirs` has for each region that was superseded the one in its place,
+    `ousted` for each that was rejected the one that stands there with another label."""
 
     case: Case
     made: list[AnyAnnotation] = field(default_factory=list)
     decisions: list[Decision] = field(default_factory=list)
     heirs: dict[str, Region] = field(default_factory=dict)
+    ousted: dict[str, Region] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
     _ids: Iterator[str] | None = None
 

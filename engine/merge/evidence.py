@@ -50,9 +50,12 @@ def evidence_of(case: Case, labels: Record, config: Merge) -> Evidence:
             continue
         least = config.iou_proposals if kind == "proposal" else config.iou
         claims = [c for one in clusters_of(case, kind, least) for c in claims_of(case, one, config.sizes)]
-        for source, new in sorted({(claim.region.source, claim.new) for claim in claims}):
-            if source != HUMAN:  # what a source says again in a later round is right, or not, as it was before
-                theirs = [claim for claim in claims if (claim.region.source, claim.new) == (source, new)]
+        # What a source says again in a later round, or of another one's place, is right, or not, by itself.
+        groups: dict[tuple[str, bool, bool], list[Claim]] = {}
+        for claim in claims:
+            groups.setdefault((claim.region.source, claim.new, claim.role == "renamed"), []).append(claim)
+        for (source, _, _), theirs in sorted(groups.items()):
+            if source != HUMAN:
                 _judge(theirs, truth, labels, kind, config, found)
     return found
 
@@ -69,7 +72,7 @@ def _judge(
             continue
         if claim.value is not None:
             found.samples.append(Sample(claim.strata, claim.region.label or "", claim.value, right))
-        if true is not None and right:
+        if true is not None and right and claim.drawn_by == claim.region.source:
             found.offsets.append((places(claim), offsets(claim.region.box, true.box)))
 
 

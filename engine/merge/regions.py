@@ -26,6 +26,7 @@ def merge_regions(case: Case, rules: Rules, draft: Draft) -> None:
                 waiting.append(winners)
             elif winners:
                 _stand(winners, rules, draft)
+                _oust(claims, winners[0].region, draft)
         _enter(waiting, kind, rules, draft)
 
 
@@ -58,15 +59,16 @@ def _settled(claims: Sequence[Claim], rules: Rules, draft: Draft) -> list[Claim]
 
 
 def _prevailing(by_label: dict[str | None, list[Claim]], rules: Rules, case: Case) -> str | None:
-    """The label with the higher calibrated precision. Uncalibrated, that of more model families; of equals what stood
-    before."""
+    """The label with the higher calibrated precision. Uncalibrated ones win by more model families alone; of equals
+    what stood before."""
     labels = list(by_label)  # old ones first
     if len(labels) == 1:
         return labels[0]
     precisions = {label: rules.precision(_best(by_label[label], rules)) for label in labels}
-    if None not in precisions.values():
-        return max(labels, key=lambda label: precisions[label] or 0.0)
-    return max(labels, key=lambda label: len(_families(by_label[label], rules, case)))
+    known = [label for label in labels if precisions[label] is not None]
+    unknown = [label for label in labels if precisions[label] is None]
+    best = sorted(known, key=lambda label: -(precisions[label] or 0.0))[:1]
+    return max([*best, *unknown], key=lambda label: len(_families(by_label[label], rules, case)))
 
 
 def _families(claims: Sequence[Claim], rules: Rules, case: Case) -> frozenset[str]:
@@ -85,11 +87,26 @@ def _stand(claims: Sequence[Claim], rules: Rules, draft: Draft) -> None:
     precision = rules.precision(best)
     if len(claims) > 1:
         _fuse(claims, rules, draft)
-    elif best.role == "alone" and best.is_judged and precision is not None and precision < rules.config.fall:
+    elif _falls(best, precision, rules):
         draft.decide("reject", best.region, "imprecise", precision, rules.config.fall)
     else:
-        reason = "uncalibrated" if precision is None else "more_precise" if best.role == "contested" else "precise"
+        won = best.role in ("contested", "renamed")
+        reason = "uncalibrated" if precision is None else "more_precise" if won else "precise"
         _place(best, reason, precision, rules, draft)
+
+
+def _falls(claim: Claim, precision: float | None, rules: Rules) -> bool:
+    """What no other source sees, if a model that looked at the place finds something else there, or nothing."""
+    judged = (claim.role == "alone" and claim.is_judged) or claim.role == "renamed"
+    return judged and precision is not None and precision < rules.config.fall
+
+
+def _oust(claims: Sequence[Claim], winner: Region, draft: Draft) -> None:
+    """What was turned down in one place, for what stands there, if anything does."""
+    stands = draft.heirs.get(winner.id, winner)
+    turned_down = {decision.annotation_id for decision in draft.decisions if decision.action == "reject"}
+    if stands.id not in turned_down:
+        draft.ousted.update({c.region.id: stands for c in claims if c.region.id in turned_down})
 
 
 def _fuse(claims: Sequence[Claim], rules: Rules, draft: Draft) -> None:

@@ -52,5 +52,5 @@ class Rules:
 
 def places(claim: Claim) -> tuple[Stratum, ...]:
     """What a claim's place is calibrated with; the closest first."""
-    of_source = (claim.region.source, claim.region.kind)
+    of_source = (claim.drawn_by, claim.region.kind)
     return (*of_source, claim.size), of_source

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco
 from rich.console import Console
 
+from benchmarks.refinement.worlds import THERE
 from benchmarks.world import (
     EASY,
     FULL,
@@ -231,7 +232,7 @@ def test_the_long_tail() -> None:
         assert sum(shares.values()) == pytest.approx(1)
         assert [label for label, share in shares.items() if share < 0.03] == list(world.rare_shapes)
         assert all(0.01 <= shares[label] <= 0.02 for label in world.rare_shapes)
-    assert {*FULL.labels, *OTHER.labels} == OUTLINES.keys()
+    assert {*FULL.labels, *OTHER.labels, *THERE.labels} == OUTLINES.keys()
     for name in ("labels", "vocabulary", "backgrounds"):
         assert not set(getattr(FULL, name)) & set(getattr(OTHER, name))
 

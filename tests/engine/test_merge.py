@@ -53,7 +53,7 @@ def calibration(precision: float | None = None) -> Calibration:
         (source, kind, role, judged)
         for source in (*SOURCES, MERGE)
         for kind in ("object", "proposal", "text")
-        for role in ("agreed", "contested", "alone")
+        for role in ("agreed", "contested", "alone", "renamed")
         for judged in ("judged", "own score")
     ]
     return Calibration(dict.fromkeys(strata, curve))
@@ -244,6 +244,36 @@ def test_of_two_labels_the_more_precise_one_stands(old: float, new: float, stand
     assert (decision.action, decision.reason, decision.against) == ("reject", "less_precise", stands)
     assert decision.value == pytest.approx(min(old, new))
     assert decision.threshold == pytest.approx(max(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "stands"),
+    [(0.9, 0.6, {"old"}), (0.4, 0.9, {"new"}), (0.1, 0.15, set()), (0.15, 0.1, {"old"})],
+    ids=["no", "yes", "there is nothing", "nobody looked"],
+)
+def test_a_region_can_be_renamed(old: float, new: float, stands: set[str]) -> None:
+    """The new name is the model's, the place is not: it is no second witness of that."""
+    mask = Mask(id="m", source="segmenter", region_id="old", size=(64, 64), counts=b"0PP2")
+    about = RegionText(id="d", source="describer", region_id="old", text="a brown dog")
+    renamed = region("new", label="cat", source=MODEL, score=new, derived_from=("old",))
+    case = case_of([region("old", score=old), mask, about], [renamed])
+    edges = {("detector", "object"): Edges(bias=(0.1, 0, 0, 0), deviation=(0.1,) * 4)}
+    record = merged(case)
+    assert {r.id for r in record.standing.regions} == stands
+    assert {m.region_id for m in record.standing.masks} == stands, "which says where it is, and not what"
+    assert bool(record.standing.region_texts) == (stands == {"old"})
+    put_right = merged(case, replace(RULES[1], edges=edges)).standing
+    assert [r.box for r in put_right.regions] == [pytest.approx((8.0, 10.0, 30.0, 30.0))] * len(stands)
+    assert {m.region_id for m in put_right.masks} == {r.id for r in put_right.regions}
+
+
+def test_who_renames_and_finds_is_one_voice() -> None:
+    new = [region("r", label="cat", source=MODEL, derived_from=("old",)), region("n", NEAR, "cat", MODEL)]
+    record = merged(case_of([region("old")], new), RULES[0])
+    assert "old" in record.standing.by_id, "uncalibrated, one family against another"
+    claims = claims_of(case_of([region("old")], new), [region("old"), *new], Merge().sizes)
+    assert [claim.role for claim in claims] == ["contested", "renamed", "contested"]
+    assert [claim.drawn_by for claim in claims] == ["detector", "detector", MODEL]
 
 
 def test_uncalibrated_what_stood_before_stays() -> None:
@@ -524,6 +554,18 @@ def test_what_a_source_says_again_is_as_right_as_it_was() -> None:
     found = evidence_of(case, labels_of(region("true", source=HUMAN)), Merge())
     assert [sample.correct for sample in found.samples] == [True, True]
     assert len(found.offsets) == 2
+
+
+def test_who_renames_is_judged_apart_and_drew_no_box() -> None:
+    new = [region("r", label="cat", source=MODEL, derived_from=("old",)), region("n", NEAR, "cat", MODEL)]
+    case = case_of([region("old")], new)
+    found = evidence_of(case, labels_of(region("true", label="cat", source=HUMAN)), Merge())
+    assert sorted((s.strata[-1][0], s.strata[-1][2], s.correct) for s in found.samples) == [
+        ("detector", "contested", False),
+        (MODEL, "contested", True),
+        (MODEL, "renamed", True),
+    ]
+    assert [strata[-1] for strata, _ in found.offsets] == [(MODEL, "object")]
 
 
 def test_texts_alone_say_nothing_of_objects() -> None:

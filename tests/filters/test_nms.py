@@ -74,6 +74,11 @@ def test_across_labels_but_never_across_sources_and_kinds() -> None:
     assert lost(nms, region(SHIFTED, 0.4), *others) == ["0.d.0"]
 
 
+def test_what_gives_another_label_to_a_region_is_in_its_place() -> None:
+    other = region(score=0.4, label="mug", derived_from=("0.d.0",))
+    assert lost(Nms(per_label=False), region(), other) == []
+
+
 def test_only_the_kinds_that_it_looks_at() -> None:
     proposals = region(kind="proposal"), region(SHIFTED, 0.4, kind="proposal")
     assert lost(Nms(), *proposals) == []

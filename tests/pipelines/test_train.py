@@ -286,7 +286,7 @@ def test_folds_learn_from_no_image_of_their_own(round_0: Path) -> None:
     items = {item.item_id: item for item in Dataset(output).items()}
     assert all(folds.of(items[id_]) != fold for fold in range(2) for id_ in learned[fold])
     assert not any(folds.held_out(items[id_], 0.2) for ids in learned for id_ in ids)
-    assert min(map(len, learned)) > 3
+    assert all(learned)
     assert not learned[0] & learned[1]
 
 

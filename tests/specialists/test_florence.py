@@ -126,6 +126,32 @@ def test_every_kind_of_annotation_from_one_encoding(folder: Path, monkeypatch: p
     assert empty.scores.box is not None
 
 
+def test_what_stands_is_called_otherwise_where_it_would_be(folder: Path) -> None:
+    """One region in the same place, if the label is another; not of its own, of crowds, of what has no area."""
+    box = Region(id="0.a.0", source="a", kind="object", box=REGION, label="box")
+    outside = (REGION[0], REGION[1], REGION[0] + 200, REGION[3])
+    others = [
+        replace(box, id="0.a.1", label="disc"),
+        replace(box, id="0.a.2", crowd=True),
+        replace(box, id="0.a.3", box=(*REGION[:2], *REGION[:2])),
+        replace(box, id="0.florence2.0", source="florence2"),
+        replace(box, id="0.a.4", kind="proposal", label=None),
+        replace(box, id="0.a.5", box=outside),
+    ]
+    (record,) = said(ready(folder, tasks=["REGION_TO_CATEGORY"], verify=False), sample(box, *others))
+    found = {r.derived_from[0]: r for r in record.regions if r.derived_from}
+    renamed = found.pop("0.a.0")
+    assert (renamed.label, renamed.raw_label, renamed.box, renamed.kind) == ("disc", "circle", box.box, "object")
+    assert renamed.scores.label is not None
+    assert renamed.scores.label > 0.8
+    assert {*found} <= {"0.a.5"}, "what it says of a place that it never learned"
+    ignoring = ready(
+        folder, tasks=["REGION_TO_CATEGORY"], vocabulary=VOCABULARY.model_copy(update={"ignore": ("disc",)})
+    )
+    (record,) = said(ignoring, sample(box))
+    assert [r.id for r in record.regions] == [box.id]
+
+
 def test_each_task_can_be_left_out(folder: Path) -> None:
     (record,) = said(ready(folder, tasks=["OD"], verify=False), sample())
     assert {type(a) for a in record.annotations()} == {Region}
