@@ -80,8 +80,8 @@ class Findings:
         return prompts
 
     def categories(self) -> list[Prompt]:
-        """Of each object that stands and that others found."""
-        if "REGION_TO_CATEGORY" not in self.settings.tasks:
+        """Of each object that others found, and that stands. In a first round nobody would choose among the names."""
+        if not self.settings.rename or self.sample.before is None:
             return []
         return list(dict.fromkeys(self._category(region) for region in self._others()))
 

@@ -42,12 +42,9 @@ TaskName = Literal[
     "OPEN_VOCABULARY_DETECTION",
     "CAPTION_TO_PHRASE_GROUNDING",
     "REGION_TO_SEGMENTATION",
-    "REGION_TO_CATEGORY",
 ]
-# An outline has a hundred tokens for each object, and so is slower than all the others together. Other labels for what
-# stands are for who then chooses among them, as merging does.
-UNUSUAL = ("REGION_TO_SEGMENTATION", "REGION_TO_CATEGORY")
-USUAL: tuple[TaskName, ...] = tuple(task for task in get_args(TaskName) if task not in UNUSUAL)
+# An outline has a hundred tokens for each object, and so is slower than all the others together.
+USUAL: tuple[TaskName, ...] = tuple(task for task in get_args(TaskName) if task != "REGION_TO_SEGMENTATION")
 Share = Annotated[float, Field(ge=0, le=1)]
 Overlap = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
@@ -90,11 +87,7 @@ class Florence:
         str, Field(description="a folder or a hub's id; empty: the model trained on the round, for reannotate alone")
     ] = ""
     tasks: Annotated[
-        tuple[TaskName, ...],
-        Field(
-            description="what it is asked; REGION_TO_SEGMENTATION (masks) is slow; REGION_TO_CATEGORY: what it would "
-            "call each object that stands, as a region of its own where that is another label"
-        ),
+        tuple[TaskName, ...], Field(description="what it is asked; REGION_TO_SEGMENTATION (masks) is slow")
     ] = USUAL
     caption_beams: Annotated[Beams, Field(description="beams for captions")] = 3
     list_beams: Annotated[Beams, Field(description="beams for lists of objects, phrases, texts; 1: greedy")] = 1
@@ -120,6 +113,13 @@ class Florence:
     noise: Annotated[str, Field(description="the label of noise objects in training; no region gets it")] = "noise"
     verify: Annotated[
         bool, Field(description="say, as decisions to keep, log p per token of the labels and texts that stand")
+    ] = True
+    rename: Annotated[
+        bool,
+        Field(
+            description="annotating again, say what it would call each object that stands, as a region in its place "
+            "where that is another label"
+        ),
     ] = True
     prompts_at_once: Annotated[int, Field(ge=1, le=10_000, description="prompts in a batch; memory grows with it")] = 32
     vocabulary: Vocabulary = field(default_factory=Vocabulary)

@@ -1,7 +1,8 @@
 """Specialists that know the truth and are wrong about it as often, and in the ways, that their parameters say.
 
-Independent faults are drawn anew for each thing: training on many images averages them away. Systematic ones are the
-same each time, and a model that is trained on them learns them: they are the test.
+Independent faults are drawn anew for each thing by each specialist: training on many images, or asking several
+specialists, averages them away. Systematic ones are the same each time, and what is too small or too hidden for one is
+so for all: a second opinion does not help, and a model that is trained on them learns them. They are the test.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class Detector(_Specialist):
     misdescribed: Annotated[Chance, Field(description="descriptions with another colour")] = 0.0
     # Systematic.
     small_missed: Annotated[Chance, Field(description="of objects smaller than `small`, a share of the side")] = 0.0
-    small: float = 0.2
+    small: float = 0.25
     occluded_missed: Annotated[Chance, Field(description="of objects of which less than `occluded` is seen")] = 0.0
     occluded: float = 0.8
     renamed: Annotated[dict[str, str], Field(description="class -> what it is always called")] = field(
@@ -85,14 +86,11 @@ class Detector(_Specialist):
         picture, rng = self._known(record)
         width, height = picture.world.size
         ids = record.ids(self.name)
+        hard = np.random.default_rng((self.scenes, int(Path(record.item.uri).stem)))  # of the picture, for everybody
         for shape in picture.shapes:
             is_small = math.sqrt(area(shape.box) / (width * height)) < self.small
-            chances = [
-                self.missed,
-                self.small_missed * is_small,
-                self.occluded_missed * (shape.visible < self.occluded),
-            ]
-            if any(rng.random(3) < chances):
+            chances = (self.small_missed * is_small, self.occluded_missed * (shape.visible < self.occluded))
+            if rng.random() < self.missed or any(hard.random(2) < chances):
                 continue
             wrong = bool(rng.random() < self.mislabelled)
             label = self._other(shape.label, picture, rng) if wrong else self.renamed.get(shape.label, shape.label)

@@ -191,10 +191,15 @@ def raw(record: Record) -> Record:
 
 
 def only(record: Record, source: str) -> Record:
-    """What one source said, and its filters let stand, whatever a merge made of it."""
+    """What one source said in the record's round of what it saw itself, and its filters let stand, whatever a merge
+    made of it."""
     kept = tuple(d for d in record.decisions if d.by != "merge")
     stands = replace(record, decisions=kept).standing
-    mine = {name: tuple(a for a in getattr(stands, name) if a.source == source) for name in ("texts", "regions")}
+    now = f"{record.round}.{source}."  # see Record.ids
+    mine = {
+        name: tuple(a for a in getattr(stands, name) if a.id.startswith(now) and not a.derived_from)
+        for name in ("texts", "regions")
+    }
     ids = {a.id for some in mine.values() for a in some}
     return replace(
         stands,

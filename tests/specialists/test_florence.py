@@ -138,7 +138,7 @@ def test_what_stands_is_called_otherwise_where_it_would_be(folder: Path) -> None
         replace(box, id="0.a.4", kind="proposal", label=None),
         replace(box, id="0.a.5", box=outside),
     ]
-    (record,) = said(ready(folder, tasks=["REGION_TO_CATEGORY"], verify=False), sample(box, *others))
+    (record,) = said(ready(folder, tasks=[], verify=False), sample(box, *others))
     found = {r.derived_from[0]: r for r in record.regions if r.derived_from}
     renamed = found.pop("0.a.0")
     assert (renamed.label, renamed.raw_label, renamed.box, renamed.kind) == ("disc", "circle", box.box, "object")
@@ -149,6 +149,10 @@ def test_what_stands_is_called_otherwise_where_it_would_be(folder: Path) -> None
         folder, tasks=["REGION_TO_CATEGORY"], vocabulary=VOCABULARY.model_copy(update={"ignore": ("disc",)})
     )
     (record,) = said(ignoring, sample(box))
+    assert [r.id for r in record.regions] == [box.id]
+    (record,) = said(ready(folder, tasks=[]), replace(sample(box), before=None))
+    assert [r.id for r in record.regions] == [box.id], "in a first round nobody chooses"
+    (record,) = said(ready(folder, tasks=[], rename=False), sample(box))
     assert [r.id for r in record.regions] == [box.id]
 
 
