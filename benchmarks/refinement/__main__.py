@@ -1,11 +1,11 @@
 """Does refinement make labels better? The real stages on a world whose whole truth is known.
 
-    python -m benchmarks.refinement [--images 3500] [--labelled 700] [--steps 2000] [--rounds 2] [--seeds 0]
+    python -m benchmarks.refinement [--images 2500] [--labelled 600] [--steps 1500] [--rounds 2] [--seeds 0]
                                     [--out DIR] [--parts refine fusion shuffled start long raw truth]
 
 refine    `engine run` with specialists that have stated faults (pipeline.yaml), then `engine refine`, in which a second
-          detector and a second reader take part beside the model; all rows that can be told from its rounds
-fusion    the same specialists without the model: round 1 is merged from both detectors and both readers
+          detector and two more readers take part beside the model; all rows that can be told from its rounds
+fusion    the same specialists without the model: round 1 is merged from both detectors and all readers
 shuffled  the labels of one image beside another: the gate must refuse
 start     what the start model says, before it learned anything of these images
 long      one round, with the steps of all
@@ -40,7 +40,7 @@ from engine.storage import Output, read_json
 START = Path(__file__).with_name("start")
 SMALL = 0.25
 PARTS = ("refine", "fusion", "shuffled", "start", "long", "raw", "truth")
-FAULTY = {"specialists": ("detector", "ocr", "captioner"), "reannotate.specialists": ("second", "reader")}
+FAULTY = {"specialists": ("detector", "ocr", "captioner"), "reannotate.specialists": ("second", "reader", "third")}
 
 
 @dataclass
@@ -117,7 +117,9 @@ class Bench:
         )
 
     def refine(self) -> None:
-        rounds = "[" + ", ".join(["{images: all}"] * self.rounds) + "]"
+        rounds = (
+            "[" + ", ".join(["{images: all}", *["{images: all, train: {start: previous}}"] * (self.rounds - 1)]) + "]"
+        )
         started = time.monotonic()
         self.engine("refine", "--rounds", str(self.rounds), settings=[*self.settings, f"refine.rounds={rounds}"])
         self.seconds["refine"] = time.monotonic() - started
@@ -143,7 +145,7 @@ class Bench:
     def fusion(self) -> None:
         """Round 1 by a second detector, without a model."""
         out = self.without_rounds("fusion")
-        specialists = self.again("second", "reader")
+        specialists = self.again("second", "reader", "third")
         self.engine("run", "--stage", "reannotate", out=out, settings=[specialists])
         self.engine("run", "--stage", "merge", "--round", "1", out=out, settings=[specialists, self.settings[0]])
         self.measure("fusion, no training", self.records(1, out))
@@ -213,9 +215,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="refinement", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--images", type=int, default=3500)
-    parser.add_argument("--labelled", type=int, default=700)
-    parser.add_argument("--steps", type=int, default=2000, help="of each model")
+    parser.add_argument("--images", type=int, default=2500)
+    parser.add_argument("--labelled", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1500, help="of each model")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS[:3])
