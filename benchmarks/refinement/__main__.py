@@ -25,10 +25,12 @@ import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.refinement.rows import index_of, only, oracle, raw, repaired, row
+from benchmarks.refinement.faulty import Detector
+from benchmarks.refinement.rows import by_fault, index_of, only, oracle, raw, repaired, row
 from benchmarks.refinement.setting import IMAGES, PIPELINE, draw, engine, label
 from benchmarks.refinement.telling import plot, table
 from benchmarks.refinement.worlds import HERE
@@ -102,6 +104,12 @@ class Bench:
         warm_up = f"train.recipe.warmup_steps={min(200, self.steps // 10)}"
         return [labels, f"train.start={start}", *steps, warm_up, f"train.seed={self.seed}"]
 
+    @cached_property
+    def detector(self) -> Detector:
+        """As the pipeline has it."""
+        parameters = load_config(Output(self.out).config).specialists["detector"] or {}
+        return Detector(**{name: value for name, value in parameters.items() if name != "use"})
+
     def records(self, number: int, out: Path | None = None) -> list[Record]:
         """Of the images that are not labelled."""
         there = open_dataset(out or self.out, number).records()
@@ -109,7 +117,8 @@ class Bench:
 
     def measure(self, name: str, records: Sequence[Record]) -> None:
         pictures = [self.pictures[index_of(record)] for record in records]
-        self.rows[name] = row(records, pictures, HERE.rare_shapes, SMALL)
+        faults = [self.detector.faults(record) for record in records]
+        self.rows[name] = row(records, pictures, HERE.rare_shapes, SMALL) | by_fault(records, pictures, faults)
         print(
             f"{name:32}"
             + "".join(f"{self.rows[name][key]:8.3f}" for key in ("f1", "boxes", "ap", "f1 rare", "f1 small")),

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from benchmarks.refinement.worlds import HERE, THERE
-from benchmarks.world import Picture, phrase, tell
+from benchmarks.world import Picture, Shape, phrase, tell
 from benchmarks.world.shapes import COLOURS
 from engine.geometry import area, clip, decode_mask, encode_mask, quad_box
 from engine.protocols import Sample
@@ -26,7 +26,7 @@ from engine.records import AnyAnnotation, Box, Mask, Record, Region, RegionText,
 
 WORLDS = {"here": HERE, "there": THERE}
 Chance = Annotated[float, Field(ge=0, le=1)]
-SIDES = ("left of", "right of", "above", "below")
+Fault = Literal["missed", "mislabelled", "too small", "hidden", "renamed"]  # independent ones first
 
 
 @lru_cache(maxsize=64)
@@ -82,39 +82,57 @@ class Detector(_Specialist):
     )
     bias: Annotated[float, Field(description="by which every box is larger to the right and below, of its side")] = 0.0
 
+    def faults(self, record: Record) -> list[Fault | None]:
+        """What is wrong with what it says of each shape of a picture, but for places and descriptions."""
+        picture, rng = self._known(record)
+        return [fault for fault, _ in self._shapes(record, picture, rng, record.ids(self.name))]
+
     def _annotations(self, record: Record) -> Iterator[AnyAnnotation]:
         picture, rng = self._known(record)
         width, height = picture.world.size
         ids = record.ids(self.name)
-        hard = np.random.default_rng((self.scenes, int(Path(record.item.uri).stem)))  # of the picture, for everybody
-        for shape in picture.shapes:
-            is_small = math.sqrt(area(shape.box) / (width * height)) < self.small
-            chances = (self.small_missed * is_small, self.occluded_missed * (shape.visible < self.occluded))
-            if rng.random() < self.missed or any(hard.random(2) < chances):
-                continue
-            wrong = bool(rng.random() < self.mislabelled)
-            label = self._other(shape.label, picture, rng) if wrong else self.renamed.get(shape.label, shape.label)
-            colour = str(rng.choice(list(COLOURS))) if rng.random() < self.misdescribed else shape.colour
-            words = phrase(shape).replace(shape.label, label).replace(shape.colour, colour)
-            for _ in range(1 + (rng.random() < self.duplicated)):
-                box = self._moved(shape.box, picture, rng)
-                is_right = label == shape.label
-                region = self._region(next(ids), box, label, is_right, rng)
-                yield region
-                yield RegionText(id=next(ids), source=self.name, region_id=region.id, text=words)
-                pixels = decode_mask(Mask(id="", source="", region_id="", size=(height, width), counts=shape.mask))
-                yield Mask(
-                    id=next(ids),
-                    source=self.name,
-                    region_id=region.id,
-                    size=(height, width),
-                    counts=encode_mask(np.roll(pixels, round(float(box[0] - shape.box[0])), axis=1)),
-                )
+        for _, found in self._shapes(record, picture, rng, ids):
+            yield from found
         for _ in range(int(rng.poisson(self.invented))):
             side = float(rng.uniform(0.13, 0.4)) * min(width, height)
             x, y = float(rng.uniform(0, width - side)), float(rng.uniform(0, height - side))
             label = str(rng.choice(picture.world.labels))
             yield self._region(next(ids), (x, y, x + side, y + side), label, False, rng)
+
+    def _shapes(
+        self, record: Record, picture: Picture, rng: np.random.Generator, ids: Iterator[str]
+    ) -> Iterator[tuple[Fault | None, list[AnyAnnotation]]]:
+        width, height = picture.world.size
+        hard = np.random.default_rng((self.scenes, int(Path(record.item.uri).stem)))  # of the picture, for everybody
+        for shape in picture.shapes:
+            is_small = math.sqrt(area(shape.box) / (width * height)) < self.small
+            too_small, hidden = hard.random(2) < (
+                self.small_missed * is_small,
+                self.occluded_missed * (shape.visible < self.occluded),
+            )
+            missed = rng.random() < self.missed
+            if too_small or hidden or missed:
+                yield ("too small" if too_small else "hidden" if hidden else "missed"), []
+                continue
+            wrong = bool(rng.random() < self.mislabelled)
+            label = self._other(shape.label, picture, rng) if wrong else self.renamed.get(shape.label, shape.label)
+            fault: Fault | None = "mislabelled" if wrong else "renamed" if label != shape.label else None
+            yield fault, list(self._shape(shape, label, picture, rng, ids))
+
+    def _shape(
+        self, shape: Shape, label: str, picture: Picture, rng: np.random.Generator, ids: Iterator[str]
+    ) -> Iterator[AnyAnnotation]:
+        size = picture.world.size[::-1]
+        colour = str(rng.choice(list(COLOURS))) if rng.random() < self.misdescribed else shape.colour
+        words = phrase(shape).replace(shape.label, label).replace(shape.colour, colour)
+        for _ in range(1 + (rng.random() < self.duplicated)):
+            box = self._moved(shape.box, picture, rng)
+            region = self._region(next(ids), box, label, label == shape.label, rng)
+            yield region
+            yield RegionText(id=next(ids), source=self.name, region_id=region.id, text=words)
+            pixels = decode_mask(Mask(id="", source="", region_id="", size=size, counts=shape.mask))
+            counts = encode_mask(np.roll(pixels, round(float(box[0] - shape.box[0])), axis=1))
+            yield Mask(id=next(ids), source=self.name, region_id=region.id, size=size, counts=counts)
 
     def _region(self, id_: str, box: Box, label: str, is_right: bool, rng: np.random.Generator) -> Region:
         """Surer of what is right than of what is not, and of both too sure."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.refinement.faulty import Fault
 from benchmarks.train.measures import Found, anything, average_precision, f1, matched, read, same_label
 from benchmarks.world import Picture, Shape, Tally, character_errors, facts, reading, score, tell
 from engine.cider import Cider
@@ -179,6 +180,18 @@ def repaired(before: Sequence[Record], after: Sequence[Record], pictures: Sequen
                 "repaired" if right and not copied else "copied" if copied else "gone" if not labels else "other"
             ] += 1
     return dict(counts)
+
+
+def by_fault(
+    records: Sequence[Record], pictures: Sequence[Picture], faults: Sequence[Sequence[Fault | None]]
+) -> dict[str, float]:
+    """The share of objects that have a region with the right label, by what the detector had done to them."""
+    right: dict[str, list[bool]] = {}
+    for record, picture, its in zip(records, pictures, faults, strict=True):
+        for shape, fault in zip(picture.shapes, its, strict=True):
+            is_right = any(region.label == shape.label for region in _at(record, shape))
+            right.setdefault(f"right if {fault or 'no fault'}", []).append(is_right)
+    return {name: float(np.mean(values)) for name, values in right.items()}
 
 
 def _at(record: Record, shape: Shape) -> list[Region]:

@@ -25,6 +25,14 @@ COLUMNS = {
     "entropy of classes": "entropy",
     "doubles": "doubles",
     "calibration error": "calibration error",
+    "wrong labels repaired": "labels repaired",
+    "wrong labels copied": "labels copied",
+    "right if no fault": "right, if no fault",
+    "right if missed": "if missed",
+    "right if mislabelled": "if mislabelled",
+    "right if too small": "if too small",
+    "right if hidden": "if hidden",
+    "right if renamed": "if renamed",
 }
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 640, 300, 50, 20, 40
 LINES = {"f1": "#1f6feb", "f1 small": "#8250df", "f1 rare": "#bf3989", "facts brief": "#1a7f37"}
