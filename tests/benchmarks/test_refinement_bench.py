@@ -6,12 +6,13 @@ import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from benchmarks.refinement.faulty import Captioner, Detector, Reader
-from benchmarks.refinement.rows import only, oracle, raw, repaired, row
+from benchmarks.refinement.faulty import Captioner, Detector, Fault, Reader
+from benchmarks.refinement.rows import by_fault, only, oracle, raw, repaired, row
 from benchmarks.refinement.setting import draw, label
 from benchmarks.refinement.telling import plot, table
 from benchmarks.refinement.worlds import HERE, THERE
@@ -46,7 +47,7 @@ def annotated(*specialists: Detector | Reader | Captioner) -> list[Record]:
 
 
 def measured(records: list[Record]) -> dict[str, float]:
-    return row(records, PICTURES, HERE.rare_shapes, 0.2)
+    return row(records, PICTURES, HERE.rare_shapes, 0.25)
 
 
 def test_the_worlds_have_nothing_in_common() -> None:
@@ -95,12 +96,30 @@ def test_independent_faults_are_others_for_another_seed_and_the_same_for_the_sam
     assert one != other
 
 
+def test_what_is_hard_to_see_is_so_for_every_detector() -> None:
+    faults = {"missed": 0.2, "small_missed": 0.5, "occluded_missed": 0.7, "mislabelled": 0.2, "scenes": 3}
+    one, other = (
+        Detector(name=name, renamed={"moon": "ring"}, **faults)  # type: ignore[arg-type]
+        for name in ("detector", "second")
+    )
+    records = annotated(one)
+    theirs, others = ([of.faults(record) for record in records] for of in (one, other))
+    assert Counter(fault for faults in theirs for fault in faults).keys() == {None, *get_args(Fault)}
+    hard = [[fault in ("too small", "hidden") for faults in some for fault in faults] for some in (theirs, others)]
+    assert hard[0] == hard[1]
+    assert theirs != others
+    told = by_fault(records, PICTURES, theirs)
+    assert told.pop("right if no fault") == 1.0
+    assert set(told.values()) == {0.0}, "and nothing else is wrong"
+
+
 def test_the_oracle_takes_the_best_and_no_more() -> None:
     before = annotated(Detector(missed=0.3, invented=1.0, shifted=0.1))
     second = Detector(name="second", seed=9, scenes=3, shifted=0.02)
+    begun = [replace(record, round=1) for record in before]
     after = [
-        replace(old, round=1).append(second.annotate([Sample(picture.pixels, old)])[0])
-        for old, picture in zip(before, PICTURES, strict=True)
+        record.append(second.annotate([Sample(picture.pixels, record)])[0])
+        for record, picture in zip(begun, PICTURES, strict=True)
     ]
     best = [oracle(a, b, p) for a, b, p in zip(before, after, PICTURES, strict=True)]
     told = measured(best)
