@@ -24,7 +24,7 @@ class Nms:
 
     Never across kinds: text stands on a sign. Never across sources: their scores can't be compared, and whether
     they agree is the merge's business. Of equal scores the earlier region stands; one without score always does, and
-    one that gives another label to a region, in whose box it therefore is.
+    one that derives from another region, to which it gives another label in the same box.
     """
 
     name: str = "nms"

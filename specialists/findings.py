@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from engine.geometry import area, clip, quad_box
 from engine.protocols import Sample
-from engine.records import AnyAnnotation, Box, Detail, Mask, Quad, Region, RegionText, Scores, Text, Triplet
+from engine.records import HUMAN, AnyAnnotation, Box, Detail, Mask, Quad, Region, RegionText, Scores, Text, Triplet
 from engine.segmentation import Unusable, run_lengths
 from florence2 import Annotation, Answer, Prompt, Task, Tokens, ask
 from florence2.codec import pieces_of_ids, plain, unforged
@@ -80,10 +80,10 @@ class Findings:
         return prompts
 
     def categories(self) -> list[Prompt]:
-        """Of each object that others found, and that stands. In a first round nobody would choose among the names."""
+        """Of each object that stands by now. In a first round nobody would choose among the names."""
         if not self.settings.rename or self.sample.before is None:
             return []
-        return list(dict.fromkeys(self._category(region) for region in self._others()))
+        return list(dict.fromkeys(self._category(region) for region in self._nameable()))
 
     def outlines(self) -> list[Prompt]:
         if "REGION_TO_SEGMENTATION" not in self.settings.tasks:
@@ -166,10 +166,10 @@ class Findings:
         entry = self.settings.vocabulary.classes.get(label)
         return unforged((entry.prompt if entry else None) or label)
 
-    def _others(self) -> Iterator[Region]:
-        """The objects of other sources that stand, with a label and an area."""
+    def _nameable(self) -> Iterator[Region]:
+        """The objects that stand, with a label and an area; not those that people named."""
         for region in self.sample.standing.regions:
-            is_object = region.kind == "object" and region.source != self.settings.name and not region.crowd
+            is_object = region.kind == "object" and region.source != HUMAN and not region.crowd
             if is_object and region.label and area(clip(region.box, *self.size)):
                 yield region
 
@@ -196,7 +196,7 @@ class Findings:
     def _renamed(self, ids: Iterator[str]) -> Iterator[Region]:
         """A region in the place of each that it would call otherwise, if it is sure enough of that."""
         vocabulary, name = self.settings.vocabulary, self.settings.name
-        for region in self._others() if self.names else ():
+        for region in self._nameable() if self.names else ():
             words, score = self.names.get(self._category(region).text, ("", 0.0))
             label = vocabulary.canonical(words) if words else ""
             never = {"", region.label, *vocabulary.ignore, vocabulary.canonical(self.settings.noise)}

@@ -1,13 +1,15 @@
 """Does refinement make labels better? The real stages on a world whose whole truth is known.
 
     python -m benchmarks.refinement [--images 2500] [--labelled 600] [--steps 1500] [--rounds 2] [--seeds 0]
-                                    [--out DIR] [--parts refine fusion shuffled start long raw truth]
+                                    [--out DIR] [--parts refine fusion shuffled defaults start labels long raw truth]
 
 refine    `engine run` with specialists that have stated faults (pipeline.yaml), then `engine refine`, in which a second
           detector and two more readers take part beside the model; all rows that can be told from its rounds
 fusion    the same specialists without the model: round 1 is merged from both detectors and all readers
-shuffled  the labels of one image beside another: the gate must refuse
+shuffled  round 1, and then people's labels, of one image beside another: the gate must refuse both
+defaults  round 1 merged by the thresholds that are the defaults, and not by the pipeline's
 start     what the start model says, before it learned anything of these images
+labels    a student that learns the labelled images alone, which nobody else learns
 long      one round, with the steps of all
 raw       a student that learns what no filter looked at
 truth     a student that learns the whole truth: what these steps can give at best
@@ -24,7 +26,7 @@ import random
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,13 +37,16 @@ from benchmarks.refinement.setting import IMAGES, PIPELINE, draw, engine, label
 from benchmarks.refinement.telling import plot, table
 from benchmarks.refinement.worlds import HERE
 from engine import open_dataset
-from engine.config import load_config
+from engine.config import Merge, load_config
+from engine.gate.drift import Habits
+from engine.gate.verdict import judge
+from engine.labels import read_labels
 from engine.records import Record
 from engine.storage import Output, read_json
 
 START = Path(__file__).with_name("start")
 SMALL = 0.25
-PARTS = ("refine", "fusion", "shuffled", "start", "long", "raw", "truth")
+PARTS = ("refine", "fusion", "shuffled", "defaults", "start", "labels", "long", "raw", "truth")
 FAULTY = {"specialists": ("detector", "ocr", "captioner"), "reannotate.specialists": ("second", "reader", "third")}
 
 
@@ -160,7 +165,8 @@ class Bench:
         self.measure("fusion, no training", self.records(1, out))
 
     def shuffled(self) -> None:
-        """Merging and gate of round 1 again, with labels that say nothing."""
+        """The gate about round 1 with other images' annotations; and merging and gate with labels that say nothing."""
+        self.verdicts["shuffled annotations"] = self.sabotaged()
         out = self.root / "shuffled"
         shutil.copytree(
             self.out, out, ignore=shutil.ignore_patterns("round-2", "merge", "round.json", "labels", "training")
@@ -173,6 +179,40 @@ class Bench:
         manifest = read_json(Output(out).round(1).manifest)
         self.verdicts["shuffled labels"] = {k: manifest["verdict"][k] for k in ("outcome", "reasons")}
         self.measure("shuffled labels", self.records(1, out))
+
+    def sabotaged(self) -> dict[str, Any]:
+        config = load_config(Output(self.out).config, [self.settings[0]])
+        labels = read_labels(Output(self.out), config).records
+        before, after = (
+            [record for record in open_dataset(self.out, number).records() if record.item.item_id in labels]
+            for number in (0, 1)
+        )
+        others = random.Random(0).sample(after, len(after))
+        moved = [replace(other, item=record.item) for other, record in zip(others, after, strict=True)]
+        habits = Habits(), Habits()
+        for one, records in zip(habits, (before, moved), strict=True):
+            for record in records:
+                one.add(record)
+        told = judge(before, moved, [labels[record.item.item_id] for record in before], config, habits).told()
+        return {k: told[k] for k in ("outcome", "reasons")}
+
+    def defaults(self) -> None:
+        out = self.root / "defaults"
+        shutil.copytree(self.out, out, ignore=shutil.ignore_patterns("round-2", "merge", "round.json"))
+        usual = [f"merge.{name}={getattr(Merge(), name)}" for name in ("enter", "fall", "min_matches")]
+        self.engine("run", "--stage", "merge", "--round", "1", out=out, settings=[self.settings[0], *usual])
+        self.measure("round 1, default thresholds", self.records(1, out))
+
+    def labels(self) -> None:
+        few, out = self.root / "few", self.without_rounds("labels")
+        images = [word for name in ("labels", "label_captions") for word in ("--images", f"{self.root / name}.json")]
+        nobody = ["specialists={}", "filters={}", "train.exhaustive={human: all}"]
+        self.engine("run", "--config", str(PIPELINE), *images, out=few, settings=nobody)
+        self.engine("run", "--stage", "train", out=few, settings=[*self.settings[1:], "train.folds=1"])
+        model = str(Output(few).round(0).model())
+        specialists = self.again("florence2", model=model, verify=False, rename=False)
+        self.engine("run", "--stage", "reannotate", out=out, settings=[specialists])
+        self.measure("student on the labelled images", [only(record, "florence2") for record in self.records(1, out)])
 
     def start(self) -> None:
         out = self.without_rounds("start")

@@ -26,6 +26,7 @@ from engine.records import AnyAnnotation, Box, Mask, Record, Region, RegionText,
 
 WORLDS = {"here": HERE, "there": THERE}
 Chance = Annotated[float, Field(ge=0, le=1)]
+HARD = 1  # a stream of chances beside that which drew the picture, and those of specialists
 Fault = Literal["missed", "mislabelled", "too small", "hidden", "renamed"]  # independent ones first
 
 
@@ -103,7 +104,7 @@ class Detector(_Specialist):
         self, record: Record, picture: Picture, rng: np.random.Generator, ids: Iterator[str]
     ) -> Iterator[tuple[Fault | None, list[AnyAnnotation]]]:
         width, height = picture.world.size
-        hard = np.random.default_rng((self.scenes, int(Path(record.item.uri).stem)))  # of the picture, for everybody
+        hard = np.random.default_rng((self.scenes, int(Path(record.item.uri).stem), HARD))  # the same for everybody
         for shape in picture.shapes:
             is_small = math.sqrt(area(shape.box) / (width * height)) < self.small
             too_small, hidden = hard.random(2) < (

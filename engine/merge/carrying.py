@@ -18,7 +18,7 @@ def carry(draft: Draft) -> None:
     stands, heirs = draft.case.standing, draft.heirs
     masks, outlined = _by_precedence(stands.masks, draft), draft.ousted | heirs
     masked = {mask.region_id: mask for mask in reversed(masks) if mask.region_id not in outlined}
-    for mask in masks:
+    for mask in sorted(masks, key=lambda mask: mask.region_id in draft.ousted):  # its own before another label's
         if heir := outlined.get(mask.region_id):
             _move_mask(mask, heir, masked, draft)
     told = {(text.region_id, text.text): text for text in stands.region_texts if text.region_id not in heirs}

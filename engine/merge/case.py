@@ -14,7 +14,8 @@ class Case:
     """`record` is that of the round before merging, `before` that of the round before.
 
     `judges` are the sources whose opinions count, of models trained on the round in folds: of what stood by the one
-    that was kept from the image, of a new text by one that did not write it. `outsiders` are models that were trained
+    that was kept from the image, unless that was found by its like alone, which it may go on from; of a new text by one
+    that did not write it. `outsiders` are models that were trained
     elsewhere: theirs count, but for what goes back to themselves.
     """
 
@@ -42,8 +43,13 @@ class Case:
     def renamed(self, region: Region) -> Region | None:
         """What a region gives another label, in the same box: its place is the other's, and its label its own."""
         parents = (self.record.by_id.get(id_) for id_ in region.derived_from if region.source != MERGE)
-        regions = (parent for parent in parents if isinstance(parent, Region))
+        regions = (parent for parent in parents if isinstance(parent, Region) and parent.kind == region.kind)
         return next((one for one in regions if one.box == region.box and one.label != region.label), None)
+
+    def rival(self, region: Region) -> Region | None:
+        """What it renames, if that stands: if not, it has the place for itself."""
+        parent = self.renamed(region)
+        return parent if parent and parent.id in self.standing.by_id and not parent.crowd else None
 
     def drawn_by(self, region: Region) -> str:
         """The source of its box."""
@@ -83,7 +89,10 @@ class Case:
         return found
 
     def _counts(self, decision: Decision) -> bool:
+        annotation = self.record.by_id.get(decision.annotation_id)
+        if annotation is None:
+            return False
         if decision.by in self.outsiders:
-            annotation = self.record.by_id.get(decision.annotation_id)
-            return annotation is not None and decision.by not in self.origins(annotation)
-        return decision.by in self.judges
+            return decision.by not in self.origins(annotation)
+        own = annotation.id in self.before.by_id and self.origins(annotation) == {decision.by}
+        return decision.by in self.judges and not own

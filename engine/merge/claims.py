@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.config import Merge
 from engine.geometry import area
 from engine.merge.case import Case
 from engine.merge.matching import clusters
@@ -22,7 +23,8 @@ class Claim:
     """A region among those of other sources that are of the same thing.
 
     Its role says how they stand to it: one has the same label ("agreed"), all have others ("contested"), or there is
-    none ("alone"); or it only gives one of them another label ("renamed"), and then is nobody else's witness.
+    none ("alone"); or it only gives one of them another label ("renamed"), and then is nobody else's witness. Who goes
+    back to the same model families has nothing to say beside it.
     `drawn_by` is the source of its box. `value` is what it is ranked by among its like: the mean of the logarithms of
     its own score and of the probability that a model which was kept from the image gives its label (in nats a token),
     or the one of the two that there is.
@@ -52,14 +54,23 @@ def size_of(region: Region, width: int, height: int, bounds: tuple[float, float]
 def clusters_of(case: Case, kind: Kind, least: float) -> list[list[Region]]:
     """The standing regions of a kind by the thing that they are of: people's first in each, then old, then new ones,
     and at last those that give another label to one of them."""
-    groups: dict[tuple[bool, bool, bool, str], list[Region]] = {}
+    groups: dict[tuple[bool, bool, str], list[Region]] = {}
+    names: list[tuple[Region, Region]] = []
     for region in case.regions(kind):
-        renames = case.renamed(region) is not None
-        groups.setdefault((region.source != HUMAN, renames, case.is_new(region), region.source), []).append(region)
-    return clusters([groups[key] for key in sorted(groups)], least)
+        if rival := case.rival(region):
+            names.append((region, rival))
+        else:
+            groups.setdefault((region.source != HUMAN, case.is_new(region), region.source), []).append(region)
+    found = clusters([groups[key] for key in sorted(groups)], least)
+    of_region = {region.id: cluster for cluster in found for region in cluster}
+    for region, rival in sorted(names, key=lambda pair: (case.is_new(pair[0]), pair[0].id)):
+        while further := case.rival(rival):
+            rival = further
+        of_region[rival.id].append(region)
+    return found
 
 
-def claims_of(case: Case, cluster: Sequence[Region], bounds: tuple[float, float]) -> list[Claim]:
+def claims_of(case: Case, cluster: Sequence[Region], config: Merge) -> list[Claim]:
     """The claims of a cluster, in its order."""
     item = case.record.item
     width, height = item.width or 1, item.height or 1
@@ -67,8 +78,8 @@ def claims_of(case: Case, cluster: Sequence[Region], bounds: tuple[float, float]
         Claim(
             region,
             case.is_new(region),
-            role_of(region, cluster, case),
-            size_of(region, width, height, bounds),
+            role_of(region, cluster, case, config.families),
+            size_of(region, width, height, config.sizes),
             value_of(case, region),
             case.opinion(region) is not None,
             case.drawn_by(region),
@@ -77,14 +88,19 @@ def claims_of(case: Case, cluster: Sequence[Region], bounds: tuple[float, float]
     ]
 
 
-def role_of(region: Region, cluster: Sequence[Region], case: Case) -> Role:
-    parents = {one.id: case.renamed(one) for one in cluster}
-    if parents[region.id] in cluster:
+def role_of(region: Region, cluster: Sequence[Region], case: Case, families: Mapping[str, str]) -> Role:
+    if case.rival(region):
         return "renamed"
-    others = [one for one in cluster if one is not region and parents[one.id] not in cluster]
+    mine = families_of(case.origins(region), families)
+    others = [one for one in cluster if not case.rival(one) and families_of(case.origins(one), families) - mine]
     if not others:
         return "alone"
     return "agreed" if region.label in {one.label for one in others} else "contested"
+
+
+def families_of(sources: frozenset[str], families: Mapping[str, str]) -> frozenset[str]:
+    """A source that `families` does not name is a family of its own."""
+    return frozenset(families.get(source, source) for source in sources)
 
 
 def value_of(case: Case, region: Region) -> float | None:

@@ -49,7 +49,7 @@ def evidence_of(case: Case, labels: Record, config: Merge) -> Evidence:
         if truth is None:
             continue
         least = config.iou_proposals if kind == "proposal" else config.iou
-        claims = [c for one in clusters_of(case, kind, least) for c in claims_of(case, one, config.sizes)]
+        claims = [c for one in clusters_of(case, kind, least) for c in claims_of(case, one, config)]
         # What a source says again in a later round, or of another one's place, is right, or not, by itself.
         groups: dict[tuple[str, bool, bool], list[Claim]] = {}
         for claim in claims:

@@ -40,7 +40,7 @@ def _agree(case: Case, cluster: Sequence[Region], rules: Rules, draft: Draft) ->
 def _enter(case: Case, cluster: Sequence[Region], rules: Rules, draft: Draft) -> None:
     """A line where none was read before: the reading of the highest calibrated precision, or, uncalibrated, that of
     most independent families, of which there must be two: a class that could have a cap, text has not."""
-    claims = claims_of(case, cluster, rules.config.sizes)
+    claims = claims_of(case, cluster, rules.config)
     precisions = {claim.region.id: p for claim in claims if (p := rules.precision(claim)) is not None}
     support = {line.id: len(_families(case, [r for r in cluster if read(r) == read(line)], rules)) for line in cluster}
     if precisions:

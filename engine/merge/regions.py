@@ -18,12 +18,12 @@ KINDS: tuple[Kind, ...] = ("object", "proposal")
 
 def merge_regions(case: Case, rules: Rules, draft: Draft) -> None:
     for kind in KINDS:
-        waiting: list[list[Claim]] = []
+        waiting: list[tuple[list[Claim], list[Claim]]] = []  # of each new thing all claims, and those that prevail
         for cluster in clusters_of(case, kind, overlap_of(kind, rules)):
-            claims = claims_of(case, cluster, rules.config.sizes)
+            claims = claims_of(case, cluster, rules.config)
             winners = _settled(claims, rules, draft)
             if winners and all(claim.new for claim in claims):
-                waiting.append(winners)
+                waiting.append((claims, winners))
             elif winners:
                 _stand(winners, rules, draft)
                 _oust(claims, winners[0].region, draft)
@@ -44,6 +44,7 @@ def _settled(claims: Sequence[Claim], rules: Rules, draft: Draft) -> list[Claim]
                 draft.yield_to(claim.region, first, "human_region")
             else:
                 draft.decide("reject", claim.region, "human_label", against=first.id)
+                draft.ousted[claim.region.id] = first
         return []
     by_label: dict[str | None, list[Claim]] = {}
     for claim in claims:
@@ -59,16 +60,16 @@ def _settled(claims: Sequence[Claim], rules: Rules, draft: Draft) -> list[Claim]
 
 
 def _prevailing(by_label: dict[str | None, list[Claim]], rules: Rules, case: Case) -> str | None:
-    """The label with the higher calibrated precision. Uncalibrated ones win by more model families alone; of equals
-    what stood before."""
-    labels = list(by_label)  # old ones first
-    if len(labels) == 1:
-        return labels[0]
+    """The label with the higher calibrated precision. An uncalibrated one has that of more model families against it,
+    and what would be precise enough to enter; of equals what stood before stays."""
+    labels = list(by_label)  # what stood before first
     precisions = {label: rules.precision(_best(by_label[label], rules)) for label in labels}
-    known = [label for label in labels if precisions[label] is not None]
+    known = sorted((label for label in labels if precisions[label] is not None), key=lambda x: -(precisions[x] or 0.0))
     unknown = [label for label in labels if precisions[label] is None]
-    best = sorted(known, key=lambda label: -(precisions[label] or 0.0))[:1]
-    return max([*best, *unknown], key=lambda label: len(_families(by_label[label], rules, case)))
+    candidates = [*known[:1], *unknown]
+    if known and labels[0] in unknown and (precisions[known[0]] or 0.0) < rules.config.enter:
+        candidates = [*unknown, known[0]]
+    return max(candidates, key=lambda label: len(_families(by_label[label], rules, case)))
 
 
 def _families(claims: Sequence[Claim], rules: Rules, case: Case) -> frozenset[str]:
@@ -85,20 +86,22 @@ def _stand(claims: Sequence[Claim], rules: Rules, draft: Draft) -> None:
     """What was seen before, alone or by several, or took the place of what was."""
     best = _best(claims, rules)
     precision = rules.precision(best)
-    if len(claims) > 1:
+    if _falls(claims, precision, rules):
+        for claim in claims:
+            draft.decide("reject", claim.region, "imprecise", precision, rules.config.fall)
+    elif len(claims) > 1:
         _fuse(claims, rules, draft)
-    elif _falls(best, precision, rules):
-        draft.decide("reject", best.region, "imprecise", precision, rules.config.fall)
     else:
         won = best.role in ("contested", "renamed")
         reason = "uncalibrated" if precision is None else "more_precise" if won else "precise"
         _place(best, reason, precision, rules, draft)
 
 
-def _falls(claim: Claim, precision: float | None, rules: Rules) -> bool:
-    """What no other source sees, if a model that looked at the place finds something else there, or nothing."""
-    judged = (claim.role == "alone" and claim.is_judged) or claim.role == "renamed"
-    return judged and precision is not None and precision < rules.config.fall
+def _falls(claims: Sequence[Claim], precision: float | None, rules: Rules) -> bool:
+    """What no independent source confirms, and a model that looked at the place does not make precise enough."""
+    alone = all(claim.role in ("alone", "renamed") for claim in claims)
+    judged = any(claim.is_judged or claim.role == "renamed" for claim in claims)
+    return alone and judged and precision is not None and precision < rules.config.fall
 
 
 def _oust(claims: Sequence[Claim], winner: Region, draft: Draft) -> None:
@@ -110,11 +113,13 @@ def _oust(claims: Sequence[Claim], winner: Region, draft: Draft) -> None:
 
 
 def _fuse(claims: Sequence[Claim], rules: Rules, draft: Draft) -> None:
-    precisions = [rules.precision(claim) for claim in claims]
-    known = [precision for precision in precisions if precision is not None]
-    weights = [max(p, 1e-3) for p in known] if len(known) == len(claims) else [1.0] * len(claims)
-    boxes, of = [claim.region.box for claim in claims], [rules.edges_of(claim) for claim in claims]
+    """The places are those of who found it; only renamed it has that of what was renamed."""
+    finders = [claim for claim in claims if claim.role != "renamed"] or claims
+    precisions = [rules.precision(claim) for claim in finders]
+    weights = [1.0 if None in precisions else max(p or 0.0, 1e-3) for p in precisions]
+    boxes, of = [claim.region.box for claim in finders], [rules.edges_of(claim) for claim in finders]
     box = fused(boxes, of, weights, _size(draft.case))
+    known = [p for claim in claims if (p := rules.precision(claim)) is not None]
     draft.inherit([claim.region for claim in claims], box, "fused", max(known, default=None))
 
 
@@ -128,12 +133,12 @@ def _place(claim: Claim, reason: str, precision: float | None, rules: Rules, dra
         draft.stand(claim.region, reason, precision)
 
 
-def _enter(waiting: Sequence[Sequence[Claim]], kind: Kind, rules: Rules, draft: Draft) -> None:
+def _enter(waiting: Sequence[tuple[Sequence[Claim], Sequence[Claim]]], kind: Kind, rules: Rules, draft: Draft) -> None:
     """New regions in places where nothing was: those that are precise enough; uncalibrated ones, the surest first, as
     far as there is room for their class."""
     standing = Counter(_class(region) for region in draft.standing().regions if _stands(region, kind, draft))
-    ranked = sorted(waiting, key=lambda claims: (-_value(_best(claims, rules)), claims[0].region.id))
-    for claims in ranked:
+    ranked = sorted(waiting, key=lambda one: (-_value(_best(one[1], rules)), one[1][0].region.id))
+    for all_claims, claims in ranked:
         best, label = _best(claims, rules), _class(claims[0].region)
         precision = rules.precision(best)
         if precision is None:
@@ -151,6 +156,7 @@ def _enter(waiting: Sequence[Sequence[Claim]], kind: Kind, rules: Rules, draft: 
             _fuse(claims, rules, draft)
         else:
             _place(best, "uncalibrated" if precision is None else "precise", precision, rules, draft)
+        _oust(all_claims, best.region, draft)
 
 
 def _lacks(best: Claim, agreed: bool, standing: int, rules: Rules) -> tuple[str, float, float] | None:

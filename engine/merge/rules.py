@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 from engine.calibration import Calibration, Stratum
 from engine.config import Merge
 from engine.merge.choosing import ByClass, Chooser
-from engine.merge.claims import Claim
+from engine.merge.claims import Claim, families_of
 from engine.merge.edges import Edges, of
 from engine.records import Detail
 from engine.vocabulary import Vocabulary
@@ -42,7 +42,7 @@ class Rules:
         return of(self.edges, places(claim))
 
     def families_of(self, origins: frozenset[str]) -> frozenset[str]:
-        return frozenset(self.families.get(source, source) for source in origins)
+        return families_of(origins, self.families)
 
     def room(self, label: str | None) -> int:
         """How many regions of a class ("": proposals) an image may have before an uncalibrated one is one too many;

@@ -127,14 +127,14 @@ def test_every_kind_of_annotation_from_one_encoding(folder: Path, monkeypatch: p
 
 
 def test_what_stands_is_called_otherwise_where_it_would_be(folder: Path) -> None:
-    """One region in the same place, if the label is another; not of its own, of crowds, of what has no area."""
+    """One region in the same place, if the label is another; not of people's, of crowds, of what has no area."""
     box = Region(id="0.a.0", source="a", kind="object", box=REGION, label="box")
     outside = (REGION[0], REGION[1], REGION[0] + 200, REGION[3])
     others = [
         replace(box, id="0.a.1", label="disc"),
         replace(box, id="0.a.2", crowd=True),
         replace(box, id="0.a.3", box=(*REGION[:2], *REGION[:2])),
-        replace(box, id="0.florence2.0", source="florence2"),
+        replace(box, id="0.human.0", source="human"),
         replace(box, id="0.a.4", kind="proposal", label=None),
         replace(box, id="0.a.5", box=outside),
     ]

@@ -124,27 +124,33 @@ def cases(draw: st.DrawFn) -> Case:
     before = Record(ITEM)
     for source in OLD_SOURCES:
         before = before.append(draw(annotations(before, source)))
+    before = before.append(draw(_other_names(before, "other")))
     before = before.decide(draw(_falls(before)))
     before = before.decide(cascade(before))
     record = replace(before, round=1)
     for source in NEW_SOURCES:
         record = record.append(draw(annotations(record, source)))
-    record = record.append(draw(_other_names(before)))
+    record = record.append(draw(_other_names(record, MODEL)))
     record = record.decide(draw(_opinions(record)))
     return Case(record, before, frozenset({MODEL}))
 
 
 @st.composite
-def _other_names(draw: st.DrawFn, before: Record) -> list[Region]:
-    """What the model would call some of the objects that stood."""
+def _other_names(draw: st.DrawFn, record: Record, source: str) -> list[Region]:
+    """What a source would call some of the objects that stand."""
     made: list[Region] = []
-    for one in before.standing.regions:
+    for one in record.standing.regions:
         label = draw(st.sampled_from(LABELS))
         if one.kind == "object" and not one.crowd and label != one.label and draw(st.booleans()):
             scores = Scores(label=draw(st.none() | shares))
             made.append(
                 replace(
-                    one, id=f"1.names.{len(made)}", source=MODEL, derived_from=(one.id,), label=label, scores=scores
+                    one,
+                    id=f"{record.round}.names.{len(made)}",
+                    source=source,
+                    derived_from=(one.id,),
+                    label=label,
+                    scores=scores,
                 )
             )
     return made
