@@ -30,15 +30,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 COUNT, SHARD = 40, 8
 LABELLED = tuple(range(0, 40, 2))
 NEVER = ("duplicated", "misdescribed", "small_missed", "occluded_missed", "bias")
+FIRST = {"missed": 0.3, "mislabelled": 0.3}
 SECOND = {"seed": 5, "missed": 0.05, "mislabelled": 0.05, "shifted": 0.02, "invented": 0.2, **dict.fromkeys(NEVER, 0.0)}
 TOY: dict[str, Any] = {
     "base": str(PIPELINE),
     "ingest": {"shard_size": SHARD},
     "train": {"start": "pico", "steps": 4, "checkpoint_steps": 2, "images_per_step": 4, "images_at_once": 4},
+    "specialists": {"detector": FIRST},
     "reannotate": {"specialists": {"second": SECOND, "reader": {"seed": 5}}},
     "merge": {"min_matches": 12},
     "gate": {"margin": 0.5},
-    "refine": {"rounds": [{"images": 12}, {"images": "all", "train": {"steps": 3, "folds": 1}}]},
+    "refine": {"rounds": [{"images": 12}, {"images": "all", "train": {"steps": 3}}]},
     "run": {"workers": 1},
 }
 
@@ -126,8 +128,8 @@ def test_every_stage_and_kind_of_decision_occurs(refined: Path) -> None:
     assert expected <= decisions.keys()
     assert not decisions.keys().isdisjoint({("reject", "less_precise"), ("reject", "contested_uncalibrated")})
     assert {action for action, _ in decisions} == {"add", "keep", "reject", "supersede"}
-    for folder in (output.round(0).model(1, 2), output.round(1).model()):
-        assert (folder / "model.safetensors").exists()
+    for number in (1, 2):
+        assert (output.round(number - 1).model(1, 2) / "model.safetensors").exists()
 
 
 def test_the_counts_add_up(refined: Path) -> None:
@@ -314,7 +316,7 @@ def test_what_a_later_round_stands_on_is_not_merged_anew(
     settings: tuple[str, ...], refined: Path, tmp_path: Path, call: Call, plugin: None
 ) -> None:
     out = Path(shutil.copytree(refined, tmp_path / "out"))
-    other = ("--set", "merge.enter=0.5")
+    other = ("--set", "merge.enter=0.7")
     code, said = call("run", "--stage", "merge", "--round", "1", "--out", str(out), *settings, *other)
     assert (code, "stands on how round 1 is merged" in said) == (2, True)
     assert records(out, 1) == records(refined, 1)
