@@ -109,8 +109,9 @@ def _faults(comparisons: Sequence[Comparison], primary: Comparison | None, confi
         return ["the labels have neither objects nor texts: there is nothing to judge by"]
     faults = []
     if primary.interval.low <= 0:
+        how = "that is worse" if primary.interval.high < 0 else "that may be chance"
         faults.append(
-            f"{primary.name}: {primary.before or 0:.3f} before, {primary.after or 0:.3f} now; that may be chance "
+            f"{primary.name}: {primary.before or 0:.3f} before, {primary.after or 0:.3f} now; {how} "
             f"({_told(primary.interval)}): the lower bound is not above 0"
         )
     for one in comparisons:

@@ -180,7 +180,9 @@ def test_better_is_accepted_and_as_good_is_not() -> None:
     same = verdict(before, before, labels)
     assert same.outcome == "refused"
     assert "may be chance" in same.reasons[0]
-    assert verdict(after, before, labels).outcome == "refused"
+    worse = verdict(after, before, labels)
+    assert worse.outcome == "refused"
+    assert "that is worse" in worse.reasons[0]
 
 
 def test_a_class_that_pays_for_the_others_refuses_the_round() -> None:
