@@ -34,7 +34,7 @@ from typing import Any
 from benchmarks.refinement.faulty import Detector
 from benchmarks.refinement.rows import by_fault, index_of, only, oracle, raw, repaired, row
 from benchmarks.refinement.setting import IMAGES, PIPELINE, draw, engine, label
-from benchmarks.refinement.telling import plot, table
+from benchmarks.refinement.telling import FAULTS, FUSION, plot, table
 from benchmarks.refinement.worlds import HERE
 from engine import open_dataset
 from engine.config import Merge, load_config
@@ -162,7 +162,7 @@ class Bench:
         specialists = self.again("second", "reader", "third")
         self.engine("run", "--stage", "reannotate", out=out, settings=[specialists])
         self.engine("run", "--stage", "merge", "--round", "1", out=out, settings=[specialists, self.settings[0]])
-        self.measure("fusion, no training", self.records(1, out))
+        self.measure(FUSION, self.records(1, out))
 
     def shuffled(self) -> None:
         """The gate about round 1 with other images' annotations; and merging and gate with labels that say nothing."""
@@ -284,7 +284,7 @@ def main() -> None:
                 getattr(bench, part)()
         results.append(bench.told())
         (given.out / "refinement.json").write_text(json.dumps(results, indent=1))
-        (given.out / "refinement.md").write_text(table(results) + "\n")
+        (given.out / "refinement.md").write_text(f"{table(results)}\n\n{table(results, FAULTS)}\n")
         plot(results, given.out / "refinement.svg")
         for name, verdict in bench.verdicts.items():
             print(f"{name}: {verdict['outcome']}: {verdict['reasons'][0]}")

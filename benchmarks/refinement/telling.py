@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,26 +26,30 @@ COLUMNS = {
     "entropy of classes": "entropy",
     "doubles": "doubles",
     "calibration error": "calibration error",
+}
+# What became of the objects that the first detector was wrong about, and of its wrong labels.
+FAULTS = {
+    "right if missed": "missed",
+    "right if mislabelled": "mislabelled",
+    "right if too small": "too small",
+    "right if hidden": "half hidden",
+    "right if renamed": "always renamed",
+    "right if no fault": "right",
     "wrong labels repaired": "labels repaired",
     "wrong labels copied": "labels copied",
-    "right if no fault": "right, if no fault",
-    "right if missed": "if missed",
-    "right if mislabelled": "if mislabelled",
-    "right if too small": "if too small",
-    "right if hidden": "if hidden",
-    "right if renamed": "if renamed",
 }
+FUSION = "fusion, no training"
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 640, 300, 50, 20, 40
 LINES = {"f1": "#1f6feb", "f1 small": "#8250df", "f1 rare": "#bf3989", "facts brief": "#1a7f37"}
 
 
-def table(results: Sequence[dict[str, Any]]) -> str:
+def table(results: Sequence[dict[str, Any]], columns: Mapping[str, str] = COLUMNS) -> str:
     """Means over the seeds, with the standard deviation where there are several."""
     names = list(dict.fromkeys(name for one in results for name in one["rows"]))
-    lines = ["| | " + " | ".join(COLUMNS.values()) + " |", "|---|" + "---|" * len(COLUMNS)]
+    lines = ["| | " + " | ".join(columns.values()) + " |", "|---|" + "---|" * len(columns)]
     for name in names:
         there = [one["rows"][name] for one in results if name in one["rows"]]
-        lines.append(f"| {name} | " + " | ".join(_cell([row.get(key) for row in there]) for key in COLUMNS) + " |")
+        lines.append(f"| {name} | " + " | ".join(_cell([row.get(key) for row in there]) for key in columns) + " |")
     return "\n".join(lines)
 
 
@@ -52,13 +57,16 @@ def _cell(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return ""
-    spread = f" ± {stdev(known):.3f}" if len(known) > 1 else ""
-    return f"{mean(known):.3f}{spread}"
+    digits = 0 if all(isinstance(value, int) for value in known) else 3
+    spread = f" ± {stdev(known):.{digits}f}" if len(known) > 1 else ""
+    return f"{mean(known):.{digits}f}{spread}"
 
 
 def plot(results: Sequence[dict[str, Any]], to: Path) -> None:
-    """Some columns by round: filtered is round 0. A dot for each seed, a line through the means."""
-    rounds = ["filtered", *sorted({n for one in results for n in one["rows"] if n.startswith("round ")})]
+    """Some columns by round: filtered is round 0. A dot for each seed, a line through the means; dashed what fusion
+    without training has."""
+    names = {name for one in results for name in one["rows"]}
+    rounds = ["filtered", *sorted(name for name in names if name.removeprefix("round ").isdigit())]
     step = (WIDTH - LEFT - 170) / max(len(rounds) - 1, 1)
 
     def at(n: int, value: float) -> tuple[float, float]:
@@ -74,6 +82,7 @@ def plot(results: Sequence[dict[str, Any]], to: Path) -> None:
         parts.append(f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tenth / 10:.1f}</text>')
     for n, name in enumerate(rounds):
         parts.append(f'<text x="{at(n, 0)[0]:.1f}" y="{HEIGHT - 15}" text-anchor="middle">{name}</text>')
+    ends: list[tuple[float, str]] = []
     for key, colour in LINES.items():
         points = []
         for n, name in enumerate(rounds):
@@ -85,6 +94,15 @@ def plot(results: Sequence[dict[str, Any]], to: Path) -> None:
             ]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
         parts.append(f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-        x, y = points[-1]
-        parts.append(f'<text x="{x + 10:.1f}" y="{y + 4:.1f}" fill="{colour}">{COLUMNS[key]}</text>')
+        ends.append((points[-1][1], key))
+        fused = [one["rows"][FUSION][key] for one in results if FUSION in one["rows"]]
+        if fused:
+            _, y = at(0, mean(fused))
+            parts.append(f'<path d="M{LEFT} {y:.1f}H{WIDTH - 170}" stroke="{colour}" stroke-dasharray="3 5"/>')
+    lowest = -math.inf
+    for y, key in sorted(ends):
+        lowest = max(y, lowest + 15)  # names must not lie upon each other
+        parts.append(f'<text x="{WIDTH - 160}" y="{lowest + 4:.1f}" fill="{LINES[key]}">{COLUMNS[key]}</text>')
+    if FUSION in names:
+        parts.append(f'<text x="{WIDTH - 160}" y="{TOP + 4}" fill="#666">dashed: {FUSION}</text>')
     to.write_text("\n".join([*parts, "</svg>"]) + "\n")
