@@ -65,8 +65,7 @@ class Findings:
         elif task is Task.REGION_TO_SEGMENTATION:
             self.rings[answer.prompt.text] = [ring for one in found for ring in one.polygons or ()]
         elif task is Task.REGION_TO_CATEGORY and answer.complete:
-            words = " ".join(plain(pieces_of_ids(answer.token_ids, self.tokens)).split())
-            self.names[answer.prompt.text] = (words, answer.score)
+            self.names[answer.prompt.text] = (self._words_of(answer), answer.score)
 
     def questions(self) -> list[Prompt]:
         """What is asked for what is known by now: each class by itself, and the phrases of each caption."""
@@ -117,8 +116,11 @@ class Findings:
 
     # What was heard
 
+    def _words_of(self, answer: Answer) -> str:
+        return " ".join(plain(pieces_of_ids(answer.token_ids, self.tokens)).split())
+
     def _caption(self, answer: Answer) -> str:
-        text = " ".join(plain(pieces_of_ids(answer.token_ids, self.tokens)).split())
+        text = self._words_of(answer)
         if answer.complete:
             return text
         whole = WHOLE_SENTENCES.match(text)

@@ -15,8 +15,8 @@ class Case:
 
     `judges` are the sources whose opinions count, of models trained on the round in folds: of what stood by the one
     that was kept from the image, unless that was found by its like alone, which it may go on from; of a new text by one
-    that did not write it. `outsiders` are models that were trained
-    elsewhere: theirs count, but for what goes back to themselves.
+    that did not write it. `outsiders` are models that were trained elsewhere: theirs count, but for what goes back to
+    themselves.
     """
 
     record: Record

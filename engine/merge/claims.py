@@ -24,10 +24,10 @@ class Claim:
 
     Its role says how they stand to it: one has the same label ("agreed"), all have others ("contested"), or there is
     none ("alone"); or it only gives one of them another label ("renamed"), and then is nobody else's witness. Who goes
-    back to the same model families has nothing to say beside it.
-    `drawn_by` is the source of its box. `value` is what it is ranked by among its like: the mean of the logarithms of
-    its own score and of the probability that a model which was kept from the image gives its label (in nats a token),
-    or the one of the two that there is.
+    back to the same model families has nothing to say beside it. `drawn_by` is the source of its box.
+
+    `value` is what it is ranked by among its like: the mean of the logarithms of its own score and of the probability
+    that a model which was kept from the image gives its label (in nats a token), or the one of the two that there is.
     """
 
     region: Region

@@ -32,6 +32,7 @@ class Draft:
     heirs: dict[str, Region] = field(default_factory=dict)
     ousted: dict[str, Region] = field(default_factory=dict)
     settled: set[str] = field(default_factory=set)
+    rejected: set[str] = field(default_factory=set)
     _ids: Iterator[str] | None = None
 
     def id(self) -> str:
@@ -53,6 +54,8 @@ class Draft:
         self.settled.add(annotation.id)
         if annotation.source == HUMAN:
             action = "keep"
+        if action == "reject":
+            self.rejected.add(annotation.id)
         number = self.case.record.round
         self.decisions.append(
             Decision(

@@ -63,6 +63,8 @@ def _prevailing(by_label: dict[str | None, list[Claim]], rules: Rules, case: Cas
     """The label with the higher calibrated precision. An uncalibrated one has that of more model families against it,
     and what would be precise enough to enter; of equals what stood before stays."""
     labels = list(by_label)  # what stood before first
+    if len(labels) == 1:
+        return labels[0]
     precisions = {label: rules.precision(_best(by_label[label], rules)) for label in labels}
     known = sorted((label for label in labels if precisions[label] is not None), key=lambda x: -(precisions[x] or 0.0))
     unknown = [label for label in labels if precisions[label] is None]
@@ -107,9 +109,8 @@ def _falls(claims: Sequence[Claim], precision: float | None, rules: Rules) -> bo
 def _oust(claims: Sequence[Claim], winner: Region, draft: Draft) -> None:
     """What was turned down in one place, for what stands there, if anything does."""
     stands = draft.heirs.get(winner.id, winner)
-    turned_down = {decision.annotation_id for decision in draft.decisions if decision.action == "reject"}
-    if stands.id not in turned_down:
-        draft.ousted.update({c.region.id: stands for c in claims if c.region.id in turned_down})
+    if stands.id not in draft.rejected:
+        draft.ousted.update({c.region.id: stands for c in claims if c.region.id in draft.rejected})
 
 
 def _fuse(claims: Sequence[Claim], rules: Rules, draft: Draft) -> None:

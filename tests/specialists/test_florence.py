@@ -145,9 +145,7 @@ def test_what_stands_is_called_otherwise_where_it_would_be(folder: Path) -> None
     assert renamed.scores.label is not None
     assert renamed.scores.label > 0.8
     assert {*found} <= {"0.a.5"}, "what it says of a place that it never learned"
-    ignoring = ready(
-        folder, tasks=["REGION_TO_CATEGORY"], vocabulary=VOCABULARY.model_copy(update={"ignore": ("disc",)})
-    )
+    ignoring = ready(folder, tasks=[], vocabulary=VOCABULARY.model_copy(update={"ignore": ("disc",)}))
     (record,) = said(ignoring, sample(box))
     assert [r.id for r in record.regions] == [box.id]
     (record,) = said(ready(folder, tasks=[]), replace(sample(box), before=None))
