@@ -286,8 +286,11 @@ def test_folds_learn_from_no_image_of_their_own(round_0: Path) -> None:
     items = {item.item_id: item for item in Dataset(output).items()}
     assert all(folds.of(items[id_]) != fold for fold in range(2) for id_ in learned[fold])
     assert not any(folds.held_out(items[id_], 0.2) for ids in learned for id_ in ids)
+    whole = Preparation(source, phase, small_processor((32, 32)), 0, 1000)
+    chunk = whole.chunk_of(epoch_of(counted.picks(phase, None, 0)))
     assert all(learned)
     assert not learned[0] & learned[1]
+    assert learned[0] | learned[1] == {one.item_id for one in chunk if isinstance(one, Prepared)}
 
 
 def epoch_of(picks: Picks) -> list[Pick]:
