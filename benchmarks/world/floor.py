@@ -9,6 +9,7 @@ from itertools import product
 
 import numpy as np
 import numpy.typing as npt
+from rapidfuzz.distance import Levenshtein
 
 from benchmarks.world.captions import Fact, holds, tell
 from benchmarks.world.facts import Tally, score
@@ -105,18 +106,8 @@ def reading(picture: Picture) -> str:
 def character_errors(pairs: Iterable[tuple[str, str]]) -> float:
     """Over pairs of (answer, truth): letters to be put in, taken out or changed, of all letters in the truths."""
     counted = Counter(pairs)
-    wrong = sum(edits(answer, truth) * n for (answer, truth), n in counted.items())
+    wrong = sum(Levenshtein.distance(answer, truth) * n for (answer, truth), n in counted.items())
     return wrong / max(sum(len(truth) * n for (_, truth), n in counted.items()), 1)
-
-
-def edits(a: str, b: str) -> int:
-    """Levenshtein's distance."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        corner, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            corner, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, corner + (x != y))
-    return row[-1]
 
 
 def _hits(answer: Sequence[tuple[str, Box]], pictures: Sequence[Picture]) -> npt.NDArray[np.bool_]:

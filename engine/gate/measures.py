@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from rapidfuzz.distance import Levenshtein
 
 from engine.cider import Cider
 from engine.config import Config
@@ -131,7 +132,7 @@ def _masks(measured: Measured, image: int, stands: Record, said: Record, matched
 
 def _lines(measured: Measured, image: int, stands: Record, said: Record) -> None:
     there, read = (_reading(record.regions) for record in (said, stands))
-    measured.add("lines", image, len(there) - distance(read, there), len(there))
+    measured.add("lines", image, len(there) - Levenshtein.distance(read, there), len(there))
     measured.instances["lines"] += bool(there)
 
 
@@ -139,16 +140,6 @@ def _reading(regions: Sequence[Region]) -> str:
     """All that is read, from the top left to the bottom right corner's line."""
     lines = sorted((r for r in regions if r.kind == "text" and r.text), key=lambda r: (r.box[1], r.box[0], r.text))
     return " ".join(" ".join((line.text or "").split()) for line in lines)
-
-
-def distance(a: str, b: str) -> int:
-    """The fewest characters to insert, remove or replace (Levenshtein) to make one string of the other."""
-    row = list(range(len(b) + 1))
-    for i, char in enumerate(a, 1):
-        diagonal, row[0] = row[0], i
-        for j, other in enumerate(b, 1):
-            diagonal, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, diagonal + (char != other))
-    return row[-1]
 
 
 def texts_of(detail: Detail) -> str:

@@ -17,7 +17,7 @@ from engine.cider import Cider, words_of
 from engine.config import Config, Gate, Merge
 from engine.gate.bootstrap import Ratio, interval
 from engine.gate.drift import Habits, drifts, habits
-from engine.gate.measures import RARE, distance, measure
+from engine.gate.measures import RARE, measure
 from engine.gate.verdict import Verdict, judge
 from engine.geometry import encode_mask
 from engine.records import Box, Item, Mask, Record, Region, Text
@@ -39,16 +39,6 @@ def test_cider_is_pycocoevalcaps(images: list[tuple[str, list[str]]]) -> None:
 
 def test_words_are_what_letters_make() -> None:
     assert words_of("A black-and-white dog's BALL, here.") == ["a", "black-and-white", "dog's", "ball", "here"]
-
-
-@given(st.text("abc", max_size=6), st.text("abc", max_size=6))
-def test_distance_is_levenshteins(a: str, b: str) -> None:
-    def recursive(i: int, j: int) -> int:
-        if not i or not j:
-            return i + j
-        return min(recursive(i - 1, j) + 1, recursive(i, j - 1) + 1, recursive(i - 1, j - 1) + (a[i - 1] != b[j - 1]))
-
-    assert distance(a, b) == recursive(len(a), len(b))
 
 
 def test_the_bootstrap_is_scipys() -> None:
