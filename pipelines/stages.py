@@ -273,7 +273,7 @@ class Stages:
         check_decided_once(self.output, self.round, merged=False)
         check_earlier(self.output, self.round)
         check_accepted(self.output, self.round - 1)
-        labels = self._never_learned()
+        labels = self._never_learned
         merging = Merging(self.output, self.pipeline.config, self.round, labels, self.console)
         if self.next_round.sources.exists() and merging.waiting:
             raise OutputError(
@@ -284,6 +284,7 @@ class Stages:
         self._keep_section("merge", "gate")
         return summary
 
+    @cached_property
     def _never_learned(self) -> Labels:
         """The labels of images that no model of the rounds before was trained on; others prove nothing."""
         kept = withheld_by(self.output, self.round)
@@ -300,7 +301,7 @@ class Stages:
         """Whether the round counts: its manifest."""
         from pipelines.gating import Gating  # SciPy takes a quarter of a second
 
-        labels = self._never_learned()
+        labels = self._never_learned
         choice = Choice(labels.ids, bound_of(self.output.round(self.round)))
         return Gating(self.output, self.pipeline.config, self.round, labels, choice, self.console).run()
 
