@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from rich.console import Console
 
@@ -52,6 +52,15 @@ T = TypeVar("T")
 FLORENCE = "specialists.florence:Florence"
 
 
+class Models(NamedTuple):
+    """The sources of a round that are models: those that were kept from what they annotate (folds), those that were
+    trained elsewhere, and those that learned it."""
+
+    kept: frozenset[str]
+    elsewhere: frozenset[str]
+    learners: frozenset[str]
+
+
 @dataclass(frozen=True)
 class Merging:
     """Merging of one round's additions into what stood before."""
@@ -77,11 +86,12 @@ class Merging:
             self.say("merge: nothing to do, every image is merged")
             return dict(read_json(layer.summary))
         layer.summary.unlink(missing_ok=True)
+        self.round.manifest.unlink(missing_ok=True)  # its verdict is of another merge
         start = time.monotonic()
         with self.console.status("merge: calibrating"):
             rules, told = self.rules()
         write_json(layer.sources, {"digest": digest, "sources": {MERGE: self.source}})
-        task = ShardMerge(self.output, self.config, self.number, self.judges, self.parts, tuple(rules), digest)
+        task = ShardMerge(self.output, self.config, self.number, self.models, self.parts, tuple(rules), digest)
         with self.console.status("merge") as status:
             over_shards(
                 task, waiting, self.config.run, lambda done: status.update(f"merge: {done} of {len(waiting)} shards")
@@ -151,7 +161,7 @@ class Merging:
         for shard in self.shards:
             if self.labels.ids.isdisjoint(item.item_id for item in read_items(self.output, shard)):
                 continue
-            for case in cases(self.output, self.number, shard, self.judges):
+            for case in cases(self.output, self.number, shard, self.models):
                 if said := self.labels.records.get(case.record.item.item_id):
                     yield self.parts[case.record.item.item_id], case, said
 
@@ -163,13 +173,16 @@ class Merging:
         return {item.item_id: folds.of(item) for item in items if item.item_id in self.labels.records}
 
     @cached_property
-    def judges(self) -> tuple[frozenset[str], frozenset[str]]:
-        """The models whose opinions count: those of the round, if they were trained in folds, and those that were
-        trained elsewhere."""
+    def models(self) -> Models:
         sources = read_json(self.round.sources)["sources"]
         models = {name: made_by for name, made_by in sources.items() if made_by["specialist"] == FLORENCE}
-        outsiders = frozenset(name for name, made_by in models.items() if made_by["parameters"]["model"])
-        return frozenset(name for name, made_by in models.items() if made_by.get("folds", 1) > 1), outsiders
+        kept = frozenset(name for name, made_by in models.items() if made_by.get("folds", 1) > 1)
+        elsewhere = frozenset(name for name, made_by in models.items() if self._is_elsewhere(made_by))
+        return Models(kept, elsewhere, frozenset(models) - kept - elsewhere)
+
+    def _is_elsewhere(self, made_by: Mapping[str, Any]) -> bool:
+        path = made_by["parameters"]["model"]
+        return bool(path) and not Path(path).absolute().is_relative_to(self.output.root.absolute())
 
     def counts(self) -> dict[str, Any]:
         """Decisions by action and reason."""
@@ -190,7 +203,7 @@ class ShardMerge:
     output: Output
     config: Config
     number: int
-    judges: tuple[frozenset[str], frozenset[str]]
+    models: Models
     parts: Mapping[bytes, int]
     rules: tuple[Rules, ...]  # of each part of the labelled images, and of all others
     digest: str
@@ -198,7 +211,7 @@ class ShardMerge:
     def __call__(self, shard: ShardId) -> None:
         made: list[Record] = []
         chooser = self.ready()
-        for case in cases(self.output, self.number, shard, self.judges):
+        for case in cases(self.output, self.number, shard, self.models):
             item = case.record.item
             by = replace(self.rules[self.parts.get(item.item_id, PARTS)], chooser=chooser)
             made.append(added(merge(case, by, _phrases_in, partial(self.pixels, item)), case.record))
@@ -221,11 +234,11 @@ class ShardMerge:
 _choosers: dict[str, Chooser] = {}  # by digest
 
 
-def cases(output: Output, number: int, shard: ShardId, judges: tuple[frozenset[str], frozenset[str]]) -> list[Case]:
+def cases(output: Output, number: int, shard: ShardId, models: Models) -> list[Case]:
     """The records of a shard as they are to be merged."""
     after = read_records(output, number, shard, merged=False)
     before = read_records(output, number - 1, shard)
-    return [Case(one, other, *judges) for one, other in zip(after, before, strict=True)]
+    return [Case(one, other, *models) for one, other in zip(after, before, strict=True)]
 
 
 def over_shards(

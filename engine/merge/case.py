@@ -16,13 +16,14 @@ class Case:
     `judges` are the sources whose opinions count, of models trained on the round in folds: of what stood by the one
     that was kept from the image, unless that was found by its like alone, which it may go on from; of a new text by one
     that did not write it. `outsiders` are models that were trained elsewhere: theirs count, but for what goes back to
-    themselves.
+    themselves. `learners` annotate what they were trained on: what they say is what they were told.
     """
 
     record: Record
     before: Record
     judges: frozenset[str] = frozenset()
     outsiders: frozenset[str] = frozenset()
+    learners: frozenset[str] = frozenset()
 
     @cached_property
     def standing(self) -> Record:
@@ -63,6 +64,10 @@ class Case:
         parents = [self.record.by_id[id_] for id_ in annotation.derived_from if id_ in self.record.by_id]
         same_kind = [parent for parent in parents if isinstance(parent, Region | Text)]
         return frozenset().union(*map(self.origins, same_kind)) if same_kind else frozenset({annotation.source})
+
+    def witnesses(self, annotation: Annotation) -> frozenset[str]:
+        """The sources whose word it is that there is such a thing: none for what a learner says."""
+        return self.origins(annotation) - self.learners
 
     def opinion(self, annotation: Annotation) -> float | None:
         """log p per token, given the image; the mean of all who have a say."""

@@ -24,7 +24,8 @@ class Claim:
 
     Its role says how they stand to it: one has the same label ("agreed"), all have others ("contested"), or there is
     none ("alone"); or it only gives one of them another label ("renamed"), and then is nobody else's witness. Who goes
-    back to the same model families has nothing to say beside it. `drawn_by` is the source of its box.
+    back to the same model families has nothing to say beside it, nor has who learned the image, beside anybody.
+    `drawn_by` is the source of its box.
 
     `value` is what it is ranked by among its like: the mean of the logarithms of its own score and of the probability
     that a model which was kept from the image gives its label (in nats a token), or the one of the two that there is.
@@ -91,9 +92,9 @@ def claims_of(case: Case, cluster: Sequence[Region], config: Merge) -> list[Clai
 def role_of(region: Region, cluster: Sequence[Region], case: Case, families: Mapping[str, str]) -> Role:
     if case.rival(region):
         return "renamed"
-    mine = families_of(case.origins(region), families)
-    others = [one for one in cluster if not case.rival(one) and families_of(case.origins(one), families) - mine]
-    if not others:
+    mine = families_of(case.witnesses(region), families)
+    others = [one for one in cluster if not case.rival(one) and families_of(case.witnesses(one), families) - mine]
+    if not mine or not others:
         return "alone"
     return "agreed" if region.label in {one.label for one in others} else "contested"
 

@@ -61,7 +61,7 @@ def _enter(case: Case, cluster: Sequence[Region], rules: Rules, draft: Draft) ->
 
 
 def _families(case: Case, lines: Sequence[Region], rules: Rules) -> frozenset[str]:
-    return frozenset().union(*(rules.families_of(case.origins(line)) for line in lines))
+    return frozenset().union(*(rules.families_of(case.witnesses(line)) for line in lines))
 
 
 def read(line: Region) -> str:

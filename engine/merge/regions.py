@@ -53,30 +53,29 @@ def _settled(claims: Sequence[Claim], rules: Rules, draft: Draft) -> list[Claim]
     strongest = _best(by_label[label], rules)
     for other, theirs in by_label.items():
         for claim in theirs if other != label else ():
-            value = rules.precision(claim)
-            reason = "less_precise" if value is not None else "contested_uncalibrated"
-            draft.decide("reject", claim.region, reason, value, rules.precision(strongest), strongest.region.id)
+            value, held = rules.precision(claim), rules.precision(strongest)
+            reason = "contested_uncalibrated" if value is None else "imprecise" if held is None else "less_precise"
+            held = rules.config.enter if reason == "imprecise" else held
+            draft.decide("reject", claim.region, reason, value, held, strongest.region.id)
     return by_label[label]
 
 
 def _prevailing(by_label: dict[str | None, list[Claim]], rules: Rules, case: Case) -> str | None:
-    """The label with the higher calibrated precision. An uncalibrated one has that of more model families against it,
-    and what would be precise enough to enter; of equals what stood before stays."""
-    labels = list(by_label)  # what stood before first
-    if len(labels) == 1:
-        return labels[0]
+    """The label with the highest calibrated precision. One that stood before and is uncalibrated gives way to what is
+    precise enough to enter; or else, as where nothing is calibrated, the label of most model families stands, of equals
+    what stood before."""
+    labels = list(by_label)  # what stood before first; that of a proposal is None
     precisions = {label: rules.precision(_best(by_label[label], rules)) for label in labels}
-    known = sorted((label for label in labels if precisions[label] is not None), key=lambda x: -(precisions[x] or 0.0))
     unknown = [label for label in labels if precisions[label] is None]
-    candidates = [*known[:1], *unknown]
-    if known and labels[0] in unknown and (precisions[known[0]] or 0.0) < rules.config.enter:
-        candidates = [*unknown, known[0]]
-    return max(candidates, key=lambda label: len(_families(by_label[label], rules, case)))
+    known = sorted(precisions.keys() - unknown, key=lambda label: (-(precisions[label] or 0.0), labels.index(label)))
+    if known and (labels[0] not in unknown or (precisions[known[0]] or 0.0) >= rules.config.enter):
+        return known[0]
+    return max([*unknown, *known[:1]], key=lambda label: len(_families(by_label[label], rules, case)))
 
 
 def _families(claims: Sequence[Claim], rules: Rules, case: Case) -> frozenset[str]:
     """The independent model families that say the same. What derives from others adds none to theirs."""
-    return frozenset().union(*(rules.families_of(case.origins(claim.region)) for claim in claims))
+    return frozenset().union(*(rules.families_of(case.witnesses(claim.region)) for claim in claims))
 
 
 def _best(claims: Sequence[Claim], rules: Rules) -> Claim:

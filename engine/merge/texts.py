@@ -28,14 +28,30 @@ class Judged:
     margin: float
 
     @property
-    def steps(self) -> int:
+    def steps(self) -> int | None:
         """Its agreement in steps of the margin, inside of which texts are equals."""
-        return round((self.agreement or 0.0) / self.margin)
+        return None if self.agreement is None else round(self.agreement / self.margin)
 
 
-def rank(one: Judged, by_agreement: bool, by_gain: bool) -> tuple[float, float, bool]:
-    """The lowest is the best; of equals the old one."""
-    return -one.steps if by_agreement else 0, -(one.gain or 0.0) if by_gain else 0.0, one.new
+@dataclass(frozen=True)
+class Ranking:
+    """What texts of one granularity are ranked by. That of whose agreement nobody can say is taken for the least that
+    another one has: so it changes nothing among the others, and beside them its gain decides."""
+
+    least: int | None  # steps of agreement; None if that is not looked at
+    by_gain: bool
+
+    def steps(self, one: Judged) -> int:
+        return 0 if self.least is None else self.least if one.steps is None else one.steps
+
+    def __call__(self, one: Judged) -> tuple[float, float, bool]:
+        """The lowest is the best; of equals the old one."""
+        return -self.steps(one), -(one.gain or 0.0) if self.by_gain else 0.0, one.new
+
+
+def ranking(judged: Sequence[Judged], by_agreement: bool = True, by_gain: bool = True) -> Ranking:
+    least = min((one.steps for one in judged if one.steps is not None), default=None)
+    return Ranking(least if by_agreement else None, by_gain and all(one.gain is not None for one in judged))
 
 
 def merge_texts(case: Case, rules: Rules, draft: Draft) -> None:
@@ -106,16 +122,16 @@ def _choose(judged: Sequence[Judged], detail: Detail, rules: Rules, draft: Draft
         judged = [one for one in judged if _enters(one, rules, draft)]
     if not judged:
         return
-    by_agreement = all(one.agreement is not None for one in judged) and (detail, "agreement") not in rules.distrusted
-    by_gain = all(one.gain is not None for one in judged) and (detail, "gain") not in rules.distrusted
-    ranked = sorted(judged, key=lambda one: rank(one, by_agreement, by_gain))
+    trusted = [(detail, ground) not in rules.distrusted for ground in ("agreement", "gain")]
+    order = ranking(judged, *trusted)
+    ranked = sorted(judged, key=order)
     stay, fall = ranked[: max(old, 1)], ranked[max(old, 1) :]
     last = stay[-1]
     for one in stay:
-        draft.stand(one.text, "best_text", one.agreement if by_agreement else one.gain)
+        draft.stand(one.text, "best_text", one.gain if order.least is None else one.agreement)
     for one in fall:
-        differs = by_agreement and one.steps != last.steps
-        reason = "names_less_of_it" if differs else "less_gain" if by_gain else "unjudged"
+        differs = order.steps(one) != order.steps(last)
+        reason = "names_less_of_it" if differs else "less_gain" if order.by_gain else "unjudged"
         value, held = (one.agreement, last.agreement) if differs else (one.gain, last.gain)
         draft.decide("supersede", one.text, reason, value, held, against=last.text.id)
 

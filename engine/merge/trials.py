@@ -14,7 +14,7 @@ from engine.merge.case import Case
 from engine.merge.draft import Draft
 from engine.merge.regions import merge_regions
 from engine.merge.rules import Ground, Rules
-from engine.merge.texts import Judged, judge, rank
+from engine.merge.texts import Judged, judge, ranking
 from engine.records import DETAILS, HUMAN, Detail, Record
 
 LEAST = 20
@@ -52,10 +52,9 @@ def _rivals(judged: Sequence[Judged], detail: Detail) -> tuple[Ground, str, str]
     old, new = ([one for one in judged if one.new == is_new] for is_new in (False, True))
     if not old or not new:
         return None
-    by_agreement = all(one.agreement is not None for one in judged)
-    by_gain = all(one.gain is not None for one in judged)
-    a, b = (min(some, key=lambda one: rank(one, by_agreement, by_gain)) for some in (old, new))
-    first, second = rank(a, by_agreement, by_gain), rank(b, by_agreement, by_gain)
+    order = ranking(judged)
+    a, b = (min(some, key=order) for some in (old, new))
+    first, second = order(a), order(b)
     if second >= first:
         return None
     return (detail, "agreement" if second[0] != first[0] else "gain"), a.text.text, b.text.text
