@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ HOW = """\
 2. If texts are to be judged, too, write one or more captions an image into {captions} (COCO format).
 3. Export in COCO format over these two files; then
 
-   engine refine --out {out} --set 'gate.labels=[{folder}/{instances}, {folder}/{captions}]'
+   engine refine --out {out} --set {labels}
 
 Images that are labelled are not trained on from then on. Label without looking at what the engine found: who corrects
 its boxes overlooks what it overlooked.
@@ -61,12 +62,15 @@ def export(dataset: Dataset, items: Sequence[Item], config: Config, to: Path) ->
     document = {"images": images, "categories": categories, "annotations": []}
     write_text(to / INSTANCES, json.dumps(document, ensure_ascii=False, indent=1))
     write_text(to / CAPTIONS, json.dumps({"images": images, "annotations": []}, ensure_ascii=False, indent=1))
-    write_text(
-        to / "README.txt",
-        HOW.format(
-            count=len(items), instances=INSTANCES, captions=CAPTIONS, out=dataset.output.root, folder=to.absolute()
-        ),
+    labels = json.dumps([str(to.absolute() / name) for name in (INSTANCES, CAPTIONS)], ensure_ascii=False)
+    how = HOW.format(
+        count=len(items),
+        instances=INSTANCES,
+        captions=CAPTIONS,
+        out=shlex.quote(str(dataset.output.root)),
+        labels=shlex.quote(f"gate.labels={labels}"),
     )
+    write_text(to / "README.txt", how)
 
 
 def _categories(dataset: Dataset, config: Config) -> list[str]:

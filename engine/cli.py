@@ -20,11 +20,11 @@ from rich.text import Text
 from engine.components import Group, installed, load, parameters_of
 from engine.config import Config, Ingest, load_config
 from engine.dataset import open_dataset
-from engine.errors import ConfigError, EngineError
+from engine.errors import ConfigError, EngineError, OutputError
 from engine.storage import Output
 from pipelines.build import EMBEDDED, Pipeline, build_pipeline, shipped
-from pipelines.compatible import config_there
-from pipelines.manifests import print_verdict
+from pipelines.compatible import config_there, is_decided
+from pipelines.manifests import accepted, print_verdict
 from pipelines.samples import sample_photos
 from pipelines.stages import STAGES, Stages
 
@@ -237,7 +237,14 @@ def diff(
 
     if before >= after:
         raise ConfigError(f"diff goes from an earlier round to a later one, not from {before} to {after}")
-    found = difference(open_dataset(out, before), open_dataset(out, after))
+    rounds = [open_dataset(out, number) for number in (before, after)]
+    for number in (before, after):
+        if not is_decided(Output(out), number):
+            raise OutputError(f"{out} has no whole round {number} yet: go on with what makes it, then compare")
+        if number and not Output(out).round(number).manifest.exists():
+            told = f"! Round {number} is not merged and judged yet (engine run --stage merge --round {number})"
+            Console(stderr=True).print(told, style="yellow", highlight=False, soft_wrap=True)
+    found = difference(*rounds)
     if as_json:
         console.out(json.dumps(nested(found), indent=2, ensure_ascii=False))
     else:
@@ -340,10 +347,9 @@ def _report_models(summary: dict[str, Any]) -> None:
 
 def _report_rounds(summary: dict[str, Any], out: Path) -> None:
     """What is to be used now, and how to see what changed."""
-    last = summary["rounds"][-1]
-    number = last["round"] - (last["outcome"] == "refused")
-    where = shlex.quote(str(out))
-    console.print(Text(f"The round to use: {number}. What the rounds changed: engine diff {where} 0 {last['round']}"))
+    last, where = summary["rounds"][-1], shlex.quote(str(out))
+    changed = f"engine diff {where} 0 {last['round']}"
+    console.print(Text(f"The round to use: {accepted(Output(out))}. What the rounds changed: {changed}"))
 
 
 def _report_merge(summary: dict[str, Any]) -> None:

@@ -10,8 +10,8 @@ import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from engine.config import Config
-from engine.errors import OutputError
+from engine.config import Config, Ingest
+from engine.errors import ConfigError, OutputError
 from engine.given import canonical
 from engine.ingest import ingest, listed_digest
 from engine.records import Record
@@ -31,6 +31,11 @@ class Labels:
     faults: Mapping[str, int] = field(default_factory=dict)
 
     @property
+    def blank(self) -> int:
+        """Images without one label."""
+        return sum(not record.by_id for record in self.records.values())
+
+    @property
     def ids(self) -> frozenset[bytes]:
         return frozenset(self.records)
 
@@ -48,11 +53,9 @@ def read_labels(output: Output, config: Config, there: Output | None = None) -> 
     changed. Raises ConfigError where they can't be read, and OutputError where none is of an image of the set."""
     if not config.gate.labels:
         return NO_LABELS
-    asked = config.ingest.model_copy(
-        update={"images": config.gate.labels, "image_root": config.gate.image_root, "limit": None}
-    )
+    asked, listed = asked_of(config)
     there = there or output.labels
-    if not there.manifest.exists() or read_json(there.manifest)["listed"] != listed_digest(asked):
+    if not there.manifest.exists() or read_json(there.manifest)["listed"] != listed:
         shutil.rmtree(there.root, ignore_errors=True)
         ingest(there, asked, digest_of_json(asked.model_dump(mode="json", exclude={"http"})), lambda done: None)
     told: dict[bytes, Record] = {}
@@ -62,13 +65,36 @@ def read_labels(output: Output, config: Config, there: Output | None = None) -> 
             told[record.item.content_id] = canonical(record, config.vocabulary)
         twice += bool(record.item.duplicate_of and record.by_id)
     found = {id_: told[content] for id_, content in _contents(output).items() if content in told}
+    manifest = read_json(there.manifest)
+    if not told:
+        errors = ", ".join(f"{kind} {count}" for kind, count in manifest["errors"].items()) or "there are none"
+        raise OutputError(
+            f"gate.labels: not one of the {manifest['items']} labelled images could be read ({errors}). Paths are "
+            "taken from the folder of the file that names them, or from gate.image_root, and must lie in it"
+        )
     if not found:
         raise OutputError(
             f"gate.labels: none of the {len(told)} labelled images is one of the {output.root} set. An image is known "
             "by its bytes: label the files themselves, not copies in another size or format"
         )
-    faults = read_json(there.manifest)["faults"] | ({"labelled_twice": twice} if twice else {})
+    if not manifest["faults"] and not any(record.by_id for record in found.values()):
+        raise OutputError(
+            f"gate.labels: the {len(found)} images of {', '.join(config.gate.labels)} have no labels, as engine audit "
+            "writes them: mark what is in them first (README.txt beside them says how)"
+        )
+    faults = manifest["faults"] | ({"labelled_twice": twice} if twice else {})
     return Labels(found, digest_of(found), len(told) - len(found), faults)
+
+
+def asked_of(config: Config) -> tuple[Ingest, str]:
+    """What is to be ingested, and the digest of its listing. ConfigError where something is not there."""
+    asked = config.ingest.model_copy(
+        update={"images": config.gate.labels, "image_root": config.gate.image_root, "limit": None}
+    )
+    try:
+        return asked, listed_digest(asked)
+    except ConfigError as error:
+        raise ConfigError(f"gate.labels: {error}") from error
 
 
 def digest_of(records: Mapping[bytes, Record]) -> str:

@@ -63,11 +63,12 @@ class Refining:
         round_ = self.stages.output.round(number)
         asked = {"images": plan.images, "digest": choice.digest, "bound": f"{choice.bound:033x}"}
         if round_.choice.exists() and (there := read_json(round_.choice)) != asked:
+            begun = f"with {there['images']} images (refine.rounds.{number - 1}), and {plan.images} is asked for"
+            if there["images"] == plan.images:
+                begun = "when other images were labelled (gate.labels), which are withheld from its training"
             raise OutputError(
-                f"{round_.folder} was begun with refine.rounds.{number - 1}.images {there['images']}, and "
-                f"{plan.images} is asked for, or the labelled images (gate.labels) are others. To make the round anew, "
-                f"remove it, and what was trained for it: {self.stages.output.round(number - 1).model()} and "
-                f"{self.stages.output.round(number - 1).training}"
+                f"{round_.folder} was begun {begun}. To make the round anew, remove it, and what was trained for it: "
+                f"{self.stages.output.round(number - 1).model()} and {self.stages.output.round(number - 1).training}"
             )
         write_json(round_.choice, asked)
 

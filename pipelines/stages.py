@@ -20,7 +20,7 @@ from engine.decide import FilterFault, decide
 from engine.errors import ConfigError, OutputError, RunError, is_no_space
 from engine.folds import ALL, EVERYTHING, Choice
 from engine.ingest import ingest, listed_digest, listing_of
-from engine.labels import Labels, read_labels
+from engine.labels import Labels, asked_of, read_labels
 from engine.lock import run_lock
 from engine.progress import RunProgress
 from engine.records import Record
@@ -229,6 +229,8 @@ class Stages:
         from pipelines.merging import chooser_of
 
         chooser_of(self.pipeline.config)
+        if self.pipeline.config.gate.labels:
+            asked_of(self.pipeline.config)
         if stage != "merge":
             needs_training(self.pipeline)  # builds what annotates again
             list(Refining(self).plans(self._rounds))
@@ -250,6 +252,11 @@ class Stages:
         if self.known_labels is not None:
             return self.known_labels
         labels = read_labels(self.output, self.pipeline.config)
+        if labels.blank:
+            self._warn(
+                f"gate.labels: {labels.blank} of {len(labels.records)} labelled images have not one label: each counts "
+                "as an image with nothing in it. If they are not labelled yet, take them out of the file"
+            )
         if labels.unknown:
             self._warn(f"gate.labels: {labels.unknown} labelled images are not in the set")
         if labels.faults:
@@ -311,9 +318,10 @@ class Stages:
         from pipelines.training.stage import OBJECT_STORE_BYTES
 
         self._complete_round()
+        known = replace(self, known_labels=self.labels)  # or what is wrong with them would be kept
         self._keep_section("train", "reannotate", "merge", "gate", "refine")  # nothing of what made the annotations
         with cluster(self.pipeline.config.run, OBJECT_STORE_BYTES):
-            return Refining(self).run(self._rounds)
+            return Refining(known).run(self._rounds)
 
     def all(self) -> dict[str, Any]:
         """From images to a page about the last round that was accepted."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,30 +77,37 @@ def habits(records: Iterable[Record]) -> Habits:
     return found
 
 
-def drifts(before: Habits, after: Habits, limit: float) -> list[str]:
+def drifts(before: Habits, after: Habits, limit: float, judged: Collection[str] = ()) -> list[str]:
     """What changed by more than a share of `limit` (up or down: x and 1/x are alike), or entropy by as many nats, or
-    doubles by a tenth of it. Sentences, none if nothing did."""
+    doubles by a tenth of it. Sentences, none if nothing did. `judged` are kinds that labels tell more of, such as
+    "objects" or "brief texts": their habits may change."""
     found: list[str] = []
-
-    def hold(what: str, was: float, now: float) -> None:
-        if max(was, now) > (1 + limit) * min(was, now):
-            found.append(f"{what}: {was:.4g} before, {now:.4g} now")
-
-    for kind in sorted({*before.kinds, *after.kinds}):
+    for kind in sorted({*before.kinds, *after.kinds} - {*judged}):
         if max(before.kinds[kind], after.kinds[kind]) >= LEAST:
-            hold(kind, before.kinds[kind], after.kinds[kind])
+            found += _held(kind, before.kinds[kind], after.kinds[kind], limit)
+    for detail in DETAILS:
+        name = f"{detail.replace('_', ' ')} texts"
+        words = [one.words.get(detail, []) for one in (before, after)]
+        if name not in judged and min(map(len, words)) >= LEAST:
+            found += _held(f"words of {name}", float(np.mean(words[0])), float(np.mean(words[1])), limit)
+    return found if "objects" in judged else found + _of_objects(before, after, limit)
+
+
+def _held(what: str, was: float, now: float, limit: float) -> list[str]:
+    return [f"{what}: {was:.4g} before, {now:.4g} now"] if max(was, now) > (1 + limit) * min(was, now) else []
+
+
+def _of_objects(before: Habits, after: Habits, limit: float) -> list[str]:
+    """Classes, sizes and doubles."""
+    found: list[str] = []
     for label in sorted({*before.classes, *after.classes}):
         if max(before.classes[label], after.classes[label]) >= LEAST:
-            hold(f"regions of {label!r}", before.classes[label], after.classes[label])
+            found += _held(f"regions of {label!r}", before.classes[label], after.classes[label], limit)
     if before.classes and abs(after.entropy - before.entropy) > limit:
         found.append(f"entropy of classes: {before.entropy:.3g} before, {after.entropy:.3g} now")
     if min(len(before.log_areas), len(after.log_areas)) >= LEAST:
         was, now = (math.exp(float(np.median(one.log_areas))) for one in (before, after))
-        hold("median share of the image", was, now)
-    for detail in DETAILS:
-        was_words, now_words = (one.words.get(detail, []) for one in (before, after))
-        if min(len(was_words), len(now_words)) >= LEAST:
-            hold(f"words of {detail.replace('_', ' ')} texts", float(np.mean(was_words)), float(np.mean(now_words)))
+        found += _held("median share of the image", was, now, limit)
     was, now = (one.doubles / max(sum(one.classes.values()), 1) for one in (before, after))
     if now - was > limit / 10:
         found.append(f"regions that are there twice: {was:.1%} before, {now:.1%} now")

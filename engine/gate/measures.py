@@ -8,7 +8,7 @@
     lines            1 - character error rate of all that is read in an image, in reading order
     DETAIL texts     CIDEr-D of the standing texts of a granularity, where people wrote some
 
-Images that people wrote texts about and marked nothing in do not count for objects.
+Images that people wrote captions or lines of, and marked no object in, do not count for objects.
 
 All of it may be better or worse independently; higher is better.
 """

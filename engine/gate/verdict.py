@@ -60,19 +60,19 @@ def judge(
 ) -> Verdict:
     """By records of the same labelled images, in the same order; without any, by the habits of the two rounds."""
     told = {"before": habits[0].told(), "after": habits[1].told()}
-    changed = tuple(drifts(*habits, config.gate.drift))
     if len(labels) < LEAST_IMAGES:
         why = (
             f"{len(labels)} labelled images are too few to judge by ({LEAST_IMAGES} at least; engine audit draws some)"
             if labels
             else "no labelled images (gate.labels; engine audit draws some to be labelled)"
         )
+        changed = drifts(*habits, config.gate.drift)
         return Verdict("refused" if changed else "unverified", (why, *changed), len(labels), (), told)
     comparisons = compare(measure(before, labels, config), measure(after, labels, config), config)
     primary = _primary(comparisons)
-    reasons = _faults(comparisons, primary, config)
-    if primary is None or not primary.name.startswith("objects"):
-        reasons += changed  # nobody said what objects there are: they are only guarded against drift
+    # Of all else nobody said enough to tell whether it is worse.
+    judged = {one.name for one in comparisons if one is primary or one.instances >= config.gate.min_instances}
+    reasons = _faults(comparisons, primary, config) + drifts(*habits, config.gate.drift, judged)
     if reasons:
         return Verdict("refused", tuple(reasons), len(labels), tuple(comparisons), told)
     assert primary is not None

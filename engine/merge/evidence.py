@@ -41,7 +41,8 @@ def evidence_of(case: Case, labels: Record, config: Merge) -> Evidence:
     """Of one image: each claim of a source, held against what people say, one to one at `config.iou`.
 
     An object is right if its label is, too, a proposal wherever there is an object, a line if it reads the same. Where
-    people only wrote texts, nothing is known of objects, and where they wrote down no line, nothing of lines.
+    people only wrote captions or lines, nothing is known of objects, and where they wrote down no line, nothing of
+    lines.
     """
     found = Evidence()
     for kind in KINDS:
@@ -86,9 +87,9 @@ def _truth(labels: Record, kind: Kind) -> list[Region] | None:
 
 
 def has_objects(labels: Record) -> bool:
-    """Whether people said what is in an image, if only that there is nothing: of one that has texts alone nobody knows
-    whether it was looked at for objects."""
-    return any(region.kind == "object" for region in labels.regions) or not labels.texts
+    """Whether people said what is in an image, if only that there is nothing: of one that has captions or lines of text
+    alone nobody knows whether it was looked at for objects."""
+    return any(region.kind == "object" for region in labels.regions) or not (labels.texts or labels.regions)
 
 
 def _comparable(region: Region, kind: Kind) -> Region:

@@ -275,6 +275,29 @@ def test_captions_alone_judge_captions_and_objects_are_guarded() -> None:
     assert any("objects: 60 before, 0 now" in reason for reason in made.reasons)
 
 
+@pytest.mark.parametrize("drift", [0.5, 1000.0])
+def test_better_objects_pay_for_no_lost_captions(drift: float) -> None:
+    """Nobody labelled captions: they are guarded against drift all the same."""
+    before, labels = images(60, 30)
+    after, _ = images(60, 45)
+    caption = Text(id="t", source="x", text="a dog sits here", detail="brief")
+    before = [record.append([caption]) for record in before]
+    made = verdict(before, after, labels, Gate(samples=500, drift=drift))
+    assert made.outcome == "refused"
+    assert made.reasons == ("brief texts: 60 before, 0 now",)
+    kept = [record.append([caption]) for record in after]
+    more = [record.append([region(1, TINY)]) for record in kept]
+    assert verdict(before, kept, labels).outcome == "accepted"
+    assert not any("regions of" in reason for reason in verdict(before, more, labels).reasons), "labels judge these"
+
+
+def test_lines_alone_say_nothing_of_objects() -> None:
+    found, _ = images(60, 60)
+    line = Region(id="0.h.1", source="human", kind="text", box=LEFT, text="stop")
+    labels = [Record(record.item).append([line]) for record in found]
+    assert "objects" not in measure(found, labels, CONFIG).names
+
+
 def test_habits_that_stay_are_not() -> None:
     before, _ = images(60, 60)
     assert drifts(habits(before), habits(before[:50]), 0.5) == []

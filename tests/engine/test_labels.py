@@ -73,7 +73,7 @@ def test_copies_elsewhere_are_known_by_their_bytes(images: Path, tmp_path: Path)
 
 def test_other_labels_have_another_digest(images: Path, tmp_path: Path) -> None:
     output = ingested(images, tmp_path / "out")
-    path = labelled(images, ["1.png"], [])
+    path = labelled(images, ["1.png"], [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 6]}])
     first = read_labels(output, config_of(images, path))
     assert read_labels(output, config_of(images, path)).digest == first.digest
     path = labelled(images, ["1.png"], [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}])
@@ -84,7 +84,8 @@ def test_other_labels_have_another_digest(images: Path, tmp_path: Path) -> None:
 
 def test_a_twin_is_its_originals(images: Path, tmp_path: Path) -> None:
     output = ingested(images, tmp_path / "out")
-    labels = read_labels(output, config_of(images, labelled(images, ["twin.png", "1.png"], [])))
+    said = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}]
+    labels = read_labels(output, config_of(images, labelled(images, ["twin.png", "1.png"], said)))
     items = [item for shard in output.shards() for item in read_items(output, shard)]
     folds = Folds(2, {}, Choice(labels.ids))
     withheld = {Path(item.uri).name for item in items if folds.is_withheld(item)}
@@ -106,6 +107,15 @@ def test_labels_of_a_second_copy_are_told(images: Path, tmp_path: Path) -> None:
     assert labels.faults == {"labelled_twice": 1}
 
 
+def test_an_audit_that_nobody_labelled_is_refused(images: Path, tmp_path: Path) -> None:
+    """Or all that is found would be wrong. Where some are labelled the others may really have nothing in them."""
+    output = ingested(images, tmp_path / "out")
+    with pytest.raises(OutputError, match=r"the 2 images of .*labels\.json have no labels"):
+        read_labels(output, config_of(images, labelled(images, ["1.png", "2.png"], [])))
+    said = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}]
+    assert read_labels(output, config_of(images, labelled(images, ["1.png", "2.png"], said))).blank == 1
+
+
 def test_where_labels_lie_does_not_count(images: Path, tmp_path: Path) -> None:
     said = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}]
     digests = set()
@@ -123,8 +133,12 @@ def test_labels_of_other_images_are_refused(images: Path, tmp_path: Path) -> Non
     Image.new("RGB", (5, 5)).save(other / "x.png")
     with pytest.raises(OutputError, match="none of the 1 labelled images"):
         read_labels(output, config_of(images, labelled(other, ["x.png"], [])))
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError, match=r"gate\.labels: .*nowhere\.json"):
         read_labels(output, config_of(images, tmp_path / "nowhere.json"))
+    with pytest.raises(
+        OutputError, match=r"not one of the 2 labelled images could be read \(missing 1, outside_root 1\)"
+    ):
+        read_labels(output, config_of(images, labelled(other, ["../out/a.png", "b.png"], [])))
     assert read_labels(output, Config()) == NO_LABELS
 
 

@@ -317,6 +317,29 @@ def test_the_uncalibrated_old_one_falls_only_to_what_would_enter() -> None:
             assert [r.id for r in merged(case, rules).standing.regions] == [stands]
 
 
+def test_a_calibrated_label_gives_way_to_no_uncalibrated_ones() -> None:
+    strata = {s: c for s, c in calibration().curves.items() if s[0] == "detector"}
+    new = [region("a", NEAR, "cat", MODEL, 0.1), region("b", NEAR, "cat", "third", 0.1)]
+    record = merged(case_of([region("old", score=0.95)], new), replace(RULES[1], calibration=Calibration(strata)))
+    assert [r.id for r in record.standing.regions] == ["old"]
+    assert verdicts(record)["a"] == ("reject", "contested_uncalibrated")
+
+
+def test_who_learned_an_image_is_no_witness_of_it() -> None:
+    """It says what it was told: with that no label has two families against another one's."""
+    old = [region("old", score=0.3), region("third", NEAR, "cat", "third", 0.9)]
+    case = case_of(old, [region("new", HERE, "dog", MODEL, 0.99)], judges=())
+    cluster = [*old, case.record.regions[-1]]
+    assert [c.role for c in claims_of(case, cluster, Merge())] == ["agreed", "contested", "agreed"]
+    learned = replace(case, learners=frozenset({MODEL}))
+    assert [c.role for c in claims_of(learned, cluster, Merge())] == ["contested", "contested", "alone"]
+    twice = region("twice", source="fourth", label="cat", score=0.9)
+    for one, stands in ((case, "dog"), (learned, "dog")):
+        assert {r.label for r in merged(one, RULES[0]).standing.regions} == {stands}
+    record = merged(replace(learned, record=learned.record.append([twice])), RULES[0])
+    assert {r.label for r in record.standing.regions} == {"cat"}, "two families against one, whatever that taught"
+
+
 def test_a_region_keeps_its_own_mask() -> None:
     old = [region("old", score=0.3), Mask(id="m", source="s", region_id="old", size=(64, 64), counts=b"0PP2")]
     new = [
@@ -490,6 +513,25 @@ def test_a_text_where_none_was_must_name_what_is_there() -> None:
     assert verdicts(record)["new"] == ("reject", "names_what_is_not_there")
     record = merged(case_of([region("r", label="dog")], told("new", "a dog", ["dog"], MODEL)))
     assert verdicts(record)["new"] == ("add", "best_text")
+
+
+def test_a_text_of_regions_keeps_no_other_from_being_judged_by_what_it_names() -> None:
+    """Beside one that nobody can judge the others go on as without it, and it by its gain."""
+    composed = told("made", "here is a dog", ["dog"], "composer", derived_from=("r",))
+    old, new = told("old", "a cat here", ["cat"]), told("new", "a dog here", ["dog"], MODEL)
+    for others in ([], composed):
+        record = merged(case_of([region("r"), *old, *others], new))
+        assert {text.id for text in record.standing.texts} - {"made"} == {"new"}
+        assert verdicts(record)["old"] == ("supersede", "unjudged" if others else "names_less_of_it")
+    gains = [(id_, reason, v) for id_ in ("old", "made", "new") for reason, v in told_gain(id_ == "made")]
+    record = merged(case_of([region("r"), *composed], [*old, *new], gains))
+    assert [text.id for text in record.standing.texts] == ["new"], "the composed one is held against the worst"
+    record = merged(case_of([region("r"), *old, *composed], new, gains))
+    assert {text.id for text in record.standing.texts} == {"new", "made"}, "and is preferred to that by its gain"
+
+
+def told_gain(much: bool) -> list[tuple[str, float]]:
+    return [(VERIFIED, -2.0), (VERIFIED_BLANK, -5.0 if much else -3.0)]
 
 
 # What goes along, and what is chosen
