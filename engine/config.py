@@ -242,8 +242,8 @@ class Gate(_Section):
     drift: float = Field(
         0.5,
         ge=0,
-        description="without labels: by which share counts, sizes and lengths may change, and nats that the "
-        "entropy of classes may",
+        description="of what nobody labelled: by which share counts, sizes and lengths may change, and nats that "
+        "the entropy of classes may",
     )
     seed: int = Field(0, ge=0, lt=2**31)
 

@@ -71,7 +71,8 @@ def changes(before: Record, after: Record) -> Iterator[Change]:
         if heir in now and heir not in was and type(now[heir]) is type(annotation):
             if heir not in heirs:
                 heirs.add(heir)
-                yield _change("changed", now[heir], decision.reason)
+                relabelled = isinstance(annotation, Region) and annotation.label != getattr(now[heir], "label", None)
+                yield _change("changed", now[heir], f"{decision.reason}: relabelled" if relabelled else decision.reason)
         else:
             yield _change("dropped", annotation, f"{decision.by}: {decision.reason}")
     for id_, annotation in now.items():
@@ -80,9 +81,9 @@ def changes(before: Record, after: Record) -> Iterator[Change]:
 
 
 def _heir(decision: Decision, fell: dict[str, Decision]) -> str:
-    """The one in its place, or in that one's; "" if there is none."""
+    """The one in its place, if with another label, or in that one's; "" if there is none."""
     seen: set[str] = set()
-    while decision.action == "supersede" and decision.against and decision.against not in seen:
+    while decision.against and decision.against not in seen:
         if decision.against not in fell:
             return decision.against
         seen.add(decision.against)

@@ -72,6 +72,16 @@ def test_an_heir_of_an_heir_counts() -> None:
     assert [(c.change, c.reason) for c in changes(before, after)] == [("changed", "fused")]
 
 
+def test_another_label_in_its_place_is_a_change() -> None:
+    before = Record(ITEM).append([region("a"), region("b")])
+    after = replace(before, round=1).append([region("c", "cat", "florence2")])
+    after = after.decide([decision("a", "reject", "less_precise", "c"), decision("b", "reject", "imprecise")])
+    assert Counter(changes(before, after)) == {
+        Change("changed", "object", "florence2", "cat", "less_precise: relabelled"): 1,
+        Change("dropped", "object", "detector", "dog", "merge: imprecise"): 1,
+    }
+
+
 def test_a_text_that_gave_way_to_a_category_was_dropped() -> None:
     about = RegionText(id="t", source="describer", region_id="a", text="a cat")
     before = Record(ITEM).append([region("a"), about])

@@ -193,12 +193,15 @@ def kill_when(process: subprocess.Popen[str], happened: Callable[[], bool]) -> N
 def test_killed_and_resumed_it_comes_to_the_same(
     annotated: Path, settings: tuple[str, ...], refined: Path, tmp_path: Path
 ) -> None:
-    """Inside training and merging; reannotation by itself is killed in test_reannotate.py."""
+    """Inside training and merging, and between annotating again, merging and judging; reannotation by itself is killed
+    in test_reannotate.py."""
     out = Path(shutil.copytree(annotated, tmp_path / "out"))
     output, command = Output(out), ("refine", "--out", str(out), "--rounds", "1", *settings)
     moments: Sequence[Callable[[], bool]] = (
         lambda: any(output.round(0).training.glob("fold-1/checkpoint*")),
+        lambda: all(output.round(1).decisions(shard).exists() for shard in output.shards()),
         lambda: any((output.round(1).merge.folder / "decisions").rglob("shard-*.parquet")),
+        lambda: output.round(1).merge.summary.exists(),
     )
     for happened in moments:
         assert not happened(), "or nothing is tested"
@@ -255,12 +258,29 @@ def test_diff_and_report_show_rounds(refined: Path, tmp_path: Path, call: Call, 
     assert json.loads(said)["changed"]["object"][MERGE]
     assert "earlier round to a later one" in call("diff", str(refined), "1", "1")[1]
     assert call("diff", str(refined), "0", "7")[0] != 0
+    assert "not merged and judged" not in call("diff", str(refined), "0", "2")[1]
     out = Path(shutil.copytree(refined, tmp_path / "out"))
     assert call("report", str(out), "--round", "2", "--pictures", "2")[0] == 0
     page = (out / "report" / "index.html").read_text()
     assert "Round 1: accepted" in page
     assert "Round 2: refused" in page
     assert MERGE in page
+    (out / "round-2" / "round.json").unlink()
+    assert "Round 2 is not merged and judged yet" in call("diff", str(out), "1", "2")[1]
+    next((out / "round-2" / "decisions").rglob("shard-*.parquet")).unlink()
+    assert "has no whole round 2 yet" in call("diff", str(out), "1", "2")[1]
+
+
+def test_labels_are_looked_for_first(annotated: Path, tmp_path: Path, call: Call, plugin: None) -> None:
+    """And what is wrong with them is not kept for the next time."""
+    out = Path(shutil.copytree(annotated, tmp_path / "out"))
+    kept = (out / "config.yaml").read_text()
+    assert call("audit", str(out), "--to", str(tmp_path / "audit"), "--images", "20")[0] == 0
+    for path, says in ((tmp_path / "nowhere.json", "gate.labels: "), (tmp_path / "audit/instances.json", "no labels")):
+        code, said = call("refine", "--out", str(out), "--set", f"gate.labels=[{path}]")
+        assert code != 0
+        assert says in said
+        assert (out / "config.yaml").read_text() == kept
 
 
 def test_merge_says_what_it_lacks(annotated: Path, call: Call, plugin: None) -> None:
