@@ -310,6 +310,45 @@ def test_a_merge_by_hand_is_the_refinements(
     assert records(out, 1) == records(refined, 1)
 
 
+SHORTEST = """
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Shortest:
+    name: str
+    least: int = 0
+
+    def setup(self):
+        pass
+
+    def choose(self, region, candidates, pixels):
+        assert pixels().shape[2] == 3
+        return [float(-max(len(candidate.text), self.least)) for candidate in candidates]
+"""
+
+
+def test_a_chooser_of_ones_own_chooses(
+    settings: tuple[str, ...], refined: Path, tmp_path: Path, call: Call, plugin: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from engine.components import installed
+
+    package = tmp_path / "choosers" / "shortest-1.dist-info"
+    package.mkdir(parents=True)
+    (package.parent / "shortest.py").write_text(SHORTEST)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: shortest\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[engine.choosers]\nshortest = shortest:Shortest\n")
+    monkeypatch.syspath_prepend(str(package.parent))
+    installed.cache_clear()
+    out = Path(shutil.copytree(refined, tmp_path / "out"))
+    shutil.rmtree(out / "round-2")
+    merge = ("run", "--stage", "merge", "--round", "1", "--out", str(out), *settings, "--set")
+    assert "merge.chooser" in call(*merge, "merge.chooser={use: longest}")[1]
+    assert call(*merge, "merge.chooser={use: shortest, least: 3}")[0] == 0
+    was, now = ([len(r.standing.region_texts) for r in records(folder, 1)] for folder in (refined, out))
+    assert sum(now) < sum(was), "a class is shorter than what is written of it"
+    assert read_json(Output(out).round(1).merge.sources)["sources"][MERGE]["parameters"]["chooser"]["use"] == "shortest"
+
+
 def test_overwrite_does_not_take_everything_along(refined: Path, tmp_path: Path, call: Call, plugin: None) -> None:
     out = Path(shutil.copytree(refined, tmp_path / "out"))
     for stage in ("merge", "train", "reannotate"):
