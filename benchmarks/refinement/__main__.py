@@ -31,11 +31,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.refinement.faulty import Detector
-from benchmarks.refinement.rows import by_fault, index_of, only, oracle, raw, repaired, row
+from benchmarks.refinement.faults import by_fault, letters, off, repaired
+from benchmarks.refinement.faulty import Detector, Reader
+from benchmarks.refinement.rows import index_of, only, oracle, raw, row
 from benchmarks.refinement.setting import IMAGES, PIPELINE, draw, engine, label
 from benchmarks.refinement.telling import FAULTS, FUSION, plot, table
 from benchmarks.refinement.worlds import HERE
+from benchmarks.world import Picture
 from engine import open_dataset
 from engine.config import Merge, load_config
 from engine.gate.drift import Habits
@@ -109,11 +111,18 @@ class Bench:
         warm_up = f"train.recipe.warmup_steps={min(200, self.steps // 10)}"
         return [labels, f"train.start={start}", *steps, warm_up, f"train.seed={self.seed}"]
 
+    def parameters(self, name: str) -> dict[str, Any]:
+        """Of a specialist, as the pipeline has them."""
+        there = load_config(Output(self.out).config).specialists[name] or {}
+        return {name: value for name, value in there.items() if name != "use"}
+
     @cached_property
     def detector(self) -> Detector:
-        """As the pipeline has it."""
-        parameters = load_config(Output(self.out).config).specialists["detector"] or {}
-        return Detector(**{name: value for name, value in parameters.items() if name != "use"})
+        return Detector(**self.parameters("detector"))
+
+    @cached_property
+    def reader(self) -> Reader:
+        return Reader(**self.parameters("ocr"))
 
     def records(self, number: int, out: Path | None = None) -> list[Record]:
         """Of the images that are not labelled."""
@@ -122,13 +131,18 @@ class Bench:
 
     def measure(self, name: str, records: Sequence[Record]) -> None:
         pictures = [self.pictures[index_of(record)] for record in records]
-        faults = [self.detector.faults(record) for record in records]
-        self.rows[name] = row(records, pictures, HERE.rare_shapes, SMALL) | by_fault(records, pictures, faults)
+        self.rows[name] = row(records, pictures, HERE.rare_shapes, SMALL) | self.faults(records, pictures)
         print(
             f"{name:32}"
             + "".join(f"{self.rows[name][key]:8.3f}" for key in ("f1", "boxes", "ap", "f1 rare", "f1 small")),
             flush=True,
         )
+
+    def faults(self, records: Sequence[Record], pictures: Sequence[Picture]) -> dict[str, float | None]:
+        """What became of each kind of them."""
+        made = [self.detector.faults(record) for record in records]
+        told = by_fault(records, pictures, made) | letters(records, pictures, self.reader.confused)
+        return told | {"too far right and below": off(records, pictures)}
 
     def refine(self) -> None:
         rounds = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.refinement.faulty import Fault
 from benchmarks.train.measures import Found, anything, average_precision, f1, matched, read, same_label
 from benchmarks.world import Picture, Shape, Tally, character_errors, facts, reading, score, tell
 from engine.cider import Cider
@@ -164,38 +162,6 @@ def _calibration_error(records: Sequence[Record], pictures: Sequence[Picture]) -
         inside = [pair for pair, at in zip(sure, places, strict=True) if at == place]
         errors += abs(sum(v for v, _ in inside) - sum(r for _, r in inside))
     return errors / len(sure)
-
-
-def repaired(before: Sequence[Record], after: Sequence[Record], pictures: Sequence[Picture]) -> dict[str, int]:
-    """Of the true objects that had a region with a wrong label before: what stands in their places afterwards."""
-    counts: Counter[str] = Counter()
-    for old, new, picture in zip(before, after, pictures, strict=True):
-        for shape in picture.shapes:
-            wrong = {r.label for r in _at(old, shape)} - {shape.label}
-            if not wrong or any(r.label == shape.label for r in _at(old, shape)):
-                continue
-            labels = {r.label for r in _at(new, shape)}
-            right, copied = shape.label in labels, bool(wrong & labels)
-            counts[
-                "repaired" if right and not copied else "copied" if copied else "gone" if not labels else "other"
-            ] += 1
-    return dict(counts)
-
-
-def by_fault(
-    records: Sequence[Record], pictures: Sequence[Picture], faults: Sequence[Sequence[Fault | None]]
-) -> dict[str, float]:
-    """The share of objects that have a region with the right label, by what the detector had done to them."""
-    right: dict[str, list[bool]] = {}
-    for record, picture, its in zip(records, pictures, faults, strict=True):
-        for shape, fault in zip(picture.shapes, its, strict=True):
-            is_right = any(region.label == shape.label for region in _at(record, shape))
-            right.setdefault(f"right if {fault or 'no fault'}", []).append(is_right)
-    return {name: float(np.mean(values)) for name, values in right.items()}
-
-
-def _at(record: Record, shape: Shape) -> list[Region]:
-    return [r for r in record.standing.regions if r.kind == "object" and iou(r.box, shape.box) >= IOU]
 
 
 def raw(record: Record) -> Record:

@@ -27,7 +27,7 @@ COLUMNS = {
     "doubles": "doubles",
     "calibration error": "calibration error",
 }
-# What became of the objects that the first detector was wrong about, and of its wrong labels.
+# What became of the objects that the first detector was wrong about, of its boxes and labels, and of what is read.
 FAULTS = {
     "right if missed": "missed",
     "right if mislabelled": "mislabelled",
@@ -35,6 +35,9 @@ FAULTS = {
     "right if hidden": "half hidden",
     "right if renamed": "always renamed",
     "right if no fault": "right",
+    "too far right and below": "boxes off",
+    "confused letters right": "confused letters",
+    "other letters right": "other letters",
     "wrong labels repaired": "labels repaired",
     "wrong labels copied": "labels copied",
 }

@@ -11,8 +11,9 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from benchmarks.refinement.faults import by_fault, letters, off, repaired
 from benchmarks.refinement.faulty import Captioner, Detector, Fault, Reader
-from benchmarks.refinement.rows import by_fault, only, oracle, raw, repaired, row
+from benchmarks.refinement.rows import only, oracle, raw, row
 from benchmarks.refinement.setting import draw, label
 from benchmarks.refinement.telling import plot, table
 from benchmarks.refinement.worlds import HERE, THERE
@@ -88,6 +89,16 @@ def test_each_fault_shows_where_it_should() -> None:
     confused = annotated(Reader(confused={"o": "0"}))
     assert "o" not in "".join(r.text or "" for record in confused for r in record.regions)
     assert measured(annotated(Captioner(wrong_words=0.5)))["facts brief"] < 0.8
+
+
+def test_boxes_that_are_off_and_letters_that_are_confused_are_told_apart() -> None:
+    found = annotated(Detector(bias=0.1), Reader(confused={"o": "0"}))
+    assert off(found, PICTURES) == pytest.approx(0.1, abs=0.02)
+    told = letters(found, PICTURES, {"o"})
+    assert told == {"confused letters right": 0.0, "other letters right": 1.0}
+    misread = letters(annotated(Reader(misread=0.5)), PICTURES, {"o"})
+    assert 0.3 < misread["other letters right"] < 0.8
+    assert off(annotated(Detector()), PICTURES) == 0.0
 
 
 def test_independent_faults_are_others_for_another_seed_and_the_same_for_the_same() -> None:
