@@ -124,8 +124,16 @@ def test_every_stage_and_kind_of_decision_occurs(refined: Path) -> None:
         ("supersede", "carried"),
         ("add", "precise"),
         ("reject", "imprecise"),
+        ("supersede", "corrected"),
+        ("keep", "uncalibrated"),
+        ("keep", "specialist"),
+        ("keep", "read_once"),
+        ("reject", "unread_uncalibrated"),
         ("supersede", "other_reading"),
         ("supersede", "same_reading"),
+        ("keep", "best_text"),
+        ("supersede", "names_less_of_it"),
+        ("add", "chosen"),
     }
     assert expected <= decisions.keys()
     assert not decisions.keys().isdisjoint({("reject", "less_precise"), ("reject", "contested_uncalibrated")})
@@ -247,7 +255,7 @@ def test_another_plan_for_a_round_that_is_there_is_refused(
     process = engine("refine", "--out", str(out), "--rounds", "1", *settings, *plan)
     said = process.communicate(timeout=120)[0]
     assert process.returncode == 2
-    assert "images 12, and 13 is asked for" in said
+    assert "was begun with 12 images (refine.rounds.0), and 13 is asked for" in said
 
 
 def test_diff_and_report_show_rounds(refined: Path, tmp_path: Path, call: Call, plugin: None) -> None:
