@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from engine.config import Config
@@ -15,6 +15,7 @@ from engine.records import DETAILS, Record
 Outcome = Literal["accepted", "refused", "unverified"]
 TEXTS = tuple(map(texts_of, DETAILS))
 LEAST_IMAGES = 20  # labelled: with fewer, a bootstrap says nothing
+ALIKE = 0.5  # F1 of the objects of two images from which on they show the same
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,31 @@ def judge(
     # Of all else nobody said enough to tell whether it is worse.
     judged = {one.name for one in comparisons if one is primary or one.instances >= config.gate.min_instances}
     reasons = _faults(comparisons, primary, config) + drifts(*habits, config.gate.drift, judged)
+    if primary is not None and (strange := _strange(primary, after, labels, config)):
+        reasons.append(strange)
     if reasons:
         return Verdict("refused", tuple(reasons), len(labels), tuple(comparisons), told)
     assert primary is not None
     assert primary.interval is not None
     better = f"{primary.name}: {primary.before:.3f} before, {primary.after:.3f} now, {_told(primary.interval)}"
     return Verdict("accepted", (better,), len(labels), tuple(comparisons), told)
+
+
+def _strange(primary: Comparison, after: Sequence[Record], labels: Sequence[Record], config: Config) -> str | None:
+    """Labels that fit their images no better than those of other images would, though these are others, say nothing:
+    as if they had been mixed up."""
+    half = len(labels) // 2
+    others = [replace(said, item=own.item) for said, own in zip([*labels[half:], *labels[:half]], labels, strict=True)]
+    if primary.name == "objects" and (measure(labels, others, config).ratio("objects").value or 0.0) > ALIKE:
+        return None
+    own, theirs = (measure(after, said, config).ratio(primary.name) for said in (labels, others))
+    found = interval(theirs, own, config.gate.samples, config.gate.confidence, config.gate.seed)
+    if found is not None and found.low > 0:
+        return None
+    return (
+        f"the labels fit their images no better than those of other images would ({primary.name}: "
+        f"{own.value or 0:.3f}, with others' {theirs.value or 0:.3f}): were they mixed up?"
+    )
 
 
 def compare(before: Measured, after: Measured, config: Config) -> list[Comparison]:

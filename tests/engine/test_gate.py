@@ -212,6 +212,20 @@ def test_labels_of_other_images_say_nothing() -> None:
     assert verdict(wrong, right, shuffled).outcome == "refused"
 
 
+def test_labels_that_were_mixed_up_accept_nothing() -> None:
+    """Saying less agrees better with what says nothing, and that may be more than chance."""
+    rng = random.Random(1)
+    places = [(x, y, x + 20.0, y + 20.0) for x in (0.0, 40.0) for y in (0.0, 30.0, 60.0)]
+    there = [rng.choice(places) for _ in range(200)]
+    labels = [Record(item(n)).append([region(0, box, source="human")]) for n, box in enumerate(there)]
+    much = [Record(item(n)).append([region(k, TINY if k else places[0]) for k in range(9)]) for n in range(200)]
+    little = [Record(item(n)).append([region(0, places[0])]) for n in range(200)]
+    (reason,) = verdict(much, little, labels, Gate(samples=500, drift=1000.0)).reasons
+    assert reason.startswith("the labels fit their images no better than those of other images")
+    right = [Record(item(n)).append([region(0, box)]) for n, box in enumerate(there)]
+    assert verdict(little, right, labels).outcome == "accepted"
+
+
 def test_without_labels_a_round_is_unverified_or_drifts() -> None:
     before, _ = images(60, 30)
     made = verdict(before, before, [])
