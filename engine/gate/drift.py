@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from engine.gate.measures import texts_of
 from engine.geometry import area, iou
 from engine.records import DETAILS, Kind, Record
 
@@ -35,7 +36,7 @@ class Habits:
             return
         self.images += 1
         self.kinds.update(KINDS[region.kind] for region in stands.regions)
-        self.kinds.update(f"{text.detail.replace('_', ' ')} texts" for text in stands.texts)
+        self.kinds.update(texts_of(text.detail) for text in stands.texts)
         self.kinds["masks"] += len(stands.masks)
         objects = sorted(
             (r for r in stands.regions if r.kind == "object" and r.label), key=lambda r: (r.label or "", r.id)
@@ -66,7 +67,7 @@ class Habits:
         }
         for detail in DETAILS:
             if words := self.words.get(detail):
-                told[f"words of {detail.replace('_', ' ')} texts"] = float(np.mean(words))
+                told[f"words of {texts_of(detail)}"] = float(np.mean(words))
         return told
 
 
@@ -86,7 +87,7 @@ def drifts(before: Habits, after: Habits, limit: float, judged: Collection[str] 
         if max(before.kinds[kind], after.kinds[kind]) >= LEAST:
             found += _held(kind, before.kinds[kind], after.kinds[kind], limit)
     for detail in DETAILS:
-        name = f"{detail.replace('_', ' ')} texts"
+        name = texts_of(detail)
         words = [one.words.get(detail, []) for one in (before, after)]
         if name not in judged and min(map(len, words)) >= LEAST:
             found += _held(f"words of {name}", float(np.mean(words[0])), float(np.mean(words[1])), limit)

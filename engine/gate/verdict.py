@@ -70,12 +70,13 @@ def judge(
         )
         changed = drifts(*habits, config.gate.drift)
         return Verdict("refused" if changed else "unverified", (why, *changed), len(labels), (), told)
-    comparisons = compare(measure(before, labels, config), measure(after, labels, config), config)
+    now = measure(after, labels, config)
+    comparisons = compare(measure(before, labels, config), now, config)
     primary = _primary(comparisons)
     # Of all else nobody said enough to tell whether it is worse.
     judged = {one.name for one in comparisons if one is primary or one.instances >= config.gate.min_instances}
     reasons = _faults(comparisons, primary, config) + drifts(*habits, config.gate.drift, judged)
-    if primary is not None and (strange := _strange(primary, after, labels, config)):
+    if primary is not None and (strange := _strange(primary, now, after, labels, config)):
         reasons.append(strange)
     if reasons:
         return Verdict("refused", tuple(reasons), len(labels), tuple(comparisons), told)
@@ -85,14 +86,16 @@ def judge(
     return Verdict("accepted", (better,), len(labels), tuple(comparisons), told)
 
 
-def _strange(primary: Comparison, after: Sequence[Record], labels: Sequence[Record], config: Config) -> str | None:
+def _strange(
+    primary: Comparison, now: Measured, after: Sequence[Record], labels: Sequence[Record], config: Config
+) -> str | None:
     """Labels that fit their images no better than those of other images would, though these are others, say nothing:
     as if they had been mixed up."""
     half = len(labels) // 2
     others = [replace(said, item=own.item) for said, own in zip([*labels[half:], *labels[:half]], labels, strict=True)]
     if primary.name == "objects" and (measure(labels, others, config).ratio("objects").value or 0.0) > ALIKE:
         return None
-    own, theirs = (measure(after, said, config).ratio(primary.name) for said in (labels, others))
+    own, theirs = (measured.ratio(primary.name) for measured in (now, measure(after, others, config)))
     found = interval(theirs, own, config.gate.samples, SURE, config.gate.seed)
     if found is not None and found.low > 0:
         return None
