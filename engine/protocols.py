@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -41,10 +41,13 @@ class Sample:
 
 
 class Specialist(Protocol):
-    """Annotates images. `name` is the source key that its annotations carry; `licence` covers code and weights."""
+    """Annotates images. `name` is the source key that its annotations carry."""
 
     name: str
-    licence: ClassVar[str]
+
+    @property
+    def licence(self) -> str:
+        """The licence of code and weights; a class whose weights are always the same says it as a class variable."""
 
     @property
     def version(self) -> str:

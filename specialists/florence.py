@@ -7,11 +7,9 @@ It says of an image what it sees, and of what stands there already how likely it
 from __future__ import annotations
 
 import copy
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -26,7 +24,7 @@ from engine.native import native_threads
 from engine.protocols import Sample
 from engine.records import AnyAnnotation, Decision
 from engine.storage import Output
-from engine.versions import digest_of
+from engine.versions import digest_of, digest_of_files
 from engine.vocabulary import Vocabulary
 
 PARTS = ("findings", "interview", "union", "verification")
@@ -147,7 +145,7 @@ class Florence:
     @property
     def version(self) -> str:
         weights = [path for folder in self._folders() for path in files_of(folder)]
-        return digest_of_weights(self._code(), *((path, path.stat().st_mtime_ns) for path in weights))
+        return digest_of_files(self._code(), *((path, path.stat().st_mtime_ns) for path in weights))
 
     def setup(self) -> None:
         import torch
@@ -209,15 +207,3 @@ def files_of(folder: Path) -> list[Path]:
 
     weights = (checkpoint.SAFE, checkpoint.INDEX, "model-*.safetensors", checkpoint.PICKLE)
     return sorted({path for name in (*weights, *processor.FILES) for path in folder.glob(name)})
-
-
-@cache
-def digest_of_weights(code: str, *files: tuple[Path, int]) -> str:
-    """12 hex digits over a digest and files, which may have gigabytes: each is read once a process while it stays as it
-    is (its time of change, in ns, is part of the question)."""
-    hasher = hashlib.sha256(code.encode())
-    for path, _ in files:
-        hasher.update(path.name.encode())
-        with open(path, "rb") as file:
-            hasher.update(hashlib.file_digest(file, "sha256").digest())
-    return hasher.hexdigest()[:12]

@@ -1,0 +1,1 @@
+"""Specialists whose weights come from a model hub or a folder, through transformers."""

@@ -1,0 +1,156 @@
+"""A model's files: where they are, under which licence, what they are a version of, and how they are loaded.
+
+From a folder, or from a hub, each file once a machine: workers that want the same wait for the first. Code that comes
+with weights is never run.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from engine.errors import ConfigError
+from florence2.errors import CheckpointError
+from florence2.hub import resolve
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+
+SAFE, PICKLES = "*.safetensors", "pytorch_model*.bin"
+# Configurations, tokenizers and their vocabularies, chat templates, and the card with the licence.
+AROUND = ("*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
+READ = ("*.json", "*.txt", "*.model", "*.jinja", SAFE, PICKLES)
+UNSTATED = "not stated"
+NON_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial|research[- ]only|\bfair\b|\bopt-175b\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files of `model`, a folder or a hub's id, for the specialist called `name`.
+
+    `known` has the licences of the usual models, so that one can be turned down before gigabytes are fetched.
+    """
+
+    name: str
+    model: str
+    known: Mapping[str, str]
+    accept_licence: bool = False
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder with the files, fetched if need be. ConfigError says what is wrong, and the command that helps."""
+        if self.model in self.known:
+            self._check_licence(self.known[self.model])
+        if not self.model:
+            raise ConfigError(f"{self._where}: `model` is empty; expected a folder or a hub's id (owner/name)")
+        try:
+            folder = resolve(self.model, (*AROUND, SAFE))
+            if not any(folder.glob(SAFE)):
+                folder = resolve(self.model, (*AROUND, PICKLES))
+        except CheckpointError as error:
+            raise ConfigError(f"{self._where}: {error}. To fetch it by hand: {self.command}") from error
+        for needed in ("config.json", SAFE):
+            if not any(folder.glob(needed)) and not (needed == SAFE and any(folder.glob(PICKLES))):
+                raise ConfigError(f"{self._where}: {self.model} has no {needed} in {folder}: it is no model's folder")
+        self._check_licence(self.known.get(self.model) or licence_in(folder))
+        return folder
+
+    @property
+    def licence(self) -> str:
+        return self.known.get(self.model) or licence_in(self.folder)
+
+    @property
+    def command(self) -> str:
+        """What a person types to have the files."""
+        return f"hf download {self.model}"
+
+    def files(self) -> Iterator[tuple[Path, int]]:
+        """What is read of them, each with its time of change (ns)."""
+        for path in sorted({path for pattern in READ for path in self.folder.glob(pattern)}):
+            yield path, path.stat().st_mtime_ns
+
+    def load(self, kind: Any, precision: Precision, **options: Any) -> Any:
+        """The model, for inference, on the GPU where there is one; `kind` is one of transformers' classes.
+
+        Attention is PyTorch's own (SDPA) where transformers has the model with it. ConfigError if the files are
+        another kind of model's: what a model has and the files have not would be random numbers.
+        """
+        import torch
+        from transformers.utils import logging
+
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            model, found = kind.from_pretrained(
+                self.folder,
+                dtype=_dtype(precision, device),
+                output_loading_info=True,
+                local_files_only=True,
+                trust_remote_code=False,
+                **options,
+            )
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise ConfigError(f"{self._where}: {self.model} can't be loaded as {kind.__name__}: {error}") from error
+        missing = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+        if missing:
+            raise ConfigError(
+                f"{self._where}: {self.model} lacks {len(missing)} of the tensors of {type(model).__name__} "
+                f"({', '.join(missing[:3])}, ...): it is another kind of model"
+            )
+        return model.eval().requires_grad_(False).to(device)
+
+    def processor(self, kind: Any, **options: Any) -> Any:
+        """What turns images and words into the model's inputs; `kind` is one of transformers' classes."""
+        try:
+            return kind.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False, **options)
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(f"{self._where}: {self.model} has no usable {kind.__name__}: {error}") from error
+
+    @property
+    def _where(self) -> str:
+        return f"specialist {self.name}"
+
+    def _check_licence(self, licence: str) -> None:
+        if NON_COMMERCIAL.search(licence) and not self.accept_licence:
+            raise ConfigError(
+                f"{self._where}: {self.model} is licensed under {licence}, which may forbid commercial use. If yours is "
+                f"allowed, say so: specialists.{self.name}.accept_licence=true"
+            )
+
+
+def absolute(model: str) -> str:
+    """A folder's path in full; a hub's id as it is."""
+    folder = os.path.abspath(os.path.expanduser(model))
+    return folder if model and os.path.isdir(folder) else model
+
+
+def licence_in(folder: Path) -> str:
+    """The licence that a model's card states in its front matter, word for word."""
+    card = folder / "README.md"
+    text = card.read_text(errors="replace")[:100_000] if card.is_file() else ""
+    matter = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", text, re.DOTALL)
+    try:
+        stated = yaml.safe_load(matter[1]) if matter else None
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return UNSTATED
+    if not isinstance(stated, dict):
+        return UNSTATED
+    words = stated.get("license_name") if stated.get("license") in (None, "other") else stated.get("license")
+    listed = words if isinstance(words, list) else [words]
+    return ", ".join(word for word in listed if isinstance(word, str))[:200] or UNSTATED
+
+
+def _dtype(precision: Precision, device: str) -> Any:
+    import torch
+
+    if precision == "auto":
+        is_able = device == "cuda" and torch.cuda.is_bf16_supported()
+        return torch.bfloat16 if is_able else torch.float32
+    return getattr(torch, precision)
