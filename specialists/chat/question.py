@@ -1,4 +1,4 @@
-"""What is asked of a language model, and what is wanted back: the same whether it runs here or behind a server."""
+"""What is asked of a language model, and what is wanted back, whether it runs here or behind a server."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Question:
 
 
 class Unanswered(Exception):
-    """A question had no usable answer: a refusal, an empty one, JSON that does not fit. Its image goes to quarantine."""
+    """A question had no usable answer: a refusal, an empty one, JSON that does not fit. Its image is quarantined."""
 
 
 class Chat(Protocol):

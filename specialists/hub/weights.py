@@ -120,8 +120,8 @@ class Weights:
     def _check_licence(self, licence: str) -> None:
         if NON_COMMERCIAL.search(licence) and not self.accept_licence:
             raise ConfigError(
-                f"{self._where}: {self.model} is licensed under {licence}, which may forbid commercial use. If yours is "
-                f"allowed, say so: specialists.{self.name}.accept_licence=true"
+                f"{self._where}: {self.model} is licensed under {licence}, which may forbid commercial use. If "
+                f"yours is allowed, say so: specialists.{self.name}.accept_licence=true"
             )
 
 
