@@ -6,10 +6,12 @@ has as an object detector. Boxes are those of each model's own post-processing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
+import numpy as np
 from PIL import Image as Pillow
 from pydantic import Field
 
@@ -19,6 +21,8 @@ from engine.vocabulary import Vocabulary
 from specialists.hub.specialist import HubSpecialist
 from specialists.hub.weights import Weights
 
+NARROWEST = 64  # longer sides a shorter one; a DETR's 1333 px leave it 21
+GREY = 128
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 
@@ -68,14 +72,14 @@ class Detr(HubSpecialist):
         found: dict[int, dict[str, Any]] = {}
         for places, pixels in alike([self._pixels(image) for image in images]):
             outputs = self._model(pixel_values=pixels.to(self._model.device, self._model.dtype))
-            sizes = [images[place].shape[:2] for place in places]
+            sizes = [widened(images[place]).shape[:2] for place in places]
             raw = self._processor.post_process_object_detection(in_full(outputs), lowest, sizes)
             found.update(zip(places, raw, strict=True))
         return [ranked(found[place]) for place in range(len(images))]
 
     def _pixels(self, image: Image) -> Any:
-        """[1, 3, height, width]; without padding, which would let an image's neighbours have a say."""
-        return self._processor(images=Pillow.fromarray(image), return_tensors="pt")["pixel_values"]
+        """[1, 3, height, width]; not padded to another's size, which would let an image's neighbours have a say."""
+        return self._processor(images=Pillow.fromarray(widened(image)), return_tensors="pt")["pixel_values"]
 
     def _regions(self, sample: Sample, found: dict[str, Any]) -> Iterator[Region]:
         from torchvision.ops import nms
@@ -108,6 +112,13 @@ class Detr(HubSpecialist):
         """The class's name as the checkpoint has it; empty for places of its list that are no class."""
         word = str(self._model.config.id2label.get(label, "")).strip()
         return "" if word.casefold() in ("n/a", "no object", "no-object", "background") else word
+
+
+def widened(image: Image) -> Image:
+    """An image so narrow that nothing would be left of its shorter side gets grey at its right or bottom."""
+    least = math.ceil(max(image.shape[:2]) / NARROWEST)
+    missing = [(0, max(least - side, 0)) for side in image.shape[:2]]
+    return np.pad(image, [*missing, (0, 0)], constant_values=GREY)
 
 
 def alike(pixels: Sequence[Any]) -> Iterator[tuple[list[int], Any]]:

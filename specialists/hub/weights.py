@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import yaml
@@ -96,7 +97,7 @@ class Weights:
                 trust_remote_code=False,
                 **options,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
             raise ConfigError(f"{self._where}: {self.model} can't be loaded as {kind.__name__}: {error}") from error
         missing = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
         if missing:

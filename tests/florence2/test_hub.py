@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
 from florence import small_processor
+from hub import COMMIT, hub
 
 from florence2.errors import CheckpointError
 from florence2.hub import resolve
@@ -42,69 +38,6 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_paths_are_never_looked_up_at_the_hub(source: str | Path) -> None:
     with pytest.raises(CheckpointError, match=r"no such folder; expected one with \*\.json"):
         resolve(source, ["*.json"])
-
-
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-class Hub(ThreadingHTTPServer):
-    """As much of the hub's protocol as a download needs, with one repository in three states."""
-
-    daemon_threads = True
-    files = {"config.json": b'{"a": 1}', "tokenizer.json": b"{}", "model.onnx": b"never asked for"}  # noqa: RUF012
-    asked: list[str]
-
-
-class Answers(BaseHTTPRequestHandler):
-    server: Hub
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.server.asked.append(self.path)
-        path = self.path.partition("?")[0]
-        if "secret" in path:
-            self.say(403, b"", X_Error_Code="GatedRepo", X_Error_Message="Access to model is restricted")
-        elif "someone/tiny" not in path:
-            self.say(401, b"", X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
-        elif "/resolve/" in path:
-            body = self.server.files[path.rsplit("/", 1)[1]]
-            self.say(200, body, ETag=f'"{len(body)}"', X_Repo_Commit=COMMIT)
-        elif "/tree/" in path:
-            entries = [{"type": "file", "path": k, "size": len(v), "oid": k} for k, v in self.server.files.items()]
-            self.say(200, json.dumps(entries).encode(), Content_Type="application/json")
-        else:
-            info = {
-                "id": "someone/tiny",
-                "sha": COMMIT,
-                "siblings": [{"rfilename": name} for name in self.server.files],
-            }
-            self.say(200, json.dumps(info).encode(), Content_Type="application/json")
-
-    do_HEAD = do_GET
-
-    def say(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in ({"Content_Length": str(len(body))} | headers).items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
-
-    def log_message(self, *arguments: object) -> None:
-        pass
-
-
-@contextmanager
-def hub() -> Iterator[Hub]:
-    with Hub(("127.0.0.1", 0), Answers) as server:
-        server.asked = []
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
 
 
 ASK = """
