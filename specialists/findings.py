@@ -44,6 +44,7 @@ class Findings:
         self.queries: dict[str, str] = {}  # words -> label that was asked for by them
         self.phrases: dict[str, list[Annotation]] = {}  # caption, as it was asked for -> boxes with their phrases
         self.rings: dict[str, list[Sequence[float]]] = {}  # prompt -> outlines
+        self.descriptions: dict[str, tuple[str, float]] = {}  # prompt -> what it says of the region, and how likely
         self.names: dict[str, tuple[str, float]] = {}  # prompt -> what it calls the region, and how likely
 
     def hear(self, answer: Answer) -> None:
@@ -64,6 +65,8 @@ class Findings:
             self._see(found, said=False)
         elif task is Task.REGION_TO_SEGMENTATION:
             self.rings[answer.prompt.text] = [ring for one in found for ring in one.polygons or ()]
+        elif task is Task.REGION_TO_DESCRIPTION:
+            self.descriptions[answer.prompt.text] = (self._caption(answer), answer.score)
         elif task is Task.REGION_TO_CATEGORY and answer.complete:
             self.names[answer.prompt.text] = (self._words_of(answer), answer.score)
 
@@ -74,8 +77,11 @@ class Findings:
             self.queries = {words: label for label in self._classes() if (words := self._words_for(label))}
             prompts += [ask(Task.OPEN_VOCABULARY_DETECTION, [words]) for words in self.queries]
         if "CAPTION_TO_PHRASE_GROUNDING" in self.settings.tasks:
-            texts = dict.fromkeys(unforged(text) for _, text, _ in self.captions)
-            prompts += [ask(Task.CAPTION_TO_PHRASE_GROUNDING, text) for text in texts]
+            texts = [text for _, text, _ in self.captions] + [text.text for text in self._told()]
+            asked = dict.fromkeys(unforged(text) for text in texts)
+            prompts += [ask(Task.CAPTION_TO_PHRASE_GROUNDING, text) for text in asked if text]
+        if "REGION_TO_DESCRIPTION" in self.settings.tasks:
+            prompts += dict.fromkeys(self._description(region) for region in self._found())
         return prompts
 
     def categories(self) -> list[Prompt]:
@@ -87,7 +93,10 @@ class Findings:
     def outlines(self) -> list[Prompt]:
         if "REGION_TO_SEGMENTATION" not in self.settings.tasks:
             return []
-        return list(dict.fromkeys(self._outline(thing) for thing in self.things if thing.label is not None))
+        masked = {mask.region_id for mask in self.sample.standing.masks}
+        boxes = [thing.box for thing in self.things if thing.label is not None]
+        boxes += [region.box for region in self._found() if region.id not in masked]
+        return list(dict.fromkeys(self._outline(box) for box in boxes))
 
     @cached_property
     def things(self) -> list[Thing]:
@@ -110,8 +119,10 @@ class Findings:
         yield from self._renamed(ids)
         yield from (self._line(line, next(ids)) for line in self.lines)
         for thing, region in zip(self.things, regions, strict=True):
-            yield from self._of_region(thing, region, ids)
-        for text in texts:
+            yield from self._of_thing(thing, region, ids)
+        for region in self._found():
+            yield from self._of_found(region, ids)
+        for text in [*texts, *self._told()]:
             yield from self._triplets(text, regions, ids)
 
     # What was heard
@@ -168,6 +179,17 @@ class Findings:
         entry = self.settings.vocabulary.classes.get(label)
         return unforged((entry.prompt if entry else None) or label)
 
+    def _told(self) -> Sequence[Text]:
+        """The texts of others that are asked about."""
+        return self.sample.standing.texts if self.settings.standing else ()
+
+    def _found(self) -> list[Region]:
+        """The objects of others that are asked about; the largest so many."""
+        if not self.settings.standing:
+            return []
+        objects = [r for r in self.sample.standing.regions if r.kind == "object" and area(clip(r.box, *self.size))]
+        return sorted(objects, key=lambda region: -area(clip(region.box, *self.size)))[: self.settings.max_objects]
+
     def _nameable(self) -> Iterator[Region]:
         """The objects that stand, with a label and an area; not those that people named."""
         for region in self.sample.standing.regions:
@@ -178,8 +200,11 @@ class Findings:
     def _category(self, region: Region) -> Prompt:
         return ask(Task.REGION_TO_CATEGORY, clip(region.box, *self.size), self.size)
 
-    def _outline(self, thing: Thing) -> Prompt:
-        return ask(Task.REGION_TO_SEGMENTATION, thing.box, self.size)
+    def _outline(self, box: Box) -> Prompt:
+        return ask(Task.REGION_TO_SEGMENTATION, clip(box, *self.size), self.size)
+
+    def _description(self, region: Region) -> Prompt:
+        return ask(Task.REGION_TO_DESCRIPTION, clip(region.box, *self.size), self.size)
 
     # What it comes to
 
@@ -221,21 +246,38 @@ class Findings:
         name = self.settings.name
         return Region(id=id_, source=name, kind="text", box=quad_box(quad), quad=quad, text=line.label, scores=scores)
 
-    def _of_region(self, thing: Thing, region: Region, ids: Iterator[str]) -> Iterator[RegionText | Mask]:
-        name, made_from = self.settings.name, (region.id,)
+    def _of_thing(self, thing: Thing, region: Region, ids: Iterator[str]) -> Iterator[RegionText | Mask]:
         for one in thing.described:
-            scores = Scores(phrase=one.said_score)
-            yield RegionText(
-                id=next(ids), source=name, derived_from=made_from, region_id=region.id, text=one.said, scores=scores
-            )
-        rings = self.rings.get(self._outline(thing).text) if thing.label is not None and self.rings else None
+            yield self._said_of(region, one.said, one.said_score, next(ids))
+        if thing.label is not None:
+            yield from self._mask(region, ids)
+
+    def _of_found(self, region: Region, ids: Iterator[str]) -> Iterator[RegionText | Mask]:
+        """What was asked of a region that stood."""
+        text, score = self.descriptions.get(self._description(region).text, ("", None))
+        if text:
+            yield self._said_of(region, text, score, next(ids))
+        if all(mask.region_id != region.id for mask in self.sample.standing.masks):
+            yield from self._mask(region, ids)
+
+    def _said_of(self, region: Region, text: str, score: float | None, id_: str) -> RegionText:
+        made_by, made_from = self.settings.name, (region.id,)
+        return RegionText(
+            id=id_, source=made_by, derived_from=made_from, region_id=region.id, text=text, scores=Scores(phrase=score)
+        )
+
+    def _mask(self, region: Region, ids: Iterator[str]) -> Iterator[Mask]:
+        rings = self.rings.get(self._outline(region.box).text) if self.rings else None
         size = (self.size[1], self.size[0])
         try:
             counts = run_lengths(rings, size) if rings else None
         except Unusable:  # an outline without a pixel
             counts = None
         if counts:
-            yield Mask(id=next(ids), source=name, derived_from=made_from, region_id=region.id, size=size, counts=counts)
+            made_by, made_from = self.settings.name, (region.id,)
+            yield Mask(
+                id=next(ids), source=made_by, derived_from=made_from, region_id=region.id, size=size, counts=counts
+            )
 
     def _triplets(self, text: Text, regions: Sequence[Region], ids: Iterator[str]) -> Iterator[Triplet]:
         """Phrases that the text has, word for word, in its order, with the regions that they were located at."""

@@ -40,9 +40,12 @@ TaskName = Literal[
     "OPEN_VOCABULARY_DETECTION",
     "CAPTION_TO_PHRASE_GROUNDING",
     "REGION_TO_SEGMENTATION",
+    "REGION_TO_DESCRIPTION",
 ]
-# An outline has a hundred tokens for each object, and so is slower than all the others together.
-USUAL: tuple[TaskName, ...] = tuple(task for task in get_args(TaskName) if task != "REGION_TO_SEGMENTATION")
+# An outline has a hundred tokens for each object, and so is slower than all the others together; descriptions are of
+# what others found.
+RARE = ("REGION_TO_SEGMENTATION", "REGION_TO_DESCRIPTION")
+USUAL: tuple[TaskName, ...] = tuple(task for task in get_args(TaskName) if task not in RARE)
 Share = Annotated[float, Field(ge=0, le=1)]
 Overlap = Annotated[float, Field(gt=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
@@ -87,6 +90,13 @@ class Florence:
     tasks: Annotated[
         tuple[TaskName, ...], Field(description="what it is asked; REGION_TO_SEGMENTATION (masks) is slow")
     ] = USUAL
+    standing: Annotated[
+        bool,
+        Field(
+            description="also of what stands, whoever found it: phrases of texts (CAPTION_TO_PHRASE_GROUNDING), "
+            "outlines and descriptions of objects (REGION_TO_SEGMENTATION, REGION_TO_DESCRIPTION)"
+        ),
+    ] = False
     caption_beams: Annotated[Beams, Field(description="beams for captions")] = 3
     list_beams: Annotated[Beams, Field(description="beams for lists of objects, phrases, texts; 1: greedy")] = 1
     eos_penalty: Annotated[

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image as Pillow
@@ -23,10 +22,8 @@ from engine.records import AnyAnnotation, Decision
 from florence2 import Annotator, Florence2, Processor, Prompt, Task, ask
 from florence2.annotate import Picture
 from specialists.findings import CAPTIONS, Findings
+from specialists.florence import Florence, files_of
 from specialists.verification import Told, asks, verified
-
-if TYPE_CHECKING:
-    from specialists.florence import Florence
 
 LISTS = (Task.OD, Task.DENSE_REGION_CAPTION, Task.REGION_PROPOSAL, Task.OCR_WITH_REGION)
 GREY = 128
@@ -45,9 +42,8 @@ class Interviewer:
     @classmethod
     def of(cls, folder: Path, settings: Florence) -> Interviewer:
         """With the model in `folder`, on the GPU where there is one. Florence2Error says what is wrong with it."""
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         plain = Annotator(
-            Florence2.from_pretrained(folder).to(device),
+            _loaded(folder, tuple((path, path.stat().st_mtime_ns) for path in files_of(folder))),
             Processor.from_pretrained(folder),
             num_beams=settings.list_beams,
             max_new_tokens=settings.max_new_tokens,
@@ -117,3 +113,9 @@ class Interviewer:
         for one, answers in zip(found, annotator.answers(group, features), strict=True):
             for answer in answers:
                 one.hear(answer)
+
+
+@lru_cache(maxsize=8)
+def _loaded(folder: Path, files: tuple[tuple[Path, int], ...]) -> Florence2:
+    """One model for all the roles that it has in a pipeline; `files` with their times of change: it may be another."""
+    return Florence2.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")

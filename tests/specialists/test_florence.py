@@ -55,6 +55,7 @@ KNOWN = {
     ask("CAPTION_TO_PHRASE_GROUNDING", CAPTION): f"a red circle{CIRCLE}a green tree{ELSEWHERE}a blue square{SQUARE}",
     ask("REGION_TO_SEGMENTATION", REGION, (WIDTH, HEIGHT)): OUTLINE,
     ask("REGION_TO_CATEGORY", REGION, (WIDTH, HEIGHT)): "circle",
+    ask("REGION_TO_DESCRIPTION", REGION, (WIDTH, HEIGHT)): "a small red circle in a corner",
 }
 
 
@@ -161,6 +162,33 @@ def test_each_task_can_be_left_out(folder: Path) -> None:
     assert not record.decisions
     (nothing,) = said(ready(folder, tasks=[], verify=False), sample())
     assert not nothing.by_id
+
+
+def test_any_task_of_what_others_found(folder: Path) -> None:
+    """As a grounder, segmenter and describer of what stands."""
+    disc = Region(id="0.a.0", source="a", kind="object", box=REGION, label="disc")
+    nowhere = Region(id="0.a.1", source="a", kind="object", box=(200, 200, 300, 300), label="car")
+    text = Text(id="0.b.0", source="b", text=CAPTION, detail="detailed")
+    roles = ("CAPTION_TO_PHRASE_GROUNDING", "REGION_TO_SEGMENTATION", "REGION_TO_DESCRIPTION")
+    (record,) = said(ready(folder, tasks=roles, standing=True, verify=False), sample(disc, nowhere, text, round=0))
+    (mask,) = record.masks
+    assert (mask.region_id, mask.derived_from, mask.source) == ("0.a.0", ("0.a.0",), "florence2")
+    assert decode_mask(mask).sum() == pytest.approx(30 * 15 / 2, rel=0.15)
+    (description,) = record.region_texts
+    assert (description.region_id, description.text) == ("0.a.0", "a small red circle in a corner")
+    assert description.scores.phrase is not None
+    assert description.scores.phrase > 0.5
+    named = {CAPTION[t.start : t.stop]: record.by_id[t.region_ids[0]] for t in record.triplets}
+    assert {t.text_id for t in record.triplets} == {"0.b.0"}
+    assert named.keys() == {"a red circle", "a blue square"}
+    circle = named["a red circle"]
+    assert isinstance(circle, Region)
+    assert circle.box == pytest.approx(REGION, abs=0.1)
+    assert not record.texts[1:], "it was not asked for captions"
+    again = said(ready(folder, tasks=roles, standing=True, verify=False), Sample(sample().image, record))
+    assert len(again[0].masks) == 1, "what has a mask gets no other"
+    (untold,) = said(ready(folder, tasks=roles, verify=False), sample(disc, text))
+    assert not [*untold.masks, *untold.region_texts, *untold.triplets], "unless told so, it speaks of its own alone"
 
 
 def test_opinions_are_the_models_own_log_likelihood(folder: Path) -> None:
