@@ -105,8 +105,17 @@ def run(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Start afresh: removes what a run left in --out.")
     ] = False,
+    dry: Annotated[
+        bool, typer.Option("--dry-run", help="Check all that can be checked without weights, and run nothing.")
+    ] = False,
 ) -> None:
     """Run a stage, and first whatever it needs and is missing."""
+    if dry:
+        from pipelines.checking import dry_run  # spaCy and PyTorch take seconds to import
+
+        given = [*(images or ()), *(paths or ())]
+        dry_run(_pipeline(config, settings, given, limit, Output(out.absolute())), console)
+        return
     _run(stage, [*(images or ()), *(paths or ())], out, config, settings, limit, round, overwrite)
 
 
@@ -361,9 +370,11 @@ def _report_merge(summary: dict[str, Any]) -> None:
 def _describe(group: Group) -> None:
     for name in installed(group):
         component = load(group, name, where=group)
-        licence = f" ({component.licence})" if hasattr(component, "licence") else ""
+        licence = f" ({component.licence})" if isinstance(getattr(component, "licence", None), str) else ""
         summary = (component.__doc__ or "").strip().splitlines()[0]
         console.print(Text.assemble((name, "bold"), licence, f"\n  {summary}"), soft_wrap=True)
+        for model, its_licence in getattr(component, "models", {}).items():
+            console.print(Text.assemble(f"    {model}", (f"  {its_licence}", "dim")), soft_wrap=True)
         for parameter, field in parameters_of(component).model_fields.items():
             about = f"  {field.description}" if field.description else ""
             console.print(

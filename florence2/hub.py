@@ -40,6 +40,19 @@ def resolve(source: str | Path, filenames: Sequence[str]) -> Path:
     return folder
 
 
+def here(source: str | Path) -> Path | None:
+    """The folder `source`, or the copy of a hub's repository that this machine has, whole or not; no hub is asked."""
+    path = os.path.expanduser(source)
+    if os.path.isdir(path):
+        return Path(path)
+    if not (isinstance(source, str) and is_id(source)) or os.path.exists(path):
+        return None
+    try:
+        return Path(snapshot_download(source, local_files_only=True))
+    except (HFValidationError, LocalEntryNotFoundError):
+        return None
+
+
 def is_id(source: str) -> bool:
     """An owner and a name; no path, and so nothing that a hub should hear of by a slip of the pen."""
     owner, _, name = source.partition("/")

@@ -7,8 +7,7 @@ It says of an image what it sees, and of what stands there already how likely it
 from __future__ import annotations
 
 import copy
-import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +25,7 @@ from engine.records import AnyAnnotation, Decision
 from engine.storage import Output
 from engine.versions import digest_of, digest_of_files
 from engine.vocabulary import Vocabulary
+from specialists.hub.weights import Weights, absolute, licence_in
 
 PARTS = ("findings", "interview", "union", "verification")
 
@@ -131,15 +131,23 @@ class Florence:
     ] = True
     prompts_at_once: Annotated[int, Field(ge=1, le=10_000, description="prompts in a batch; memory grows with it")] = 32
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
-    licence: ClassVar[str] = "Apache-2.0"
+    accept_licence: Annotated[
+        bool, Field(description="use the model although its licence may forbid commercial use")
+    ] = False
+    models: ClassVar[dict[str, str]] = {
+        "microsoft/Florence-2-base": "MIT",
+        "microsoft/Florence-2-base-ft": "MIT",
+        "microsoft/Florence-2-large": "MIT",
+        "microsoft/Florence-2-large-ft": "MIT",
+        "florence-community/Florence-2-base": "MIT",
+        "florence-community/Florence-2-large": "MIT",
+    }
     _trained: Trained | None = field(default=None, init=False, repr=False, compare=False)
     _folds: Folds = field(default_factory=lambda: Folds(1), init=False, repr=False, compare=False)
     _models: list[Any] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        folder = os.path.abspath(os.path.expanduser(self.model))
-        if self.model and os.path.isdir(folder):  # workers run in another folder
-            self.model = folder
+        self.model = absolute(self.model)  # workers run in another folder
 
     def of_round(self, trained: Trained) -> Florence:
         """This one with the models of a round, if it names no other."""
@@ -151,6 +159,19 @@ class Florence:
     def folds(self) -> int:
         """How many models it has, each kept from some images; 1: one that may have seen them all."""
         return self._trained.folds if self._trained else 1
+
+    @property
+    def licence(self) -> str:
+        if self._trained or not self.model:
+            return "that of the weights and of the data that it was trained from"
+        return self.models.get(self.model) or licence_in(self._folders()[0])
+
+    def needs(self) -> Iterator[str]:
+        """What it still needs on this machine, for a person; ConfigError for what can't be had."""
+        if not self.model:
+            self._folders()
+        elif missing := Weights(self.name, self.model, self.models, self.accept_licence).missing():
+            yield f"{self.model} is {missing}"
 
     @property
     def version(self) -> str:
@@ -195,10 +216,15 @@ class Florence:
         named: Sequence[str | Path] = self._trained.folders if self._trained else [self.model]
         try:
             for one in named:
-                resolve(one, processor.FILES)  # of a hub's all files come before any is looked at
-            return [locate(one) for one in named]
+                resolve(one, (*processor.FILES, "README.md"))  # of a hub's all files come before any is looked at
+            folders = [locate(one) for one in named]
         except Florence2Error as error:
             raise ConfigError(f"specialist {self.name}: {error}") from error
+        if not self._trained:
+            Weights(self.name, self.model, self.models, self.accept_licence).check_licence(
+                self.models.get(self.model) or licence_in(folders[0])
+            )
+        return folders
 
     def _code(self) -> str:
         spec = find_spec("florence2")

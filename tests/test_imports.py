@@ -37,7 +37,13 @@ DOORS = {
     "scipy": {"engine/calibration.py", "engine/merge/matching.py"},
     "spacy": {"specialists/parser.py"},
     "tensorboardX": {"pipelines/training/journal.py"},
-    "torch": {"florence2/", "specialists/", "filters/nms.py", "pipelines/training/worker.py"},
+    "torch": {
+        "florence2/",
+        "specialists/",
+        "filters/nms.py",
+        "pipelines/checking.py",  # counts GPUs
+        "pipelines/training/worker.py",
+    },
     "safetensors": {"florence2/checkpoint.py", "florence2/training/state.py"},
     "peft": {"florence2/training/lora.py"},
     "tokenizers": {"florence2/tokens.py"},

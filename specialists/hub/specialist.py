@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
@@ -55,6 +55,11 @@ class HubSpecialist:
         here = Path(__file__)
         code = digest_of(type(self).__module__, here, here.with_name("weights.py"), packages=self.packages)
         return digest_of_files(code, *self.weights.files())
+
+    def needs(self) -> Iterator[str]:
+        """What it still needs on this machine, for a person; ConfigError for what can't be had."""
+        if missing := self.weights.missing():
+            yield f"{self.model} is {missing}"
 
     def setup(self) -> None:
         import torch

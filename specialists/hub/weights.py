@@ -6,6 +6,7 @@ with weights is never run.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,8 +19,6 @@ from typing import Any, Literal
 import yaml
 
 from engine.errors import ConfigError
-from florence2.errors import CheckpointError
-from florence2.hub import resolve
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -46,8 +45,11 @@ class Weights:
     @cached_property
     def folder(self) -> Path:
         """The folder with the files, fetched if need be. ConfigError says what is wrong, and the command that helps."""
+        from florence2.errors import CheckpointError  # PyTorch comes along
+        from florence2.hub import is_id, resolve
+
         if self.model in self.known:
-            self._check_licence(self.known[self.model])
+            self.check_licence(self.known[self.model])
         if not self.model:
             raise ConfigError(f"{self._where}: `model` is empty; expected a folder or a hub's id (owner/name)")
         try:
@@ -55,11 +57,12 @@ class Weights:
             if not any(folder.glob(SAFE)):
                 folder = resolve(self.model, (*AROUND, PICKLES))
         except CheckpointError as error:
-            raise ConfigError(f"{self._where}: {error}. To fetch it by hand: {self.command}") from error
+            by_hand = f". To fetch it by hand: {self.command}" if is_id(self.model) else ""
+            raise ConfigError(f"{self._where}: {error}{by_hand}") from error
         for needed in ("config.json", SAFE):
             if not any(folder.glob(needed)) and not (needed == SAFE and any(folder.glob(PICKLES))):
                 raise ConfigError(f"{self._where}: {self.model} has no {needed} in {folder}: it is no model's folder")
-        self._check_licence(self.known.get(self.model) or licence_in(folder))
+        self.check_licence(self.known.get(self.model) or licence_in(folder))
         return folder
 
     @property
@@ -70,6 +73,21 @@ class Weights:
     def command(self) -> str:
         """What a person types to have the files."""
         return f"hf download {self.model}"
+
+    def missing(self) -> str | None:
+        """What is to be done before the model can be used: None if all its files are here. Nothing is fetched.
+
+        Raises ConfigError for what no fetching helps: a licence that is not accepted, a folder that is not there.
+        """
+        from florence2.hub import here, is_id
+
+        folder = here(self.model)
+        self.check_licence(self.known.get(self.model) or (licence_in(folder) if folder else UNSTATED))
+        if folder is None and not is_id(self.model):
+            return str(self.folder)  # raises: it is no folder, and no hub's id
+        if folder is not None and (folder / "config.json").exists() and _whole(folder):
+            return None
+        return f"not on this machine yet: it is fetched when the run starts, or by {self.command}"
 
     def files(self) -> Iterator[tuple[Path, int]]:
         """What is read of them, each with its time of change (ns)."""
@@ -118,7 +136,7 @@ class Weights:
     def _where(self) -> str:
         return f"specialist {self.name}"
 
-    def _check_licence(self, licence: str) -> None:
+    def check_licence(self, licence: str) -> None:
         if NON_COMMERCIAL.search(licence) and not self.accept_licence:
             raise ConfigError(
                 f"{self._where}: {self.model} is licensed under {licence}, which may forbid commercial use. If "
@@ -146,6 +164,17 @@ def licence_in(folder: Path) -> str:
     words = stated.get("license_name") if stated.get("license") in (None, "other") else stated.get("license")
     listed = words if isinstance(words, list) else [words]
     return ", ".join(word for word in listed if isinstance(word, str))[:200] or UNSTATED
+
+
+def _whole(folder: Path) -> bool:
+    """Whether the weights are there, of those that are in parts all."""
+    for index in folder.glob("*.index.json"):
+        try:
+            parts = set(json.loads(index.read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return False
+        return all((folder / str(part)).exists() for part in parts)
+    return any(True for pattern in (SAFE, PICKLES) for _ in folder.glob(pattern))
 
 
 def _dtype(precision: Precision, device: str) -> Any:

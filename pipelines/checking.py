@@ -1,0 +1,90 @@
+"""What can be known of a pipeline before it runs: `engine run --dry-run`. No weights are loaded and none fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from engine.errors import ConfigError
+from engine.ingest import listing_of
+from engine.protocols import Specialist
+from pipelines.build import Pipeline
+from pipelines.reannotate import needs_training
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A specialist of the pipeline: what it still needs, what is wrong with it, and its licence as far as known."""
+
+    specialist: Specialist
+    needs: tuple[str, ...] = ()
+    error: str = ""
+
+    @property
+    def model(self) -> str:
+        return getattr(self.specialist, "model", "") or "-"
+
+    @property
+    def licence(self) -> str:
+        known: dict[str, str] = getattr(self.specialist, "models", {})
+        if self.model in known:
+            return known[self.model]
+        return "see its card" if self.needs or self.error else self.specialist.licence
+
+
+def examined(pipeline: Pipeline) -> list[Finding]:
+    return [_finding(specialist) for specialist in pipeline.specialists]
+
+
+def dry_run(pipeline: Pipeline, console: Console) -> None:
+    """Prints what would run, and raises ConfigError with all that would keep it from running."""
+    findings, errors = examined(pipeline), list(_faults(pipeline))
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for heading in ("source", "specialist", "model", "licence"):
+        table.add_column(heading, overflow="fold")
+    for finding in findings:
+        one = finding.specialist
+        table.add_row(*map(Text, (one.name, type(one).__name__, finding.model, finding.licence)))
+    console.print(table)
+    filters = ", ".join(filter_.name for filter_ in pipeline.filters) or "none"
+    console.print(Text(f"filters, in order: {filters}"), soft_wrap=True)
+    for warning in pipeline.warnings:
+        console.print(Text(f"! {warning}", "yellow"), soft_wrap=True)
+    for finding in findings:
+        for need in finding.needs:
+            console.print(Text(f"{finding.specialist.name}: {need}"), soft_wrap=True)
+    errors += [finding.error for finding in findings if finding.error]
+    if errors:
+        raise ConfigError("\n".join(["this can't run as it is:", *(f"  {error}" for error in errors)]))
+    missing = sum(bool(finding.needs) for finding in findings)
+    rest = f"; {missing} of its models are still to be fetched" if missing else ", and all its models are here"
+    console.print(Text(f"The configuration is right{rest}. Nothing was run."), style="green")
+
+
+def _finding(specialist: Specialist) -> Finding:
+    needs = getattr(specialist, "needs", None)
+    try:
+        return Finding(specialist, tuple(needs()) if needs else ())
+    except ConfigError as error:
+        return Finding(specialist, error=str(error))
+
+
+def _faults(pipeline: Pipeline) -> Iterator[str]:
+    for check in (lambda: next(iter(listing_of(pipeline.config.ingest))), lambda: needs_training(pipeline)):
+        try:
+            check()
+        except ConfigError as error:
+            yield str(error)
+    wanted, there = pipeline.config.run.gpus_per_worker, _gpus()
+    if pipeline.config.run.address == "local" and wanted > there:
+        yield f"run.gpus_per_worker is {wanted:g}, and this machine has {there} GPUs; 0 runs on CPUs"
+
+
+def _gpus() -> int:
+    import torch
+
+    return int(torch.cuda.device_count())
