@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,8 @@ from engine.storage import Output
 from engine.versions import digest_of, digest_of_json
 from engine.worker import Plan
 
-BY_SOURCE = ("thresholds", "min_phrase", "min_box")  # the parameters of filters whose keys are sources
+# The parameters of filters that name sources, by themselves or by their keys.
+BY_SOURCE = ("thresholds", "min_phrase", "min_box", "by", "sources", "sure", "families")
 EMBEDDED = Path(__file__).with_name("embedded.yaml")
 
 
@@ -85,14 +87,14 @@ class Pipeline:
 
     @property
     def warnings(self) -> list[str]:
-        """What may be meant and is more likely misspelt: thresholds for a source that the configuration hasn't."""
+        """What may be meant and is more likely misspelt: a source that the configuration hasn't."""
         known = [*self.config.specialists, *self.config.reannotate.specialists, HUMAN, ALT]
         there = ", ".join(known)
         return [
-            f"filters.{filter_.name} has thresholds for {source!r}, and no source is called that; there are {there}"
+            f"filters.{filter_.name}.{name} speaks of {source!r}, and no source is called that; there are {there}"
             for filter_ in self.filters
             for name in BY_SOURCE
-            for source in getattr(filter_, name, ())
+            for source in _named(getattr(filter_, name, ()))
             if source not in known
         ]
 
@@ -109,6 +111,10 @@ class Pipeline:
             self.config.run,
             None if self.choice == EVERYTHING else Folds(1, Dataset(output).leaders(), self.choice),
         )
+
+
+def _named(sources: str | Iterable[str]) -> Iterable[str]:
+    return [sources] if isinstance(sources, str) else sources
 
 
 def _code_of(component: Filter) -> str:

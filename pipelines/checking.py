@@ -48,21 +48,21 @@ def dry_run(pipeline: Pipeline, console: Console) -> None:
         table.add_column(heading, overflow="fold")
     for finding in findings:
         one = finding.specialist
-        table.add_row(*map(Text, (one.name, type(one).__name__, finding.model, finding.licence)))
+        use = (pipeline.config.specialists[one.name] or {}).get("use", one.name)
+        table.add_row(*map(Text, (one.name, use, finding.model, finding.licence)))
     console.print(table)
     filters = ", ".join(filter_.name for filter_ in pipeline.filters) or "none"
     console.print(Text(f"filters, in order: {filters}"), soft_wrap=True)
     for warning in pipeline.warnings:
         console.print(Text(f"! {warning}", "yellow"), soft_wrap=True)
-    for finding in findings:
-        for need in finding.needs:
-            console.print(Text(f"{finding.specialist.name}: {need}"), soft_wrap=True)
+    for need in dict.fromkeys(need for finding in findings for need in finding.needs):
+        whose = ", ".join(finding.specialist.name for finding in findings if need in finding.needs)
+        console.print(Text(f"{whose}: {need}"), soft_wrap=True)
     errors += [finding.error for finding in findings if finding.error]
     if errors:
         raise ConfigError("\n".join(["this can't run as it is:", *(f"  {error}" for error in errors)]))
-    missing = sum(bool(finding.needs) for finding in findings)
-    rest = f"; {missing} of its models are still to be fetched" if missing else ", and all its models are here"
-    console.print(Text(f"The configuration is right{rest}. Nothing was run."), style="green")
+    rest = "" if any(finding.needs for finding in findings) else ", and all that it needs is here"
+    console.print(Text(f"The configuration is right{rest}. Nothing was run.", "green"))
 
 
 def _finding(specialist: Specialist) -> Finding:

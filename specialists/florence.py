@@ -171,7 +171,7 @@ class Florence:
         if not self.model:
             self._folders()
         elif missing := Weights(self.name, self.model, self.models, self.accept_licence).missing():
-            yield f"{self.model} is {missing}"
+            yield missing
 
     @property
     def version(self) -> str:

@@ -1,4 +1,4 @@
-"""The embedded OCR: RapidOCR with the PP-OCRv6 weights of its own wheel, on a CPU."""
+"""The embedded OCR: RapidOCR with the PP-OCRv6 weights of its own wheel, on a CPU; on a GPU with onnxruntime-gpu."""
 
 from __future__ import annotations
 
@@ -63,12 +63,14 @@ class RapidOcr:
         return digest_of(__name__, Path(folding.__file__), *_weights(), packages=packages)
 
     def setup(self) -> None:
+        from onnxruntime import get_available_providers
         from rapidocr import RapidOCR
 
         self._read = RapidOCR(
             params={
                 "EngineConfig.onnxruntime.intra_op_num_threads": native_threads(),
                 "EngineConfig.onnxruntime.inter_op_num_threads": 1,
+                "EngineConfig.onnxruntime.use_cuda": "CUDAExecutionProvider" in get_available_providers(),
                 "Global.log_level": "critical",  # it reports "no text found" as a warning
                 "Global.text_score": self.min_score,
             }

@@ -59,7 +59,7 @@ class HubSpecialist:
     def needs(self) -> Iterator[str]:
         """What it still needs on this machine, for a person; ConfigError for what can't be had."""
         if missing := self.weights.missing():
-            yield f"{self.model} is {missing}"
+            yield missing
 
     def setup(self) -> None:
         import torch

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal
@@ -75,7 +75,7 @@ class Weights:
         return f"hf download {self.model}"
 
     def missing(self) -> str | None:
-        """What is to be done before the model can be used: None if all its files are here. Nothing is fetched.
+        """A sentence for a person if the model's files are not all here. Nothing is fetched.
 
         Raises ConfigError for what no fetching helps: a licence that is not accepted, a folder that is not there.
         """
@@ -87,43 +87,24 @@ class Weights:
             return str(self.folder)  # raises: it is no folder, and no hub's id
         if folder is not None and (folder / "config.json").exists() and _whole(folder):
             return None
-        return f"not on this machine yet: it is fetched when the run starts, or by {self.command}"
+        return f"{self.model} is not on this machine; the run fetches it, or {self.command}"
 
     def files(self) -> Iterator[tuple[Path, int]]:
         """What is read of them, each with its time of change (ns)."""
         for path in sorted({path for pattern in READ for path in self.folder.glob(pattern)}):
             yield path, path.stat().st_mtime_ns
 
-    def load(self, kind: Any, precision: Precision, **options: Any) -> Any:
+    def load(self, kind: Any, precision: Precision) -> Any:
         """The model, for inference, on the GPU where there is one; `kind` is one of transformers' classes.
 
-        Attention is PyTorch's own (SDPA) where transformers has the model with it. ConfigError if the files are
-        another kind of model's: what a model has and the files have not would be random numbers.
+        One in a process: specialists that name the same share it. Attention is PyTorch's own (SDPA) where transformers
+        has the model with it. ConfigError if the files are another kind of model's: what a model has and the files have
+        not would be random numbers.
         """
-        import torch
-        from transformers.utils import logging
-
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         try:
-            model, found = kind.from_pretrained(
-                self.folder,
-                dtype=_dtype(precision, device),
-                output_loading_info=True,
-                local_files_only=True,
-                trust_remote_code=False,
-                **options,
-            )
+            return _loaded(self.folder, kind, precision, tuple(self.files()))
         except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
             raise ConfigError(f"{self._where}: {self.model} can't be loaded as {kind.__name__}: {error}") from error
-        missing = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
-        if missing:
-            raise ConfigError(
-                f"{self._where}: {self.model} lacks {len(missing)} of the tensors of {type(model).__name__} "
-                f"({', '.join(missing[:3])}, ...): it is another kind of model"
-            )
-        return model.eval().requires_grad_(False).to(device)
 
     def processor(self, kind: Any, **options: Any) -> Any:
         """What turns images and words into the model's inputs; `kind` is one of transformers' classes."""
@@ -142,6 +123,31 @@ class Weights:
                 f"{self._where}: {self.model} is licensed under {licence}, which may forbid commercial use. If "
                 f"yours is allowed, say so: specialists.{self.name}.accept_licence=true"
             )
+
+
+@lru_cache(maxsize=32)
+def _loaded(folder: Path, kind: Any, precision: Precision, files: tuple[tuple[Path, int], ...]) -> Any:
+    """Raises ValueError for tensors that the files don't have; `files` with their times of change: they may differ."""
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, found = kind.from_pretrained(
+        folder,
+        dtype=_dtype(precision, device),
+        output_loading_info=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    missing = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    if missing:
+        raise ValueError(
+            f"it lacks {len(missing)} of the tensors of {type(model).__name__} ({', '.join(missing[:3])}, ...): it is "
+            "another kind of model"
+        )
+    return model.eval().requires_grad_(False).to(device)
 
 
 def absolute(model: str) -> str:

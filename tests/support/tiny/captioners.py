@@ -17,29 +17,10 @@ from transformers import (
     BlipProcessor,
 )
 
-WORDS = [
-    "a",
-    "an",
-    "the",
-    "dog",
-    "cat",
-    "red",
-    "small",
-    "sits",
-    "on",
-    "under",
-    "grass",
-    "table",
-    "with",
-    "two",
-    "cups",
-    "of",
-    "coffee",
-    "and",
-    "person",
-    "rides",
-    "bicycle",
-]
+WORDS = (
+    *("a", "an", "the", "dog", "cat", "red", "small", "sits", "on", "under", "grass", "table", "with", "two", "cups"),
+    *("of", "coffee", "and", "person", "rides", "bicycle"),
+)
 LAYERS = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 PIXELS = {"image_size": 32, "patch_size": 8}
 
