@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.config import Ingest
 from engine.decide import Filter, FilterFault, decide
-from engine.errors import ImageError, RecordError
+from engine.errors import ImageError, RecordError, RunError
 from engine.images import decode
 from engine.near import perceptual_hash
 from engine.protocols import Image, Sample, Specialist
@@ -55,8 +55,9 @@ def annotate(
     """`records`, in order, with what every specialist adds and every filter decides; images are decoded once.
 
     An item that can't be decoded, or on which a specialist or filter raises, comes back with an error and without
-    what this round made of it; the others of its batch are not touched by it. A duplicate keeps what came along with
-    it, which may be another than its original's. `seconds` gains the time each part took.
+    what this round made of it; the others of its batch are not touched by it. A RunError is no image's fault, and
+    passes through. A duplicate keeps what came along with it, which may be another than its original's. `seconds` gains
+    the time each part took.
     """
     done: dict[bytes, Record] = {}
     samples: list[Sample] = []
@@ -113,6 +114,8 @@ def _run(specialist: Specialist, samples: Sequence[Sample], done: dict[bytes, Re
         return []
     try:
         return _extended(specialist, samples)
+    except RunError:
+        raise
     except Exception as error:
         if len(samples) == 1:
             before = _before(samples[0])

@@ -69,8 +69,9 @@ class Job:
 def run_shards(plan: Plan, shards: Sequence[ShardId], watcher: Watcher) -> Tally:
     """Annotates `shards`; when it returns, all of them are written.
 
-    Raises RunError when the machine is too small, a worker can't start, or a disk is full. KeyboardInterrupt (Ctrl-C,
-    SIGTERM) passes through after the workers were stopped; the shards in flight are then to be done again.
+    Raises RunError when the machine is too small, a worker can't start, a disk is full, or a specialist says that the
+    run can't go on. KeyboardInterrupt (Ctrl-C, SIGTERM) passes through after the workers were stopped; the shards in
+    flight are then to be done again.
     """
     with cluster(plan.run):
         workers = min(_worker_count(plan.run), len(shards))
@@ -321,6 +322,8 @@ def _check_alive(plan: Plan) -> None:
 
 
 def _explained(cause: BaseException, plan: Plan, shard: ShardId) -> RunError:
+    if isinstance(cause, RunError):  # a specialist's, which says itself what to do
+        return RunError(str(cause))
     if is_no_space(cause):
         return RunError(f"no space left in {plan.output.root}. What is done is safe; make room and run the same again.")
     return RunError(f"{shard} can't be annotated: {_brief(cause)}")

@@ -14,6 +14,7 @@ from engine.config import Http, Ingest
 from engine.decide import decide
 from engine.download import Downloader
 from engine.entry import Entry
+from engine.errors import RunError
 from engine.ingest import item_of
 from engine.records import Item, Record, Region
 
@@ -49,6 +50,11 @@ def test_one_that_raises_is_quarantined_alone(items: list[Item]) -> None:
     assert (errors[2].stage, errors[2].kind) == ("brightness", "raised")
     assert errors[2].message == "ValueError: can't bear 0002.png"
     assert [len(record.regions) for record in records] == [1, 1, 0, 1]
+
+
+def test_what_no_image_can_help_ends_the_run(items: list[Item]) -> None:
+    with pytest.raises(RunError, match=r"^the budget is spent$"):
+        run(items, ready(troubles={"0002.png": "stop"}))
 
 
 def test_unreadable_items_and_duplicates_are_rows_without_annotations(items: list[Item], tmp_path: Path) -> None:

@@ -108,6 +108,14 @@ def test_batches_are_taken_apart_to_find_the_one(image_set: Callable[..., Path],
     assert any("one by one" in warning for warning in log.warnings)
 
 
+def test_a_specialist_can_end_the_run_and_what_was_done_is_kept(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    folder, out = image_set(8), tmp_path / "out"
+    with pytest.raises(RunError, match=r"^the budget is spent$"):
+        annotated(folder, out, Brightness(troubles={"0006.png": "stop"}), workers=1)
+    done = {shard.number: Output(out).round(0).annotations(shard).exists() for shard in Output(out).shards()}
+    assert done == {0: True, 1: False}
+
+
 def test_weights_that_are_not_there_end_the_run(image_set: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"can't load its models: FileNotFoundError: weights\.bin"):
         annotated(image_set(4), tmp_path / "out", Unloadable(), workers=1)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from engine.errors import RunError
 from engine.protocols import Sample
 from engine.records import AnyAnnotation, Decision, Record, Region, Scores
 
@@ -48,6 +49,8 @@ class Brightness:
         match self.troubles.get(path.name):
             case "raise":
                 raise ValueError(f"can't bear {path.name}")
+            case "stop":
+                raise RunError("the budget is spent")
             case "sleep":
                 time.sleep(600)
             case "hang":  # native code that holds the interpreter's lock: no Python thread could end this

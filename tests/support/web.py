@@ -18,12 +18,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.server.asked[path] += 1
         self.server.headers.append(dict(self.headers))
         try:
             self.server.pages.get(path, not_found)(self)
         except OSError:
             self.close_connection = True  # nobody waits for the rest
+
+    do_POST = do_GET
 
     def log_message(self, *arguments: object) -> None:
         pass
