@@ -277,6 +277,20 @@ def audit(
 
 
 @app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="specialist or filter.")],
+    name: Annotated[str, typer.Argument(help="What it is called in pipelines: a word such as bright_spot.")],
+    to: Annotated[Path | None, typer.Option("--to", help="New folder for the package. Default: ./NAME.")] = None,
+) -> None:
+    """Write a package with a small specialist or filter of your own that works, and its test."""
+    from engine.new import write
+
+    written, commands = write(kind, name, to)
+    for line in ("Written:", *(f"  {path}" for path in written), "To go on:", *(f"  {line}" for line in commands)):
+        console.print(Text(line), soft_wrap=True)
+
+
+@app.command()
 def report(
     out: Annotated[Path, typer.Argument(help="Output folder of a run.")] = Path("out"),
     pictures: Annotated[int | None, typer.Option("--pictures", min=0, help="How many pictures it shows.")] = None,
