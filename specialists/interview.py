@@ -118,4 +118,5 @@ class Interviewer:
 @lru_cache(maxsize=8)
 def _loaded(folder: Path, files: tuple[tuple[Path, int], ...]) -> Florence2:
     """One model for all the roles that it has in a pipeline; `files` with their times of change: it may be another."""
-    return Florence2.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    model: Florence2 = Florence2.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    return model

@@ -75,7 +75,7 @@ class Detr(HubSpecialist):
             sizes = [widened(images[place]).shape[:2] for place in places]
             raw = self._processor.post_process_object_detection(in_full(outputs), lowest, sizes)
             found.update(zip(places, raw, strict=True))
-        return [ranked(found[place]) for place in range(len(images))]
+        return [ranked(found[place], image) for place, image in enumerate(images)]
 
     def _pixels(self, image: Image) -> Any:
         """[1, 3, height, width]; not padded to another's size, which would let an image's neighbours have a say."""
@@ -142,15 +142,16 @@ def in_full(outputs: Any) -> Any:
     return outputs
 
 
-def ranked(found: dict[str, Any]) -> dict[str, Any]:
-    """The same, the surest first and of equals the earlier; on the CPU. Boxes have x0 <= x1 and y0 <= y1, whatever a
-    model says of its widths."""
-    import torch
+def ranked(found: dict[str, Any], image: Image) -> dict[str, Any]:
+    """The same, the surest first and of equals the earlier, on the CPU; without boxes that show nothing of the image.
 
-    order = found["scores"].argsort(descending=True, stable=True)
-    labels = {
-        key: found[key][order].cpu() for key in ("labels", "text_labels") if isinstance(found.get(key), torch.Tensor)
-    }
-    boxes = found["boxes"][order].cpu()
-    upright = torch.cat([torch.minimum(boxes[:, :2], boxes[:, 2:]), torch.maximum(boxes[:, :2], boxes[:, 2:])], dim=1)
-    return {"scores": found["scores"][order].cpu(), "boxes": upright, **labels}
+    Boxes have x0 <= x1 and y0 <= y1, whatever a model says of its widths.
+    """
+    import torch
+    from torchvision.ops import box_area, clip_boxes_to_image
+
+    corners = found["boxes"].cpu()
+    boxes = torch.cat([torch.minimum(corners[:, :2], corners[:, 2:]), torch.maximum(corners[:, :2], corners[:, 2:])], 1)
+    order = found["scores"].cpu().argsort(descending=True, stable=True)
+    order = order[box_area(clip_boxes_to_image(boxes, image.shape[:2]))[order] > 0]
+    return {"scores": found["scores"].cpu()[order], "labels": found["labels"].cpu()[order], "boxes": boxes[order]}

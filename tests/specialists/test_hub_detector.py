@@ -122,12 +122,12 @@ def close(some: list[Region], others: list[Region]) -> bool:
     )
 
 
-def test_boxes_that_a_network_turns_over_are_turned_back() -> None:
+def test_boxes_that_a_network_turns_over_are_turned_back_and_those_outside_are_none() -> None:
     found = {
-        "scores": torch.tensor([0.1, 0.9]),
-        "labels": torch.tensor([0, 1]),
-        "boxes": torch.tensor([[1.0, 2, 3, 4], [9.0, 8, 5, 6]]),
+        "scores": torch.tensor([0.1, 0.9, 0.5, 0.5, 0.3]),
+        "labels": torch.tensor([0, 1, 2, 3, 4]),
+        "boxes": torch.tensor([[1.0, 2, 3, 4], [9.0, 8, 5, 6], [2.0, 10, 4, 12], [-5.0, 0, 3, 3], [4.0, 4, 4, 8]]),
     }
-    upright = ranked(found)
-    assert upright["boxes"].tolist() == [[5, 6, 9, 8], [1, 2, 3, 4]]
-    assert upright["labels"].tolist() == [1, 0]
+    upright = ranked(found, picture(10, 20))
+    assert upright["boxes"].tolist() == [[5, 6, 9, 8], [-5, 0, 3, 3], [1, 2, 3, 4]]
+    assert upright["labels"].tolist() == [1, 3, 0]
