@@ -245,6 +245,8 @@ class _Pool:
             self._ended_idle("while it was loading its models")
             self._start()
         except ray.exceptions.RayTaskError as error:
+            if isinstance(error.cause, RunError):
+                raise RunError(str(error.cause)) from error.cause
             raise RunError(f"a worker can't load its models: {_brief(error.cause)}") from error.cause
         else:
             self.watcher.workers(self.workers - len(self.starting), self.workers)

@@ -82,10 +82,11 @@ class Phrases:
             words = _words(record, triplet)
             if not words:
                 yield record.reject(triplet, self.name, "span_not_in_text")
-            elif self._is_listed(words, heads.get((triplet.text_id, *_span(triplet)))):
+            elif self.is_listed(words, heads.get((triplet.text_id, *_span(triplet)))):
                 yield record.reject(triplet, self.name, "blacklisted_phrase")
 
-    def _is_listed(self, words: Sequence[str], head: str | None) -> bool:
+    def is_listed(self, words: Sequence[str], head: str | None) -> bool:
+        """Whether a phrase of these words, casefolded, about this noun names nothing."""
         bare = words[1:] if words[0] in ARTICLES else words
         if not {" ".join(words), " ".join(bare)}.isdisjoint(self._phrases) or self._empty.issuperset(words):
             return True

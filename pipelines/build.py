@@ -20,6 +20,7 @@ from engine.records import ALT, HUMAN
 from engine.storage import Output
 from engine.versions import digest_of, digest_of_json
 from engine.worker import Plan
+from specialists.chat.specialist import ChatSpecialist
 
 # The parameters of filters that name sources, by themselves or by their keys.
 BY_SOURCE = ("thresholds", "min_phrase", "min_box", "by", "sources", "sure", "families")
@@ -102,7 +103,7 @@ class Pipeline:
         return Plan(
             output,
             round_number,
-            self.specialists,
+            tuple(_spending_on(specialist, output) for specialist in self.specialists),
             self.filters,
             self.annotate_digest,
             self.filter_digest,
@@ -111,6 +112,11 @@ class Pipeline:
             self.config.run,
             None if self.choice == EVERYTHING else Folds(1, Dataset(output).leaders(), self.choice),
         )
+
+
+def _spending_on(specialist: Specialist, output: Output) -> Specialist:
+    """With a budget of its own for this output, if it has one."""
+    return specialist.spending_on(str(output.root)) if isinstance(specialist, ChatSpecialist) else specialist
 
 
 def _named(sources: str | Iterable[str]) -> Iterable[str]:

@@ -30,10 +30,10 @@ class Finding:
 
     @property
     def licence(self) -> str:
-        known: dict[str, str] = getattr(self.specialist, "models", {})
-        if self.model in known:
-            return known[self.model]
-        return "see its card" if self.needs or self.error else self.specialist.licence
+        if (self.needs or self.error) and getattr(self.specialist, "server", None) is None:
+            known: dict[str, str] = getattr(self.specialist, "models", {})
+            return known.get(self.model, "see its card")
+        return self.specialist.licence
 
 
 def examined(pipeline: Pipeline) -> list[Finding]:

@@ -12,22 +12,19 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 from engine.protocols import Sample
 from engine.records import Parse, Phrase, Record, Region, Text, Triplet
 from engine.versions import digest_of
 from engine.vocabulary import Vocabulary
-from specialists import appearance, distinct, reference, singling
+from specialists import appearance, distinct, naming, reference, singling
+from specialists.naming import meant, singular
 from specialists.reference import is_definite, refers
 from specialists.singling import View, single_out
 
-if TYPE_CHECKING:
-    import inflect
-
-CODE = (appearance.__file__, singling.__file__, distinct.__file__, reference.__file__)
+CODE = (appearance.__file__, singling.__file__, distinct.__file__, naming.__file__, reference.__file__)
 Link: TypeAlias = tuple[Phrase, Sequence[Region]]
 LEAST_QUOTED = 3  # words
 QUOTED = re.compile(r'"([^"\n]{1,200})"|“([^”\n]{1,200})”')
@@ -85,16 +82,7 @@ class Grounder:
         objects = [region for region in distinct.distinct(record.regions) if region.kind == "object" and region.label]
         made_from = set(text.derived_from)
         named = [region for region in objects if region.id in made_from] or objects
-        for words in _names(phrase, text.text):
-            meant = [region for region in named if region.label and self._means(words, region.label)]
-            if meant or self.vocabulary.knows(words):  # a hot dog is no dog, though there be one
-                return meant
-        return []
-
-    def _means(self, words: str, label: str) -> bool:
-        canonical = self.vocabulary.canonical(label)
-        meant = {self.vocabulary.canonical(word) for word in (words, singular(words))}
-        return not meant.isdisjoint((canonical, singular(canonical)))  # the label of a ski may be "skis"
+        return meant(named, phrase, text.text, self.vocabulary)
 
 
 def _undisputed(found: Sequence[Link], text: str) -> Iterator[Link]:
@@ -104,16 +92,6 @@ def _undisputed(found: Sequence[Link], text: str) -> Iterator[Link]:
         disputed = not is_definite(phrase, text) and any(introduced[region.id] > 1 for region in regions)
         if regions and not disputed:
             yield phrase, regions
-
-
-def _names(phrase: Phrase, text: str) -> Iterator[str]:
-    """What the thing may be called, the longest first: "red cell phone", "cell phone", "phone"; as lemmas and as it
-    stands in the text, since "people" is a lemma, and that of "glasses" is "glass"."""
-    *before, last = text[phrase.start : phrase.stop].casefold().split() or [phrase.head]
-    for length in range(len(phrase.modifiers), -1, -1):
-        modifiers = phrase.modifiers[len(phrase.modifiers) - length :]
-        yield " ".join([*modifiers, phrase.head])
-        yield " ".join([*before[len(before) - length :], last])
 
 
 def _quoted(text: Text, record: Record) -> Iterator[tuple[tuple[int, int], Sequence[Region]]]:
@@ -129,18 +107,3 @@ def _quotes(quotation: str, text: str) -> bool:
     """Whether a text is quoted, whole or in its first words, of which there must be LEAST_QUOTED then."""
     quoted, said = quotation.casefold().split(), text.casefold().split()
     return quoted == said or (len(quoted) >= LEAST_QUOTED and said[: len(quoted)] == quoted)
-
-
-@cache
-def singular(noun: str) -> str:
-    """The singular of a noun; what is no plural stays as it is."""
-    if noun.endswith(("us", "ss")):  # a bus and a glass: inflect takes them for plurals
-        return noun
-    return _rules().singular_noun(noun) or noun
-
-
-@cache
-def _rules() -> inflect.engine:
-    import inflect
-
-    return inflect.engine()

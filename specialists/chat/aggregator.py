@@ -24,7 +24,7 @@ class Aggregator(ChatSpecialist):
     """
 
     name: str = "aggregator"
-    model: Model = "Qwen/Qwen2.5-7B-Instruct"
+    model: Model = "Qwen/Qwen3-VL-4B-Instruct"
     prompt: Prompt = "fuse-1"
     details: Details = ("detailed", "more_detailed")
     models: ClassVar[dict[str, str]] = {
@@ -32,6 +32,7 @@ class Aggregator(ChatSpecialist):
         "Qwen/Qwen2.5-7B-Instruct": "Apache-2.0",
         "Qwen/Qwen2.5-14B-Instruct": "Apache-2.0",
         "Qwen/Qwen3-8B": "Apache-2.0",
+        "Qwen/Qwen3-VL-4B-Instruct": "Apache-2.0",
         "HuggingFaceTB/SmolLM2-1.7B-Instruct": "Apache-2.0",
     }
     sees: ClassVar[bool] = False

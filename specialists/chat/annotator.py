@@ -20,15 +20,16 @@ from specialists.chat.writing import Details, Subject, Writer
 class Annotator(ChatSpecialist):
     """Texts of the wanted granularities, by a hub's image-text-to-text model or one behind a server. No scores.
 
-    As in the paper the model is told what stands of the image by then: brief texts, things and where they are, and
-    what can be read. Its texts derive from all of that, though it has seen the image.
+    With `hints` the model is told what stands of the image by then, as in the paper: brief texts, things and where they
+    are, what can be read. Its texts then derive from all of that: they fall with a region that falls later, and are no
+    witness of what they were told.
     """
 
     name: str = "annotator"
-    model: Model = "Qwen/Qwen2.5-VL-7B-Instruct"
+    model: Model = "Qwen/Qwen3-VL-4B-Instruct"
     prompt: Prompt = "describe-1"
     details: Details = ("detailed", "more_detailed")
-    hints: Annotated[bool, Field(description="tell the model what is annotated already")] = True
+    hints: Annotated[bool, Field(description="tell the model what is annotated already")] = False
     models: ClassVar[dict[str, str]] = {
         "Qwen/Qwen2.5-VL-3B-Instruct": "Qwen research licence, non-commercial",
         "Qwen/Qwen2.5-VL-7B-Instruct": "Apache-2.0",

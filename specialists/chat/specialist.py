@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar, Self, TypeVar
 
 from pydantic import Field
 
@@ -42,12 +43,19 @@ class ChatSpecialist(HubSpecialist):
     max_new_tokens: Annotated[int, Field(ge=1, le=100_000, description="of an answer")] = 512
     sees: ClassVar[bool] = True
     _chat: Chat = field(init=False, repr=False, compare=False)
+    _dataset: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         model = self.model
         super().__post_init__()
         if self.server is not None:
             self.model = model  # a name, though there be a folder of that name
+
+    def spending_on(self, dataset: str) -> Self:
+        """This one, whose budget is for a dataset: the place of an output folder."""
+        again = copy.copy(self)
+        again._dataset = dataset
+        return again
 
     def prompts(self, kind: type[Kind]) -> Kind:
         """The prompts that are named; the parameter has their digest from then on."""
@@ -77,7 +85,7 @@ class ChatSpecialist(HubSpecialist):
             return
         from specialists.chat.server import Server
 
-        self._chat = Server(self.server, self.model, self.max_new_tokens, scope=self.name)
+        self._chat = Server(self.server, self.model, self.max_new_tokens, scope=f"{self.name} on {self._dataset}")
         self._chat.setup()
 
     def _load(self, weights: Weights) -> None:

@@ -93,7 +93,7 @@ def texts(annotator: Annotator, samples: Sequence[Sample]) -> list[list[Text]]:
 
 
 def test_a_hubs_model_writes_both_texts_of_each_image(folder: Path, short: str) -> None:
-    annotator = ready(Annotator(model=str(folder), prompt=short))
+    annotator = ready(Annotator(model=str(folder), prompt=short, hints=True))
     images = [noise(40, 60), noise(60, 40), noise(1, 1), noise(1, 300), noise(300, 1), np.zeros((40, 60, 3), np.uint8)]
     samples = [sample(image) for image in images] + [sample(images[0], *found())]
     answers = texts(annotator, samples)
@@ -105,11 +105,11 @@ def test_a_hubs_model_writes_both_texts_of_each_image(folder: Path, short: str) 
     assert [text.derived_from for answer in answers[:-1] for text in answer] == [()] * 12
     assert answers[0] != answers[-1], "it is told what is known"
     assert answers == [annotator.annotate([one])[0] for one in samples], "and by itself says the same"
-    assert answers == texts(ready(Annotator(model=str(folder), prompt=short)), samples)
+    assert answers == texts(ready(Annotator(model=str(folder), prompt=short, hints=True)), samples)
 
 
 def test_what_it_is_told_is_what_stands(folder: Path, short: str) -> None:
-    annotator = ready(Annotator(model=str(folder), prompt=short, details=("detailed",)))
+    annotator = ready(Annotator(model=str(folder), prompt=short, hints=True, details=("detailed",)))
     image = noise(40, 60)
     known = sample(image, *found())
     ((text,),) = texts(annotator, [known])
@@ -117,7 +117,7 @@ def test_what_it_is_told_is_what_stands(folder: Path, short: str) -> None:
     reject = [Decision(annotation_id=id_, action="reject", by="f", reason="r") for id_ in ("0.d.0", "0.c.0")]
     ((less,),) = texts(annotator, [Sample(image, known.record.decide(reject))])
     assert less.derived_from == ("0.o.0",)
-    ((alone,),) = texts(ready(Annotator(model=str(folder), prompt=short, details=("detailed",), hints=False)), [known])
+    ((alone,),) = texts(ready(Annotator(model=str(folder), prompt=short, details=("detailed",))), [known])
     assert alone.derived_from == ()
     assert alone.text == annotator.annotate([sample(image)])[0][0].text
 
@@ -138,7 +138,7 @@ def both(asked: Asked) -> str:
 def test_a_server_is_asked_once_an_image_for_all_texts(serve: Serve) -> None:
     image = noise(40, 60)
     with serve(both) as server:
-        annotator = ready(Annotator(model="m", server=server.settings))
+        annotator = ready(Annotator(model="m", server=server.settings, hints=True))
         (answer,) = texts(annotator, [sample(image, *found())])
         assert texts(annotator, [sample(image, *found())]) == [answer], "from what was paid"
     assert [(text.detail, text.text) for text in answer] == [
@@ -179,7 +179,7 @@ def test_details_are_written_in_the_order_of_their_length(serve: Serve) -> None:
 
 def test_hostile_words_stay_between_the_marks(serve: Serve) -> None:
     with serve(both) as server:
-        texts(ready(Annotator(model="m", server=server.settings)), [sample(noise(40, 60), *found(HOSTILE))])
+        texts(ready(Annotator(model="m", server=server.settings, hints=True)), [sample(noise(40, 60), *found(HOSTILE))])
     (asked,) = server.asked
     assert asked.prompt.count("<notes>") == 2, "once where they are spoken of"
     assert asked.prompt.count("</notes>") == 2

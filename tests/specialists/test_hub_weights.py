@@ -86,7 +86,7 @@ def test_code_in_a_checkpoint_is_not_run(folder: Path, tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     (folder / "model.safetensors").unlink()
     torch.save({"weight": Trap()}, folder / "pytorch_model.bin")
-    with pytest.raises(ConfigError, match="can.t be loaded"):
+    with pytest.raises(ConfigError, match=r"can.t be loaded"):
         Detr(model=str(folder)).setup()
     assert not (tmp_path / "trapped").exists()
 
@@ -163,6 +163,16 @@ def test_workers_of_a_machine_fetch_a_file_once_and_errors_name_the_command(fold
     offline = fetching(cache, "some/other", HF_HUB_OFFLINE="1").communicate(timeout=120)[0]
     assert "HF_HUB_OFFLINE is set" in offline
     assert "hf download some/other" in offline
+
+
+def test_specialists_that_name_the_same_model_share_it(folder: Path) -> None:
+    one, other, third = Detr(model=str(folder)), Detr(name="b", model=str(folder)), Detr(model=str(folder))
+    one.setup()
+    other.setup()
+    assert one._model is other._model
+    os.utime(folder / "model.safetensors", ns=(1, 1))
+    third.setup()
+    assert third._model is not one._model, "the files may be others"
 
 
 def test_as_many_go_through_together_as_memory_holds() -> None:

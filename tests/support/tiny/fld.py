@@ -12,7 +12,7 @@ from pathlib import Path
 from memorised import memorised, saved
 
 from florence2 import ask
-from tiny import chats, contrastives, detectors, grounders, qwen, segmenters
+from tiny import contrastives, detectors, grounders, qwen, segmenters
 
 # All that it says; of regions it only knows that it is asked about one.
 KNOWN = {
@@ -28,7 +28,7 @@ def checkpoints(folder: Path) -> Path:
     detectors.rt_detr_v2(there / "detector")
     grounders.owlv2(there / "open_detector")
     saved(there / "florence", memorised(KNOWN))
-    chats.vision_chat(there / "annotator")
+    qwen.qwen2_5_vl(there / "annotator")
     qwen.qwen2(there / "aggregator")
     grounders.grounding_dino(there / "grounder")
     segmenters.sam2(there / "segmenter")

@@ -89,6 +89,7 @@ def sam2_video(folder: Path) -> Path:
         vision_config=_hiera(), prompt_encoder_config=PROMPTS, mask_decoder_config=DECODER, image_size=SIDE, **MEMORY
     )
     _saved(Sam2VideoModel, config, _squeezing(Sam2ImageProcessor), folder)
+    _edit(folder / "preprocessor_config.json", image_processor_type="Sam2ImageProcessorFast")
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": "Sam2VideoProcessor"}))
     return folder
 
@@ -123,9 +124,7 @@ def sam3_video(folder: Path) -> Path:
     )
     config = Sam3VideoConfig(detector_config=detector.to_dict(), tracker_config=tracker.to_dict())
     _saved(Sam3VideoModel, config, Sam3TrackerProcessor(_squeezing(Sam3ImageProcessor)), folder)
-    described = json.loads((folder / "processor_config.json").read_text())
-    described["processor_class"] = "Sam3VideoProcessor"
-    (folder / "processor_config.json").write_text(json.dumps(described))
+    _edit(folder / "processor_config.json", processor_class="Sam3VideoProcessor")
     return folder
 
 
@@ -139,6 +138,10 @@ def _saved(kind: Any, config: Any, processor: Any, folder: Path) -> Path:
     model.save_pretrained(folder, save_original_format=False)  # otherwise a part of SAM 3's names are prefixed twice
     processor.save_pretrained(folder)
     return folder
+
+
+def _edit(file: Path, **changes: str) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def _enliven(model: Any) -> None:

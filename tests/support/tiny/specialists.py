@@ -16,7 +16,7 @@ from memorised import memorised, saved
 
 from engine.vocabulary import ClassEntry, Vocabulary
 from florence2 import ask
-from tiny import captioners, chats, contrastives, detectors, grounders, qwen, segmenters
+from tiny import captioners, contrastives, detectors, grounders, qwen, segmenters
 
 Parameters = dict[str, Any]
 VOCABULARY = Vocabulary(classes={"disc": ClassEntry(synonyms=("ball",)), "square": ClassEntry(), "sign": ClassEntry()})
@@ -62,7 +62,7 @@ TABLE: dict[str, Callable[[Path], Parameters | AbstractContextManager[Parameters
     "sam": lambda folder: {"model": segmenters.sam2(folder), "min_score": 0.0, "max_regions": 4},
     "contrastive": lambda folder: {"model": contrastives.siglip2(folder), "max_regions": 4},
     "captioner": lambda folder: {"model": captioners.blip(folder), "max_regions": 2, "max_new_tokens": 8},
-    "annotator": lambda folder: {"model": chats.vision_chat(folder), "max_new_tokens": 40},
+    "annotator": lambda folder: {"model": qwen.qwen2_5_vl(folder), "max_new_tokens": 40},
     "aggregator": lambda folder: {"model": qwen.qwen2(folder), "max_new_tokens": 40},
     "reader": reader,
 }
