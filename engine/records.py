@@ -33,6 +33,8 @@ HUMAN, ALT = "human", "alt"
 MERGE = "merge"
 # The reasons of opinions: log p per token of an annotation, given its image, and given a blank one in its place.
 VERIFIED, VERIFIED_BLANK = "verified", "verified_blank"
+# Of a text that a grounder has looked at: the share of its phrases that it found.
+GROUNDED = "grounded"
 
 
 def digest16(data: bytes) -> bytes:

@@ -8,12 +8,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from engine.records import Decision, Detail, Phrase, Record, Text, Triplet
+from engine.records import GROUNDED, Decision, Detail, Phrase, Record, Text, Triplet
 from filters.phrase import WORD, Phrases
 from filters.region import Fraction
 
-# The reason of the opinion that a grounder has of each text it has looked at (specialists/hub/phrase_grounder.py).
-GROUNDED = "grounded"
 NAMING = Phrases()
 
 

@@ -55,7 +55,12 @@ def one_thread() -> Iterator[None]:
     """For tiny models: a second thread has nothing to do, and waits for the first (7 times as long under load)."""
     import torch  # seconds, which other tests do without
 
-    before = torch.get_num_threads()
+    before, told = torch.get_num_threads(), os.environ.get("OMP_NUM_THREADS")
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # by which specialists go
     yield
     torch.set_num_threads(before)
+    if told is None:
+        del os.environ["OMP_NUM_THREADS"]
+    else:
+        os.environ["OMP_NUM_THREADS"] = told

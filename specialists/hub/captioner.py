@@ -16,7 +16,7 @@ from pydantic import Field
 from engine.protocols import Image, Sample
 from engine.records import Detail, Region, RegionText, Scores, Text
 from specialists.hub.crops import Crops
-from specialists.hub.detector import alike, widened
+from specialists.hub.pixels import alike, widened
 from specialists.hub.specialist import HubSpecialist
 from specialists.hub.weights import Weights
 

@@ -7,15 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, ClassVar, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from engine.protocols import Image, Sample
 from engine.records import HUMAN, Decision, Kind, Region, RegionText, Text
-from engine.versions import digest_of, digest_of_json
-from specialists.hub.similarity import ContrastiveModel, crop
+from engine.versions import digest_of_json
+from specialists.hub.pixels import crop
+from specialists.hub.similarity import ContrastiveModel
 from specialists.parser import Parser
 
 if TYPE_CHECKING:  # merging waits for scipy
@@ -49,11 +50,12 @@ class Contrastive(ContrastiveModel):
     kinds: Annotated[tuple[Kind, ...], Field(description="kinds of region that it looks at")] = ("object",)
     max_regions: Annotated[int, Field(ge=0, le=100_000, description="of an image, the surest so many")] = 50
     min_side: Annotated[int, Field(ge=1, description="px: regions with a shorter side show too little to say")] = 16
+    code: ClassVar[tuple[str, ...]] = ("engine.merge.choosing",)
     _parser: Parser = field(default_factory=Parser, init=False, repr=False, compare=False)
 
     @property
     def version(self) -> str:
-        return digest_of_json([super().version, self._parser.version, digest_of("engine.merge.choosing")])
+        return digest_of_json([super().version, self._parser.version])
 
     def setup(self) -> None:
         super().setup()

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from engine.geometry import area, clip
 from engine.protocols import Image, Sample
-from engine.records import Box, Kind, Region
+from engine.records import Kind, Region
+from specialists.hub.pixels import crop
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,3 @@ class Crops:
         inside = [(clip(r.box, width, height), r) for r in sample.standing.regions if r.kind in self.kinds]
         large = [(area(box), r) for box, r in inside if min(box[2] - box[0], box[3] - box[1]) >= self.min_side]
         return [region for _, region in sorted(large, key=lambda pair: -pair[0])[: self.most]]
-
-
-def crop(image: Image, box: Box, margin: float = 0.0) -> Image:
-    """The pixels [height, width, 3] of a box and a margin around it, as far as the image has them."""
-    x0, y0, x1, y1 = box
-    dx, dy = margin * (x1 - x0), margin * (y1 - y0)
-    height, width = image.shape[:2]
-    left, top, right, bottom = (round(side) for side in clip((x0 - dx, y0 - dy, x1 + dx, y1 + dy), width, height))
-    return image[top:bottom, left:right]

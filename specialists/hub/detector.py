@@ -6,23 +6,20 @@ has as an object detector. Boxes are those of each model's own post-processing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
-import numpy as np
 from PIL import Image as Pillow
 from pydantic import Field
 
 from engine.protocols import Image, Sample
 from engine.records import Region, Scores
 from engine.vocabulary import Vocabulary
+from specialists.hub.pixels import alike, in_full, widened
 from specialists.hub.specialist import HubSpecialist
-from specialists.hub.weights import Weights
+from specialists.hub.weights import Precision, Weights
 
-NARROWEST = 64  # longer sides a shorter one; a DETR's 1333 px leave it 21
-GREY = 128
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, le=100_000)]
 
@@ -37,6 +34,9 @@ class Detr(HubSpecialist):
 
     name: str = "detector"
     model: Annotated[str, Field(description="a folder, or a hub's id (owner/name)")] = "PekingU/rtdetr_v2_r101vd"
+    precision: Annotated[
+        Precision, Field(description="bfloat16 moves the sides of boxes by a thousandth of the image's")
+    ] = "float32"
     min_score: Annotated[Share, Field(description="objects below are not reported")] = 0.2
     min_proposal_score: Annotated[Share, Field(description="proposals below are not reported")] = 0.1
     max_objects: Annotated[Count, Field(description="the surest so many of an image; 0: no objects")] = 100
@@ -112,34 +112,6 @@ class Detr(HubSpecialist):
         """The class's name as the checkpoint has it; empty for places of its list that are no class."""
         word = str(self._model.config.id2label.get(label, "")).strip()
         return "" if word.casefold() in ("n/a", "no object", "no-object", "background") else word
-
-
-def widened(image: Image) -> Image:
-    """An image so narrow that nothing would be left of its shorter side gets grey at its right or bottom."""
-    least = math.ceil(max(image.shape[:2]) / NARROWEST)
-    missing = [(0, max(least - side, 0)) for side in image.shape[:2]]
-    return np.pad(image, [*missing, (0, 0)], constant_values=GREY)
-
-
-def alike(pixels: Sequence[Any]) -> Iterator[tuple[list[int], Any]]:
-    """Tensors [1, ...] that have one shape together, [n, ...], with their places."""
-    import torch
-
-    places: dict[Any, list[int]] = {}
-    for place, one in enumerate(pixels):
-        places.setdefault(tuple(one.shape), []).append(place)
-    for some in places.values():
-        yield some, torch.cat([pixels[place] for place in some])
-
-
-def in_full(outputs: Any) -> Any:
-    """A model's outputs in float32: in half of that the corners of boxes are off by pixels."""
-    import torch
-
-    for key, value in list(outputs.items()):
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            outputs[key] = value.float()
-    return outputs
 
 
 def ranked(found: dict[str, Any], image: Image) -> dict[str, Any]:

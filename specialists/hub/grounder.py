@@ -6,21 +6,19 @@ apart, at each "." and "?".
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, NamedTuple
 
-import numpy as np
 from PIL import Image as Pillow
 from pydantic import Field
 
 from engine.protocols import Image
 from engine.records import Phrase, Text
-from specialists.hub.detector import GREY, alike, in_full
 from specialists.hub.linking import Found
 from specialists.hub.phrase_grounder import PhraseGrounder, Wanted, is_longer
-from specialists.hub.weights import Weights
+from specialists.hub.pixels import alike, in_full, widened
+from specialists.hub.weights import Precision, Weights
 
 NARROWEST = 16  # longer sides a shorter one: of less than 33 of 1333 px the encoder has no 900 places for the queries
 SENTENCE_ENDS = frozenset(".?!\u2026\u3002\uff1f\uff01")
@@ -56,6 +54,9 @@ class GroundingDino(PhraseGrounder):
     model: Annotated[str, Field(description="a folder, or a hub's id (owner/name)")] = (
         "IDEA-Research/grounding-dino-base"
     )
+    precision: Annotated[
+        Precision, Field(description="bfloat16 moves the sides of boxes by a thousandth of the image's")
+    ] = "float32"
     at_once: Annotated[
         int, Field(ge=1, le=100_000, description="through the model together at most; halved until memory holds them")
     ] = 4  # texts: a CPU's memory has no end that could be caught, and each takes a gigabyte
@@ -117,7 +118,8 @@ class GroundingDino(PhraseGrounder):
 
     def _pixels(self, image: Image) -> Any:
         """[1, 3, height, width]; not padded to another's size, which would let an image's neighbours have a say."""
-        return self._processor.image_processor(Pillow.fromarray(widened(image)), return_tensors="pt")["pixel_values"]
+        shown = Pillow.fromarray(widened(image, NARROWEST))
+        return self._processor.image_processor(shown, return_tensors="pt")["pixel_values"]
 
     def _found(self, part: Part, spans: Any, likely: Any, boxes: Any) -> Iterator[Found]:
         """`spans` [tokens, 2]: the tokens' characters in the text; `likely` [queries, tokens]; `boxes` [queries, 4]."""
@@ -154,18 +156,11 @@ def divided(
     yield start, len(text)
 
 
-def widened(image: Image) -> Image:
-    """An image too narrow for the network to find places for its queries gets grey at its right or bottom."""
-    least = math.ceil(max(image.shape[:2]) / NARROWEST)
-    missing = [(0, max(least - side, 0)) for side in image.shape[:2]]
-    return np.pad(image, [*missing, (0, 0)], constant_values=GREY)
-
-
 def in_pixels(boxes: Any, image: Image) -> Any:
     """[n, 4] as the network has them (centre, width, height; of what it saw) -> what lies in the image, xyxy."""
     import torch
     from torchvision.ops import box_convert, clip_boxes_to_image
 
-    height, width = widened(image).shape[:2]
+    height, width = widened(image, NARROWEST).shape[:2]
     corners = box_convert(boxes, "cxcywh", "xyxy") * torch.tensor([width, height, width, height])
     return clip_boxes_to_image(corners, image.shape[:2])

@@ -17,9 +17,10 @@ from engine.errors import ConfigError
 from engine.protocols import Image, Sample
 from engine.records import Phrase, Region, Scores, Text
 from engine.vocabulary import Vocabulary
-from specialists.hub.detector import GREY, Count, Share
+from specialists.hub.detector import Count, Share
 from specialists.hub.linking import Found
 from specialists.hub.phrase_grounder import PhraseGrounder, Wanted, is_longer
+from specialists.hub.pixels import GREY
 from specialists.hub.specialist import HubSpecialist
 from specialists.hub.weights import Precision, Weights
 

@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias
 
 from pydantic import Field
 
 from engine.protocols import Image, Sample
-from engine.records import DETAILS, Decision, Detail, Phrase, Region, Text, Triplet
-from engine.versions import digest_of_files
+from engine.records import DETAILS, GROUNDED, Decision, Detail, Phrase, Region, Text, Triplet
 from engine.vocabulary import Vocabulary
-from specialists import naming, reference
-from specialists.hub import detector, linking
 from specialists.hub.detector import Share
 from specialists.hub.linking import Found, Linking, Sight
 from specialists.hub.specialist import HubSpecialist
 from specialists.naming import singular
 from specialists.reference import refers
 
-CODE = (__file__, linking.__file__, detector.__file__, naming.__file__, reference.__file__)
-# The reason of the opinion that a grounder has of each text it has looked at; `filters.grounding` goes by it.
-GROUNDED = "grounded"
 Answer: TypeAlias = Region | Triplet | Decision
 
 
@@ -58,10 +51,7 @@ class PhraseGrounder(HubSpecialist):
         float, Field(gt=0, le=1, description="lowest IoU with which a box shows what a region shows")
     ] = 0.7
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
-
-    @property
-    def version(self) -> str:
-        return digest_of_files(super().version, *((path, path.stat().st_mtime_ns) for path in map(Path, CODE)))
+    code: ClassVar[tuple[str, ...]] = ("specialists.naming", "specialists.reference")
 
     def setup(self) -> None:
         singular("cups")  # loads the rules

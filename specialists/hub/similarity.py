@@ -13,10 +13,7 @@ from PIL import Image as Pillow
 from pydantic import Field
 
 from engine.errors import ConfigError
-from engine.geometry import clip
 from engine.protocols import Image
-from engine.records import Box
-from engine.versions import digest_of, digest_of_json
 from specialists.hub.specialist import HubSpecialist
 from specialists.hub.weights import Weights
 
@@ -59,10 +56,6 @@ class ContrastiveModel(HubSpecialist):
     _processor: Any = field(default=None, init=False, repr=False, compare=False)
     _positions: int = field(default=0, init=False, repr=False, compare=False)  # of the text encoder
     _around: int = field(default=0, init=False, repr=False, compare=False)  # tokens that begin and end every text
-
-    @property
-    def version(self) -> str:
-        return digest_of_json([super().version, digest_of(__name__)])
 
     def _load(self, weights: Weights) -> None:
         from transformers import AutoModelForZeroShotImageClassification, AutoProcessor
@@ -135,15 +128,6 @@ class ContrastiveModel(HubSpecialist):
         inputs = processor(images=[Pillow.fromarray(image) for image in images], return_tensors="pt")
         inputs = inputs.to(self._model.device, self._model.dtype)
         return _unit(self._model.get_image_features(**inputs))
-
-
-def crop(image: Image, box: Box, margin: float = 0.0) -> Image:
-    """The pixels of a box and of the margin around it, as far as the image has them: maybe none."""
-    height, width = image.shape[:2]
-    x0, y0, x1, y1 = box
-    dx, dy = margin * (x1 - x0), margin * (y1 - y0)
-    left, top, right, bottom = (round(at) for at in clip((x0 - dx, y0 - dy, x1 + dx, y1 + dy), width, height))
-    return image[top:bottom, left:right]
 
 
 def middle(image: Image) -> Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar
 
@@ -20,7 +21,8 @@ Answer = TypeVar("Answer")
 
 @dataclass
 class HubSpecialist:
-    """The parameters that they share. A subclass says in `models` which are usual, by hub id, with their licences."""
+    """The parameters that they share. A subclass says in `models` which are usual, by hub id, with their licences, and
+    in `code` and `packages` what makes its answers beside the modules here."""
 
     name: str = "hub"
     model: Annotated[str, Field(description="a folder, or a hub's id (owner/name)")] = ""
@@ -34,6 +36,7 @@ class HubSpecialist:
         int, Field(ge=1, le=100_000, description="through the model together at most; halved until memory holds them")
     ] = 16
     models: ClassVar[dict[str, str]] = {}
+    code: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "transformers", "tokenizers", "pillow")
     _batches: Batches = field(init=False, repr=False, compare=False)
 
@@ -52,9 +55,14 @@ class HubSpecialist:
 
     @property
     def version(self) -> str:
-        here = Path(__file__)
-        code = digest_of(type(self).__module__, here, here.with_name("weights.py"), packages=self.packages)
-        return digest_of_files(code, *self.weights.files())
+        return digest_of_files(self._code, *self.weights.files())
+
+    @property
+    def _code(self) -> str:
+        """Of all code here, as adapters share much of it, and of the modules elsewhere that a subclass names."""
+        here = sorted(Path(__file__).parent.glob("*.py"))
+        elsewhere = [Path(str(import_module(name).__file__)) for name in self.code]
+        return digest_of(type(self).__module__, *here, *elsewhere, packages=self.packages)
 
     def needs(self) -> Iterator[str]:
         """What it still needs on this machine, for a person; ConfigError for what can't be had."""

@@ -16,7 +16,8 @@ from tiny import captioners
 from engine.protocols import Image, Sample
 from engine.records import Box, Item, Record, Region, RegionText, Text
 from specialists.hub.captioner import Captioner
-from specialists.hub.crops import Crops, crop
+from specialists.hub.crops import Crops
+from specialists.hub.pixels import crop
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

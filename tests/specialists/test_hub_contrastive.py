@@ -28,7 +28,8 @@ from engine.protocols import Image, Sample
 from engine.records import HUMAN, AnyAnnotation, Box, Decision, Item, Kind, Record, Region, RegionText, Scores, Text
 from engine.vocabulary import Vocabulary
 from specialists.hub.contrastive import SIMILARITY, Contrastive, ContrastiveChooser
-from specialists.hub.similarity import LONGEST, crop, middle, parts
+from specialists.hub.pixels import crop
+from specialists.hub.similarity import LONGEST, middle, parts
 
 FAMILIES = {"siglip": siglip, "siglip2": siglip2, "clip": clip}
 NOISE = np.random.default_rng(0)
