@@ -9,10 +9,11 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import typer
 import yaml
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -384,16 +385,27 @@ def _report_merge(summary: dict[str, Any]) -> None:
 def _describe(group: Group) -> None:
     for name in installed(group):
         component = load(group, name, where=group)
-        licence = f" ({component.licence})" if isinstance(getattr(component, "licence", None), str) else ""
+        models: dict[str, str] = getattr(component, "models", {})
+        fields = parameters_of(component).model_fields
+        stated = getattr(component, "licence", None)
+        licence = stated if isinstance(stated, str) else models.get(fields["model"].default) if models else None
         summary = (component.__doc__ or "").strip().splitlines()[0]
-        console.print(Text.assemble((name, "bold"), licence, f"\n  {summary}"), soft_wrap=True)
-        for model, its_licence in getattr(component, "models", {}).items():
-            console.print(Text.assemble(f"    {model}", (f"  {its_licence}", "dim")), soft_wrap=True)
-        for parameter, field in parameters_of(component).model_fields.items():
-            about = f"  {field.description}" if field.description else ""
-            console.print(
-                Text(f"    {parameter} = {field.get_default(call_default_factory=True)!r}{about}"), soft_wrap=True
-            )
+        console.print(
+            Text.assemble((name, "bold"), f" ({licence})" if licence else "", f"\n  {summary}"), soft_wrap=True
+        )
+        for model, its_licence in models.items():
+            console.print(Text.assemble(("    e.g. ", "dim"), f"{model}  {its_licence}"), soft_wrap=True)
+        _describe_fields(fields, "    ")
+
+
+def _describe_fields(fields: dict[str, Any], indent: str) -> None:
+    for parameter, field in fields.items():
+        about = f"  {field.description}" if field.description else ""
+        default = "" if field.is_required() else f" = {field.get_default(call_default_factory=True)!r}"
+        console.print(Text(f"{indent}{parameter}{default}{about}"), soft_wrap=True)
+        for section in get_args(field.annotation):
+            if isinstance(section, type) and issubclass(section, BaseModel):
+                _describe_fields(section.model_fields, f"{indent}{parameter}.")
 
 
 def _schema() -> dict[str, Any]:

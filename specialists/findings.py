@@ -86,7 +86,7 @@ class Findings:
 
     def categories(self) -> list[Prompt]:
         """Of each object that stands by now. In a first round nobody would choose among the names."""
-        if not self.settings.rename or self.sample.before is None:
+        if not self.settings.rename or self.sample.record.round == 0:
             return []
         return list(dict.fromkeys(self._category(region) for region in self._nameable()))
 

@@ -39,8 +39,8 @@ class Sam(HubSpecialist):
     5), measured at the image's own size as in their code. Empty masks are not reported.
 
     A box gets the model's one mask for prompts that are not ambiguous, not the best of its three, as in its authors'
-    examples with boxes. SAM 2 and 3 learned it so: in training three masks were for one point at most, and a box is two.
-    They turn to the best of three by themselves where the one mask is unstable.
+    examples with boxes. SAM 2 and 3 learned it so: three masks are for one point at most, and a box is two. They turn
+    to the best of three by themselves where the one mask is unstable.
 
     Proposals are the masks of a grid of points, three a point, as SAM's authors chose the masks of SA-1B, without crops
     of the image. The region is the box around the mask. It has no score, since the model says nothing of boxes.
@@ -154,7 +154,7 @@ class Sam(HubSpecialist):
         for n, m in kept.nonzero().tolist():
             whole = image.upscaled(masks[n, m])
             box = tight(whole > 0)
-            if box:
+            if box and stability(whole) >= self.min_stability:
                 boxes.append(box)
             else:
                 kept[n, m] = False

@@ -149,7 +149,7 @@ def test_what_stands_is_called_otherwise_where_it_would_be(folder: Path) -> None
     ignoring = ready(folder, tasks=[], vocabulary=VOCABULARY.model_copy(update={"ignore": ("disc",)}))
     (record,) = said(ignoring, sample(box))
     assert [r.id for r in record.regions] == [box.id]
-    (record,) = said(ready(folder, tasks=[]), replace(sample(box), before=None))
+    (record,) = said(ready(folder, tasks=[]), sample(box, round=0))
     assert [r.id for r in record.regions] == [box.id], "in a first round nobody chooses"
     (record,) = said(ready(folder, tasks=[], rename=False), sample(box))
     assert [r.id for r in record.regions] == [box.id]

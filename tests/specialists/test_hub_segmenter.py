@@ -19,7 +19,6 @@ from engine.errors import ConfigError
 from engine.geometry import decode_mask, iou, mask_iou
 from engine.protocols import Image, Sample
 from engine.records import Box, Decision, Item, Kind, Mask, Record, Region, Scores, Text, Triplet
-from specialists.hub import weights
 from specialists.hub.predictor import Encoded, Prompted, encode, grid
 from specialists.hub.segmenter import STABILITY, Sam
 
@@ -51,7 +50,6 @@ def loaded(folder: Path, **parameters: Any) -> Sam:
     segmenter: Sam = pickle.loads(pickle.dumps(Sam(model=str(folder), **parameters)))
     segmenter.setup()
     segmenter._model = copy.deepcopy(segmenter._model)
-    torch.set_num_threads(1)  # setup took every core
     return segmenter
 
 
@@ -238,12 +236,6 @@ def test_an_image_alone_gives_what_it_gives_among_others(folder: Path) -> None:
     assert {entry.size for entry in together[1] if isinstance(entry, Mask)} == {(1, 300)}, "thin ones have masks, too"
 
 
-@pytest.fixture(autouse=True)
-def fresh_models() -> None:
-    """Specialists share a model, and with it what a test has hooked to it."""
-    weights._loaded.cache_clear()
-
-
 def listen(segmenter: Sam) -> list[int]:
     """Hears how many prompts go through the decoder together."""
     taken: list[int] = []
@@ -259,9 +251,9 @@ def test_prompts_go_through_the_decoder_in_parts(folder: Path) -> None:
     shown = with_boxes(picture(48, 90))
     parameters = {"points_per_side": 3, "min_predicted_iou": 0.1, "min_stability": 0.1}
     whole, parts = loaded(folder, **parameters), loaded(folder, prompts_at_once=3, **parameters)
-    taken = listen(whole)  # of one model, which both have
+    taken_whole, taken_parts = listen(whole), listen(parts)
     assert alike(whole.annotate([shown])[0], parts.annotate([shown])[0])
-    assert taken == [4, 9, 3, 1, 3, 3, 3]
+    assert (taken_whole, taken_parts) == ([4, 9], [3, 1, 3, 3, 3])
 
 
 def test_where_memory_is_too_small_half_as_many_prompts_go_together(folder: Path) -> None:
