@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= out
 
-.PHONY: run test bench clean
+.PHONY: run test slow bench clean
 
 run: .venv/run-ready
 	@echo "== Annotating the sample photos into $(OUT)/ (no download, no GPU; about a minute)"
@@ -21,6 +21,9 @@ test: .venv/test-ready
 	$(BIN)/mypy
 	@echo "== Tests (about 25 minutes on two cores)"
 	$(BIN)/python -m pytest
+
+slow: .venv/test-ready
+	$(BIN)/python -m pytest -m slow
 
 bench: .venv/test-ready
 	$(BIN)/python benchmarks/engine.py

@@ -66,12 +66,7 @@ class ContrastiveModel(HubSpecialist):
                 f"specialist {self.name}: {self.model} is of the family {self._model.config.model_type}; expected one "
                 f"of {', '.join(FAMILIES)}"
             )
-        try:
-            self._processor = weights.processor(AutoProcessor)
-        except ImportError as error:  # SigLIP's own tokenizer, not that of SigLIP 2
-            raise ConfigError(
-                f"specialist {self.name}: the tokenizer of {self.model} needs a package: pip install sentencepiece"
-            ) from error
+        self._processor = weights.processor(AutoProcessor)  # SigLIP's own, not SigLIP 2's, needs sentencepiece
         self._positions = self._model.config.text_config.max_position_embeddings
         self._around = len(self._processor.tokenizer("")["input_ids"])
 

@@ -103,14 +103,14 @@ class Weights:
         """
         try:
             return _loaded(self.folder, kind, precision, tuple(self.files()))
-        except (OSError, ValueError, KeyError, RuntimeError, UnpicklingError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, UnpicklingError) as error:
             raise ConfigError(f"{self._where}: {self.model} can't be loaded as {kind.__name__}: {error}") from error
 
     def processor(self, kind: Any, **options: Any) -> Any:
         """What turns images and words into the model's inputs; `kind` is one of transformers' classes."""
         try:
             return kind.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False, **options)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, ImportError) as error:
             raise ConfigError(f"{self._where}: {self.model} has no usable {kind.__name__}: {error}") from error
 
     @property

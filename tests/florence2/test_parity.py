@@ -240,7 +240,7 @@ class Numbers(NamedTuple):
 GREEDY, BEAMS = Decoding(num_beams=1, max_new_tokens=6), Decoding(num_beams=3, max_new_tokens=6)
 
 
-@pytest.mark.parametrize(("name", "backward"), [("base", True), ("large", False)])
+@pytest.mark.parametrize(("name", "backward"), [("base", True), pytest.param("large", False, marks=pytest.mark.slow)])
 def test_the_released_sizes(name: Literal["base", "large"], backward: bool) -> None:
     """Saved by us and loaded by transformers, saved by it and loaded by us: one model is in memory at a time.
 

@@ -74,7 +74,9 @@ def told(*arguments: str) -> tuple[str, Path] | None:
     return result.stdout, Path(remedy[1])
 
 
-@pytest.mark.parametrize("ways", [(cut_short, emptied), (lost,)], ids=["broken", "lost"])
+@pytest.mark.parametrize(
+    "ways", [(cut_short, emptied), pytest.param((lost,), marks=pytest.mark.slow)], ids=["broken", "lost"]
+)
 def test_what_is_damaged_is_named_and_can_be_brought_back(
     annotated: Path, undisturbed: Path, ways: Sequence[Callable[[Path], None]]
 ) -> None:

@@ -44,7 +44,11 @@ def test_items_in_are_rows_out(undisturbed: Path) -> None:
     assert standing < everything
 
 
-@pytest.mark.parametrize("how", [("Ctrl-C", "driver killed"), ("terminal closed", "worker killed")], ids=" then ".join)
+@pytest.mark.parametrize(
+    "how",
+    [("Ctrl-C", "driver killed"), pytest.param(("terminal closed", "worker killed"), marks=pytest.mark.slow)],
+    ids=" then ".join,
+)
 def test_a_run_that_was_disturbed_gives_the_same_files(
     how: tuple[str, str], images: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
