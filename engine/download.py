@@ -13,8 +13,6 @@ import zlib
 from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 from itertools import chain, count
 from pathlib import Path
@@ -26,7 +24,7 @@ import httpx
 from engine.config import Http
 from engine.errors import ImageError
 from engine.images import HEAD_BYTES, foreign, format_of
-from engine.network import Lines, Network
+from engine.network import Lines, Network, header, retry_after
 from engine.storage import aside
 from engine.uris import download_of
 
@@ -85,7 +83,7 @@ class Downloader:
         with _faults(url), httpcore.ConnectionPool(ssl_context=_tls(), network_backend=network) as pool:
             for _ in range(REDIRECTS + 1):
                 with pool.stream("GET", _target(there), **self._request(there)) as response:
-                    location = _header(response, b"location")
+                    location = header(response, b"location")
                     if response.status not in MOVED or not location:
                         self._store(response, url)
                         return
@@ -119,9 +117,9 @@ class Downloader:
         if not 200 <= response.status < 300:
             fault = f"http_{response.status}", f"{url} was answered with status {response.status}"
             if response.status == BUSY or response.status >= 500:
-                raise Passing(*fault, wait=_retry_after(_header(response, b"retry-after")))
+                raise Passing(*fault, wait=retry_after(response))
             raise ImageError(*fault)
-        length = _header(response, b"content-length")
+        length = header(response, b"content-length")
         if re.fullmatch("[0-9]{1,18}", length) and int(length) > self._max_bytes:
             raise self._too_large(f"has {int(length):,} bytes, more")
 
@@ -169,26 +167,12 @@ def _target(there: httpx.URL) -> httpcore.URL:
     return httpcore.URL(scheme=there.raw_scheme, host=there.raw_host, port=there.port, target=there.raw_path)
 
 
-def _header(response: httpcore.Response, name: bytes) -> str:
-    return next((value.decode("utf-8", "replace") for key, value in response.headers if key.lower() == name), "")
-
-
-def _retry_after(value: str) -> float:
-    """The seconds that a Retry-After header asks for, which are a number or a date."""
-    if re.fullmatch("[0-9]{1,9}", value):
-        return float(value)
-    try:
-        return max((parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0)
-    except (ValueError, TypeError, OverflowError):
-        return 0
-
-
 def _decoded(response: httpcore.Response, url: str) -> Iterator[bytes]:
     """The body, in pieces; unpacked, if it comes as gzip though nobody asked for that. Raises Passing if that is cut
     off."""
     pieces = response.iter_stream()
     first = next(pieces, b"")
-    if "gzip" not in _header(response, b"content-encoding").lower() or not first.startswith(GZIP):  # it only says so
+    if "gzip" not in header(response, b"content-encoding").lower() or not first.startswith(GZIP):  # it only says so
         yield first
         yield from pieces
         return

@@ -6,6 +6,7 @@ the second time (DNS rebinding) gains nothing.
 
 from __future__ import annotations
 
+import re
 import socket
 import ssl
 import threading
@@ -13,6 +14,8 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
@@ -190,3 +193,19 @@ def _faults(late: type[Exception], broken: type[Exception]) -> Iterator[None]:
         raise late(str(error)) from error
     except (OSError, ValueError) as error:  # ValueError: a host name that TLS can't take
         raise broken(str(error)) from error
+
+
+def header(response: httpcore.Response, name: bytes) -> str:
+    """The first of that name, which is in lower case; "" if there is none."""
+    return next((value.decode("utf-8", "replace") for key, value in response.headers if key.lower() == name), "")
+
+
+def retry_after(response: httpcore.Response) -> float:
+    """The seconds that a Retry-After header asks for, which are a number or a date; 0 without one."""
+    value = header(response, b"retry-after").strip()
+    if re.fullmatch("[0-9]{1,9}", value):
+        return float(value)
+    try:
+        return max((parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0)
+    except (ValueError, TypeError, OverflowError):
+        return 0

@@ -19,8 +19,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from functools import cache
 from typing import Any
 from urllib.parse import quote
@@ -30,7 +28,7 @@ import httpx
 from pydantic import SecretStr
 
 from engine.errors import ImageError, RunError
-from engine.network import Lines, Network
+from engine.network import Lines, Network, retry_after
 from engine.untrusted import printable
 from specialists.chat.settings import ServerSettings
 
@@ -117,7 +115,7 @@ class Wire:
         said = self.clean(_message(data))
         told = f"status {response.status}{f': {said}' if said else ''}"
         if response.status in BUSY or response.status >= 500:
-            return Trouble(told, wait=_retry_after(response))
+            return Trouble(told, wait=retry_after(response))
         if response.status in UNFIT:
             return TurnedDown(told)
         return RunError(
@@ -197,17 +195,3 @@ def _usage(envelope: dict[str, Any]) -> tuple[int, int] | None:
     counts = [usage.get(key) for key in ("prompt_tokens", "completion_tokens")]
     given = [count for count in counts if type(count) is int and 0 <= count <= MOST_TOKENS]
     return (given[0], given[1]) if len(given) == 2 else None
-
-
-def _retry_after(response: httpcore.Response) -> float:
-    """The seconds that the header asks for, which are a number or a date."""
-    values = [
-        value.decode("ascii", "replace").strip() for name, value in response.headers if name.lower() == b"retry-after"
-    ]
-    value = values[0] if values else ""
-    if re.fullmatch("[0-9]{1,9}", value):
-        return float(value)
-    try:
-        return max((parsedate_to_datetime(value).astimezone(UTC) - datetime.now(UTC)).total_seconds(), 0)
-    except (ValueError, TypeError, OverflowError):
-        return 0
