@@ -9,11 +9,10 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import typer
 import yaml
-from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +22,7 @@ from engine.config import Config, Ingest, load_config
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, EngineError, OutputError
 from engine.storage import Output
+from engine.validation import section_of
 from pipelines.build import EMBEDDED, Pipeline, build_pipeline, shipped
 from pipelines.compatible import config_there, is_decided
 from pipelines.manifests import accepted, print_verdict
@@ -403,9 +403,8 @@ def _describe_fields(fields: dict[str, Any], indent: str) -> None:
         about = f"  {field.description}" if field.description else ""
         default = "" if field.is_required() else f" = {field.get_default(call_default_factory=True)!r}"
         console.print(Text(f"{indent}{parameter}{default}{about}"), soft_wrap=True)
-        for section in get_args(field.annotation):
-            if isinstance(section, type) and issubclass(section, BaseModel):
-                _describe_fields(section.model_fields, f"{indent}{parameter}.")
+        if section := section_of(field.annotation):
+            _describe_fields(section.model_fields, f"{indent}{parameter}.")
 
 
 def _schema() -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 
@@ -47,15 +47,26 @@ def _said(faults: Sequence[Any], model: type[BaseModel]) -> str:
     if first["type"] == "extra_forbidden":
         section = _section(model, first["loc"][:-1])
         return f"unknown key; known here: {', '.join(section.model_fields) or 'none'}"
-    return f"{' or '.join(EXPECTED.get(fault['type'], fault['msg']) for fault in faults)}, not {first['input']!r}"
+    if first["type"] == "missing":
+        return "missing"  # what is there beside it may be a secret
+    told = [EXPECTED.get(fault["type"], fault["msg"].removeprefix("Value error, ")) for fault in faults]
+    return f"{' or '.join(told)}, not {first['input']!r}"
 
 
 def _section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel]:
     """The model that `path` leads to, as far as it passes through sections."""
     for key in path:
         field = model.model_fields.get(str(key))
-        if field and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        if field and (section := section_of(field.annotation)):
+            model = section
         elif str(key) not in model.model_fields:
             model = ClassEntry  # the only section inside a mapping: vocabulary.classes.NAME
     return model
+
+
+def section_of(annotation: Any) -> type[BaseModel] | None:
+    """The model of a field that is a section, or may be one."""
+    for one in (annotation, *get_args(annotation)):
+        if isinstance(one, type) and issubclass(one, BaseModel):
+            return one
+    return None
