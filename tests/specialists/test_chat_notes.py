@@ -177,7 +177,7 @@ def test_a_persons_own_prompts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ("change", "words"),
     [
         ({"version": 0}, "version: Input should be greater than 0"),
-        ({"version": None}, "version: Field required"),
+        ({"version": None}, "version: missing"),
         ({"system": "  "}, "system: String should have at least 1 character"),
         ({"details": {"huge": "long"}}, "details.huge"),
         ({"more": "x"}, "more: unknown key"),
