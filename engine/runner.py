@@ -78,11 +78,16 @@ def run_shards(plan: Plan, shards: Sequence[ShardId], watcher: Watcher) -> Tally
         return _Pool(plan, deque(Orders(shard) for shard in shards), workers, watcher).run()
 
 
-def each_shard(task: Callable[[ShardId], T], shards: Sequence[ShardId], run: Run, done: Callable[[T], None]) -> None:
-    """Runs `task`, which needs no model and holds no state, over `shards` by tasks of Ray; `done` gets what they
-    return, in order. Raises RunError with what a task raised."""
+def each_shard(
+    task: Callable[[ShardId], T], shards: Sequence[ShardId], run: Run, done: Callable[[T], None], weights: bool = False
+) -> None:
+    """Runs `task`, which holds no state, over `shards` by tasks of Ray; `done` gets what they return, in order. With
+    `weights` each has the GPU and the memory of a worker. Raises RunError with what a task raised."""
     with cluster(run):
-        remote = ray.remote(num_cpus=run.cpus_per_worker, max_retries=2)(_called)
+        needs = {"num_gpus": run.gpus_per_worker, "memory": run.memory_mb_per_worker * 2**20} if weights else {}
+        if weights:
+            _worker_count(run)
+        remote = ray.remote(num_cpus=run.cpus_per_worker, max_retries=2, **needs)(_called)
         known = [ray.put(task)]  # in a list: Ray would bring it anew for each shard otherwise
         ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1) / run.cpus_per_worker))
         waiting: deque[tuple[ShardId, Any]] = deque()

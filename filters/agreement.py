@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import Field
 
 from engine.geometry import iou
-from engine.records import AnyAnnotation, Decision, Kind, Record, Region, Triplet
+from engine.records import AnyAnnotation, Decision, Kind, Record, Region
 from filters.region import Fraction
 
 
@@ -17,10 +17,9 @@ from filters.region import Fraction
 class Agreement:
     """Rejects regions of `sources` that nobody else confirms, unless their own source is sure enough of them.
 
-    A region is confirmed by one of the same kind and label in the same place, or by a triplet that names it: from any
-    source, a person's too, but of another family, as models that were trained together make the same mistakes. What
-    derives from the region, or the region from it, confirms nothing. A triplet without scores was linked by words: it
-    says what its text says, whose source must be of another family, too.
+    A region is confirmed by one of the same kind and label in the same place: from any source, a person's too, but of
+    another family, as models that were trained together make the same mistakes. What derives from the region, or the
+    region from it, confirms nothing. Nor does a triplet: grounders look for what stands by then.
 
     `sources` are the detectors that were run. That one of them found nothing in an image is evidence, so it counts
     against what the others found. With fewer than two families there is nobody to agree, and nothing falls.
@@ -44,7 +43,7 @@ class Agreement:
         for region in record.standing.regions:
             if region.kind in self.kinds and region.source in self.sources and not self._is_sure(region):
                 overlap = max((iou(region.box, other.box) for other in self._others(region, record)), default=0.0)
-                if overlap < self.iou and not any(self._names(t, region, record) for t in record.standing.triplets):
+                if overlap < self.iou:
                     yield record.reject(region, self.name, "unconfirmed", overlap, self.iou)
 
     def _is_sure(self, region: Region) -> bool:
@@ -56,12 +55,6 @@ class Agreement:
         for other in record.standing.regions:
             if (other.kind, other.label) == (region.kind, region.label) and self._is_independent(other, region, record):
                 yield other
-
-    def _names(self, triplet: Triplet, region: Region, record: Record) -> bool:
-        text = record.by_id.get(triplet.text_id)
-        if region.id not in triplet.region_ids or text is None or not self._is_independent(triplet, region, record):
-            return False
-        return triplet.scores.phrase is not None or self._family(text.source) != self._family(region.source)
 
     def _is_independent(self, one: AnyAnnotation, region: Region, record: Record) -> bool:
         if self._family(one.source) == self._family(region.source):

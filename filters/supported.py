@@ -45,8 +45,8 @@ class Supported:
 
     It looks at the texts of `sources`, which must be such as know nothing else: who has seen the image may name more.
     A thing is named by the head of a noun phrase, and spoken of by a label, a word of a text or region text, or what
-    was read, if that is the same word, in singular or plural, or one of the same class. Each is counted once. A text
-    without a parse stands, and so does one that derives from nothing.
+    was read, that stands, if it is the same word, in singular or plural, or one of the same class. Each is counted
+    once. A text without a parse stands, and so does one that derives from nothing.
     """
 
     name: str = "supported"
@@ -58,9 +58,10 @@ class Supported:
 
     def decide(self, record: Record) -> Iterator[Decision]:
         parses = {parse.text_id: parse for parse in record.standing.parses}
+        stands = record.standing.by_id
         for text in record.standing.texts:
-            inputs = [record.by_id[id_] for id_ in text.derived_from if id_ in record.by_id]
-            if text.source in self.sources and text.id in parses and inputs:
+            inputs = [stands[id_] for id_ in text.derived_from if id_ in stands]
+            if text.source in self.sources and text.id in parses and text.derived_from:
                 known = self._known(inputs, record)
                 made_up = {
                     self.vocabulary.canonical(phrase.head)

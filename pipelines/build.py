@@ -91,11 +91,16 @@ class Pipeline:
         """What may be meant and is more likely misspelt: a source that the configuration hasn't."""
         known = [*self.config.specialists, *self.config.reannotate.specialists, HUMAN, ALT]
         there = ", ".join(known)
-        return [
-            f"filters.{filter_.name}.{name} speaks of {source!r}, and no source is called that; there are {there}"
+        spoken = [
+            (f"filters.{filter_.name}.{name}", source)
             for filter_ in self.filters
             for name in BY_SOURCE
             for source in _named(getattr(filter_, name, ()))
+        ]
+        spoken += [("merge.families", source) for source in self.config.merge.families]
+        return [
+            f"{where} speaks of {source!r}, and no source is called that; there are {there}"
+            for where, source in spoken
             if source not in known
         ]
 

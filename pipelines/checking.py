@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from engine.errors import ConfigError
 from engine.ingest import listing_of
 from engine.protocols import Specialist
 from pipelines.build import Pipeline
+from pipelines.merging import chooser_of
 from pipelines.reannotate import needs_training
 
 
@@ -74,14 +76,29 @@ def _finding(specialist: Specialist) -> Finding:
 
 
 def _faults(pipeline: Pipeline) -> Iterator[str]:
-    for check in (lambda: next(iter(listing_of(pipeline.config.ingest))), lambda: needs_training(pipeline)):
+    for check in (_check_images, needs_training, _check_chooser, _check_start):
         try:
-            check()
+            check(pipeline)
         except ConfigError as error:
             yield str(error)
     wanted, there = pipeline.config.run.gpus_per_worker, _gpus()
     if pipeline.config.run.address == "local" and wanted > there:
         yield f"run.gpus_per_worker is {wanted:g}, and this machine has {there} GPUs; 0 runs on CPUs"
+
+
+def _check_images(pipeline: Pipeline) -> None:
+    next(iter(listing_of(pipeline.config.ingest)))
+
+
+def _check_chooser(pipeline: Pipeline) -> None:
+    needs = getattr(chooser_of(pipeline.config), "needs", tuple)
+    list(needs())
+
+
+def _check_start(pipeline: Pipeline) -> None:
+    start = pipeline.config.train.start
+    if start.startswith((".", "/", "~")) and not os.path.isdir(os.path.expanduser(start)):
+        raise ConfigError(f"train.start is {start}, and there is no such folder")
 
 
 def _gpus() -> int:

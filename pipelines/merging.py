@@ -92,10 +92,13 @@ class Merging:
             rules, told = self.rules()
         write_json(layer.sources, {"digest": digest, "sources": {MERGE: self.source}})
         task = ShardMerge(self.output, self.config, self.number, self.models, self.parts, tuple(rules), digest)
+        weights = hasattr(chooser_of(self.config), "weights")
         with self.console.status("merge") as status:
-            over_shards(
-                task, waiting, self.config.run, lambda done: status.update(f"merge: {done} of {len(waiting)} shards")
-            )
+
+            def progress(done: int) -> None:
+                status.update(f"merge: {done} of {len(waiting)} shards")
+
+            over_shards(task, waiting, self.config.run, progress, weights)
         summary = {"digest": digest, "calibration": told, **self.counts()}
         write_json(layer.summary, summary)
         self.say(f"merge: {len(waiting)} of {len(self.shards)} shards in {time.monotonic() - start:.1f} s")
@@ -242,9 +245,14 @@ def cases(output: Output, number: int, shard: ShardId, models: Models) -> list[C
 
 
 def over_shards(
-    task: Callable[[ShardId], T], shards: Sequence[ShardId], run: Run, progress: Callable[[int], None]
+    task: Callable[[ShardId], T],
+    shards: Sequence[ShardId],
+    run: Run,
+    progress: Callable[[int], None],
+    weights: bool = False,
 ) -> list[T]:
-    """What a task gives for each shard: by all CPUs where there are many, in this process where there are few."""
+    """What a task gives for each shard: by all CPUs where there are many, in this process where there are few. With
+    `weights` each needs what a worker does."""
     results: list[T] = []
 
     def done(result: T) -> None:
@@ -254,7 +262,7 @@ def over_shards(
     if len(shards) >= MANY_SHARDS:
         from engine.runner import each_shard  # Ray takes a second to import
 
-        each_shard(task, shards, run, done)
+        each_shard(task, shards, run, done, weights)
     else:
         for shard in shards:
             done(task(shard))

@@ -166,11 +166,15 @@ class Florence:
             return "that of the weights and of the data that it was trained from"
         return self.models.get(self.model) or licence_in(self._folders()[0])
 
+    @property
+    def weights(self) -> Weights:
+        return Weights(f"specialists.{self.name}", self.model, self.models, self.accept_licence, ("florence2",))
+
     def needs(self) -> Iterator[str]:
         """What it still needs on this machine, for a person; ConfigError for what can't be had."""
         if not self.model:
             self._folders()
-        elif missing := Weights(self.name, self.model, self.models, self.accept_licence).missing():
+        elif missing := self.weights.missing():
             yield missing
 
     @property
@@ -206,7 +210,7 @@ class Florence:
         from florence2 import processor
         from florence2.checkpoint import locate
         from florence2.errors import Florence2Error
-        from florence2.hub import resolve
+        from florence2.hub import is_id, resolve
 
         if not self.model and not self._trained:
             raise ConfigError(
@@ -219,11 +223,10 @@ class Florence:
                 resolve(one, (*processor.FILES, "README.md"))  # of a hub's all files come before any is looked at
             folders = [locate(one) for one in named]
         except Florence2Error as error:
-            raise ConfigError(f"specialist {self.name}: {error}") from error
+            by_hand = f". To fetch it by hand: {self.weights.command}" if self.model and is_id(self.model) else ""
+            raise ConfigError(f"specialist {self.name}: {error}{by_hand}") from error
         if not self._trained:
-            Weights(self.name, self.model, self.models, self.accept_licence).check_licence(
-                self.models.get(self.model) or licence_in(folders[0])
-            )
+            self.weights.check_licence(self.models.get(self.model) or licence_in(folders[0]))
         return folders
 
     def _code(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import contract_filters
 import pytest
 from tiny.specialists import TABLE, VOCABULARY, tiny
 
@@ -33,8 +34,10 @@ def test_specialists_keep_the_contract(use: str, tmp_path: Path) -> None:
 
 def test_nothing_is_checked_that_is_not_installed() -> None:
     assert TABLE.keys() == installed("specialists").keys()
+    assert contract_filters.TABLE.keys() <= installed("filters").keys()
 
 
 @pytest.mark.parametrize("use", installed("filters"))
 def test_filters_keep_the_contract(use: str) -> None:
-    check_filter(build("filters", f"some_{use}", {"use": use}, VOCABULARY))
+    parameters = contract_filters.TABLE.get(use, {})
+    check_filter(build("filters", f"some_{use}", {"use": use, **parameters}, VOCABULARY))

@@ -12,9 +12,11 @@ from engine.geometry import encode_mask
 from engine.records import (
     ALT,
     DETAILS,
+    GROUNDED,
     HUMAN,
     AnyAnnotation,
     Box,
+    Decision,
     Item,
     ItemError,
     Kind,
@@ -41,13 +43,14 @@ PHRASES = ("A disc", "A round disc", "a square", "a white sign")
 
 def records() -> list[Record]:
     """For filters: records as specialists leave them, empty, hostile, of an image without size, and of a later round,
-    of which a filter sees what is new: it speaks of annotations that aren't there."""
+    of which a filter sees what is new: it speaks of annotations that aren't there, and has opinions of them."""
     empty = Record(Item(Item.id_of("/contract-kit/empty.png"), "/contract-kit/empty.png", width=120, height=80))
     unread = Record(
         Item(Item.id_of("/contract-kit/unread.png"), "/contract-kit/unread.png"),
         error=ItemError("decode", "missing", "there is no such file"),
     )
     before = replace(later(empty), round=2)
+    after = before.append(_about(before))
     return [
         empty,
         annotated(empty),
@@ -56,21 +59,23 @@ def records() -> list[Record]:
         unread,
         annotated(unread),
         later(empty),
-        added(before.append(_about(before)), before),
+        added(after.decide(_opinions(after)), before),
     ]
 
 
 def annotated(record: Record) -> Record:
-    """With annotations of every kind, by people and by models; in proportion to the image, so that any size will do."""
-    for said in (_given, _found, _said):
+    """With annotations of every kind, by people and by models, and opinions of them; in proportion to the image, so
+    that any size will do."""
+    for said in (_given, _found, _said, _doubtful):
         record = record.append(said(record))
-    return record
+    return record.decide(_opinions(record))
 
 
 def later(record: Record) -> Record:
     """The same as a second round finds it, when some of it has fallen."""
     made = annotated(record)
-    fallen: list[AnyAnnotation] = [next(r for r in made.regions if r.source == "kit_detector"), made.texts[-1]]
+    longest = next(text for text in made.texts if text.detail == "more_detailed")
+    fallen: list[AnyAnnotation] = [next(r for r in made.regions if r.source == "kit_detector"), longest]
     made = made.decide(made.reject(one, "kit_filter", "low_score", 0.1, 0.5) for one in fallen)
     return replace(made, round=1)
 
@@ -107,7 +112,7 @@ def _given(record: Record) -> Iterator[AnyAnnotation]:
     text = Text(id=next(ids), source=HUMAN, text=CAPTIONS[0], detail="brief")
     yield text
     yield Triplet(id=next(ids), source=HUMAN, text_id=text.id, start=0, stop=6, region_ids=(disc.id,))
-    yield Text(id=next(record.ids(ALT)), source=ALT, text="IMG_2041.JPG buy posters online", detail="brief")
+    yield Text(id=next(record.ids(ALT)), source=ALT, text="IMG_2041.JPG BUY POSTERS ONLINE", detail="brief")
 
 
 def _found(record: Record) -> Iterator[AnyAnnotation]:
@@ -153,6 +158,45 @@ def _said(record: Record) -> Iterator[AnyAnnotation]:
     for region in objects[2:4]:
         words = f"the {region.label} in the picture"
         yield RegionText(id=next(texts), source="kit_captioner", region_id=region.id, text=words)
+
+
+def _doubtful(record: Record) -> Iterator[AnyAnnotation]:
+    """What filters are there for: things that one detector alone has found, one of them too flat; a word inside a
+    phrase, with its boxes; another text of each region that has one; and a plain text that speaks of nothing that it
+    was made of."""
+    other = "kit_second_detector"
+    ids = record.ids(other)
+    yield _region(record, next(ids), other, (0, 0.6, 0.2, 0.9), label="square", scores=Scores(label=0.5))
+    yield _region(record, next(ids), other, (0, 0.96, 1, 0.98), label="line", scores=Scores(label=0.3))
+    phrase = next(triplet for triplet in record.triplets if triplet.source == "kit_grounder")
+    inside = phrase.start + len("A ")
+    yield replace(phrase, id=next(record.ids(phrase.source)), start=inside, scores=Scores(phrase=0.3, box=0.5))
+    ids = record.ids("kit_captioner")
+    for one in record.region_texts:
+        yield replace(one, id=next(ids), text="something round")
+    source, words = "kit_aggregator", "A dog on a sofa."
+    square = next(region for region in record.regions if region.label == "square")
+    text = next(text for text in record.texts if text.source == "kit_captioner")
+    made_up = Text(
+        id=next(record.ids(source)), source=source, text=words, detail="brief", derived_from=(square.id, text.id)
+    )
+    yield made_up
+    found = parse(made_up, next(record.ids("kit_parser")), [(0, "A dog"), (words.index("a sofa"), "a sofa")])
+    yield replace(found, object_complexity=0.5, max_object_complexity=1)
+
+
+def _opinions(record: Record) -> Iterator[Decision]:
+    """What a judge thinks of texts, each better than the one before it, and that a grounder found nothing of a text."""
+    judged: tuple[AnyAnnotation, ...] = (*record.texts, *record.region_texts)
+    for number, one in enumerate(judged):
+        yield _opinion(record, one, "kit_judge", "similarity", number / 10)
+    for text in record.texts:
+        if text.source == "kit_aggregator":
+            yield _opinion(record, text, "kit_grounder", GROUNDED, 0.0)
+
+
+def _opinion(record: Record, annotation: AnyAnnotation, by: str, reason: str, value: float) -> Decision:
+    return Decision(annotation_id=annotation.id, action="keep", by=by, reason=reason, value=value, round=record.round)
 
 
 def parse(text: Text, id_: str, spans: Sequence[tuple[int, str]]) -> Parse:

@@ -26,8 +26,11 @@ def check_filter(filter_: Filter, records: Sequence[Record] | None = None) -> No
     check_built(filter_)
     _check_frozen(filter_)
     worker, other = unpickled(filter_), renamed(filter_)
-    for record in annotated.records() if records is None else records:
+    shown = annotated.records() if records is None else records
+    decided = 0
+    for record in shown:
         decisions = decisions_of(filter_, record)
+        decided += len(decisions)
         for decision in decisions:
             _check_decision(filter_.name, record, decision)
         check_storable(replace(Record(record.item, round=record.round), decisions=tuple(decisions)))
@@ -42,6 +45,7 @@ def check_filter(filter_: Filter, records: Sequence[Record] | None = None) -> No
             require(not what, rule, "the same decisions about the same record", what, remedy)
         for decision in decisions_of(other, record):
             _check_decision(other.name, record, decision)
+    _check_something(decided, shown)
 
 
 def decisions_of(filter_: Filter, record: Record, seed: int = 0) -> list[Decision]:
@@ -59,6 +63,18 @@ def decisions_of(filter_: Filter, record: Record, seed: int = 0) -> list[Decisio
             refuse("no exception", "decisions, or none", f"{type(error).__name__}: {error} {where}", remedy, error)
     require(handed == record, "pure", "the record as it was", f"another one {where}", "Yield decisions, change nothing")
     return decisions
+
+
+def _check_something(decided: int, records: Sequence[Record]) -> None:
+    """It had something to say: what never decides breaks no rule."""
+    require(
+        decided,
+        "something to check",
+        "a decision about one record at least",
+        f"none over {len(records)} records",
+        "Give parameters with which it turns something down, or add records of which it does: "
+        "check_filter(..., [*engine.testing.records(), mine])",
+    )
 
 
 def _check_frozen(filter_: Filter) -> None:

@@ -14,7 +14,8 @@ from specialists.chat.question import Unanswered
 Schema = TypeVar("Schema", bound=BaseModel)
 
 # What a model thinks aloud before it answers, as Qwen3 and DeepSeek-R1 mark it.
-THOUGHTS = re.compile(r"\A\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
+# Where the prompt itself opens them, an answer only closes them.
+THOUGHTS = re.compile(r"\A(?:\s*<think>.*?(?:</think>|\Z)|.*?</think>)", re.DOTALL)
 FENCED = re.compile(r"\s*```(?:json)?\s(.*)```\s*", re.DOTALL | re.IGNORECASE)
 WHOLE_SENTENCES = re.compile(r".*[.!?][\"')\u201d\u2019]*(?=\s)", re.DOTALL)
 

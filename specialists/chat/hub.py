@@ -141,7 +141,7 @@ class HubChat:
 
     @property
     def _where(self) -> str:
-        return f"specialist {self.weights.name}: {self.weights.model}"
+        return f"{self.weights.where}: {self.weights.model}"
 
 
 def _visible(image: Image) -> Pillow.Image:

@@ -46,6 +46,7 @@ class Server:
     _wire: Wire = field(init=False, repr=False, compare=False)
     _ledger: Ledger = field(init=False, repr=False, compare=False)
     _structured: bool = field(init=False, repr=False, compare=False)
+    _unanswered: dict[bytes, str] = field(default_factory=dict, init=False, repr=False, compare=False)  # key -> why
     _may_turn_down: int = field(default=0, init=False, repr=False, compare=False)  # of the questions that come next
 
     def setup(self) -> None:
@@ -101,6 +102,8 @@ class Server:
 
     def _heard(self, request: Request) -> str | BaseModel:
         """The first answer that is of use."""
+        if (known := self._unanswered.get(request.key)) is not None:
+            raise Unanswered(known)  # a batch that fails comes again, one by one: that is paid for once
         reason = ""
         for attempt in range(self.settings.attempts):
             try:
@@ -108,7 +111,9 @@ class Server:
             except Unanswered as error:
                 self._may_turn_down = IN_A_ROW - 1
                 reason = str(error)
-        raise Unanswered(f"{self.model} has no usable answer, asked {self.settings.attempts} time(s): {reason}")
+        told = f"{self.model} has no usable answer, asked {self.settings.attempts} time(s): {reason}"
+        self._unanswered[request.key] = told
+        raise Unanswered(told)
 
     def _reply(self, request: Request, attempt: int) -> Reply:
         """Whatever the model says. What asks for JSON in a way that the server does not take is asked without that."""

@@ -48,6 +48,7 @@ class Captioner(HubSpecialist):
         "Salesforce/blip2-opt-2.7b": "MIT; its language model, OPT, non-commercial",
         "microsoft/git-large-coco": "MIT",
     }
+    families: ClassVar[tuple[str, ...]] = ("blip", "blip-2", "git", "vision-encoder-decoder")
     _model: Any = field(default=None, init=False, repr=False, compare=False)
     _processor: Any = field(default=None, init=False, repr=False, compare=False)
 

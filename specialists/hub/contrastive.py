@@ -121,6 +121,10 @@ class ContrastiveChooser(ContrastiveModel):
 
     name: str = "contrastive"
 
+    @property
+    def where(self) -> str:
+        return "merge.chooser"
+
     def choose(self, region: Region, candidates: Sequence[Candidate], pixels: Pixels) -> list[float]:
         shown = crop(np.asarray(pixels(), dtype=np.uint8), region.box, self.margin)
         if not shown.size:

@@ -53,6 +53,10 @@ class Detr(HubSpecialist):
         "facebook/detr-resnet-50": "Apache-2.0",
         "ustc-community/dfine-large-obj365": "Apache-2.0",
     }
+    families: ClassVar[tuple[str, ...]] = (
+        *("rt_detr", "rt_detr_v2", "rf_detr", "d_fine", "deimv2", "lw_detr"),
+        *("deformable_detr", "conditional_detr", "dab-detr", "detr", "table-transformer", "yolos"),
+    )
     _model: Any = field(default=None, init=False, repr=False, compare=False)
     _processor: Any = field(default=None, init=False, repr=False, compare=False)
 

@@ -67,6 +67,7 @@ class GroundingDino(PhraseGrounder):
         "openmmlab-community/mm_grounding_dino_base_all": "Apache-2.0",
         "openmmlab-community/mm_grounding_dino_large_all": "Apache-2.0",
     }
+    families: ClassVar[tuple[str, ...]] = ("grounding-dino", "mm-grounding-dino")
     _model: Any = field(default=None, init=False, repr=False, compare=False)
     _processor: Any = field(default=None, init=False, repr=False, compare=False)
 

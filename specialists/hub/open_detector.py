@@ -117,6 +117,7 @@ class Owlv2(HubSpecialist):
     iou: Annotated[Share, Field(description="of boxes of a label that overlap more, and of proposals, one stays")] = 0.7
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     models: ClassVar[dict[str, str]] = MODELS
+    families: ClassVar[tuple[str, ...]] = ("owlv2",)
     _owl: Any = field(default=None, init=False, repr=False, compare=False)
     _embedded: Any = field(default=None, init=False, repr=False, compare=False)
 
@@ -199,6 +200,7 @@ class Owlv2Grounder(PhraseGrounder):
     min_phrase: Annotated[Share, Field(description="boxes that it finds less of the phrase in are not reported")] = 0.2
     min_box: Annotated[Share, Field(description="boxes that it is less sure of are not reported")] = 0.1
     models: ClassVar[dict[str, str]] = MODELS
+    families: ClassVar[tuple[str, ...]] = ("owlv2",)
     _owl: Any = field(default=None, init=False, repr=False, compare=False)
 
     def _load(self, weights: Weights) -> None:

@@ -78,6 +78,9 @@ class Sam(HubSpecialist):
         "facebook/sam2.1-hiera-large": "Apache-2.0",
         "facebook/sam3": "SAM License",
     }
+    families: ClassVar[tuple[str, ...]] = (
+        *("sam", "sam_hq", "sam2", "sam2_video", "sam3_tracker", "sam3_tracker_video", "sam3_video"),
+    )
     _model: Any = field(default=None, init=False, repr=False, compare=False)
     _processor: Any = field(default=None, init=False, repr=False, compare=False)
     _prompts: Batches = field(init=False, repr=False, compare=False)

@@ -12,12 +12,10 @@ from typing import Annotated, Any, ClassVar
 from PIL import Image as Pillow
 from pydantic import Field
 
-from engine.errors import ConfigError
 from engine.protocols import Image
 from specialists.hub.specialist import HubSpecialist
 from specialists.hub.weights import Weights
 
-FAMILIES = ("clip", "siglip", "siglip2")
 WINDOW = 16  # characters a token up to which a part of a text may go; English has four
 LONGEST = 8  # of an image's sides, the ratio up to which a model that looks at the middle gets it whole
 
@@ -52,6 +50,7 @@ class ContrastiveModel(HubSpecialist):
         "google/siglip-so400m-patch14-384": "Apache-2.0",
         "openai/clip-vit-large-patch14": "MIT",
     }
+    families: ClassVar[tuple[str, ...]] = ("clip", "siglip", "siglip2")
     _model: Any = field(default=None, init=False, repr=False, compare=False)
     _processor: Any = field(default=None, init=False, repr=False, compare=False)
     _positions: int = field(default=0, init=False, repr=False, compare=False)  # of the text encoder
@@ -61,11 +60,6 @@ class ContrastiveModel(HubSpecialist):
         from transformers import AutoModelForZeroShotImageClassification, AutoProcessor
 
         self._model = weights.load(AutoModelForZeroShotImageClassification, self.precision)
-        if self._model.config.model_type not in FAMILIES:
-            raise ConfigError(
-                f"specialist {self.name}: {self.model} is of the family {self._model.config.model_type}; expected one "
-                f"of {', '.join(FAMILIES)}"
-            )
         self._processor = weights.processor(AutoProcessor)  # SigLIP's own, not SigLIP 2's, needs sentencepiece
         self._positions = self._model.config.text_config.max_position_embeddings
         self._around = len(self._processor.tokenizer("")["input_ids"])

@@ -21,8 +21,11 @@ Answer = TypeVar("Answer")
 
 @dataclass
 class HubSpecialist:
-    """The parameters that they share. A subclass says in `models` which are usual, by hub id, with their licences, and
-    in `code` and `packages` what makes its answers beside the modules here."""
+    """The parameters that they share.
+
+    A subclass says in `models` which are usual, by hub id, with their licences, in `families` which it can use (by
+    model_type; none: any), in `code` and `packages` what makes its answers beside the modules here.
+    """
 
     name: str = "hub"
     model: Annotated[str, Field(description="a folder, or a hub's id (owner/name)")] = ""
@@ -36,6 +39,7 @@ class HubSpecialist:
         int, Field(ge=1, le=100_000, description="through the model together at most; halved until memory holds them")
     ] = 16
     models: ClassVar[dict[str, str]] = {}
+    families: ClassVar[tuple[str, ...]] = ()
     code: ClassVar[tuple[str, ...]] = ()
     packages: ClassVar[tuple[str, ...]] = ("torch", "torchvision", "transformers", "tokenizers", "pillow")
     _batches: Batches = field(init=False, repr=False, compare=False)
@@ -46,7 +50,12 @@ class HubSpecialist:
 
     @property
     def weights(self) -> Weights:
-        return Weights(self.name, self.model, self.models, self.accept_licence)
+        return Weights(self.where, self.model, self.models, self.accept_licence, self.families)
+
+    @property
+    def where(self) -> str:
+        """The section of the configuration that it is built from."""
+        return f"specialists.{self.name}"
 
     @property
     def licence(self) -> str:

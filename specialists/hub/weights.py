@@ -27,20 +27,24 @@ SAFE, PICKLES = "*.safetensors", "pytorch_model*.bin"
 AROUND = ("*.json", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
 READ = ("*.json", "*.txt", "*.model", "*.jinja", SAFE, PICKLES)
 UNSTATED = "not stated"
-NON_COMMERCIAL = re.compile(r"\bnc\b|non-?commercial|research[- ]only|\bfair\b|\bopt-175b\b", re.IGNORECASE)
+# Of a licence that may: also those for research alone, by the names that cards have for them.
+NON_COMMERCIAL = re.compile(
+    r"\bnc\b|non-?commercial|research|academic|\bfair\b|\bopt-175b\b|\b(?:mrl|mnpl|amlr|nscl)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
 class Weights:
-    """The files of `model`, a folder or a hub's id, for the specialist called `name`.
+    """The files of `model`, a folder or a hub's id, for whoever has the section `where` in the configuration.
 
     `known` has the licences of the usual models, so that one can be turned down before gigabytes are fetched.
     """
 
-    name: str
+    where: str
     model: str
     known: Mapping[str, str]
     accept_licence: bool = False
+    families: tuple[str, ...] = ()  # by their configuration's model_type; none: any
 
     @cached_property
     def folder(self) -> Path:
@@ -51,18 +55,19 @@ class Weights:
         if self.model in self.known:
             self.check_licence(self.known[self.model])
         if not self.model:
-            raise ConfigError(f"{self._where}: `model` is empty; expected a folder or a hub's id (owner/name)")
+            raise ConfigError(f"{self.where}: `model` is empty; expected a folder or a hub's id (owner/name)")
         try:
             folder = resolve(self.model, (*AROUND, SAFE))
             if not any(folder.glob(SAFE)):
                 folder = resolve(self.model, (*AROUND, PICKLES))
         except CheckpointError as error:
             by_hand = f". To fetch it by hand: {self.command}" if is_id(self.model) else ""
-            raise ConfigError(f"{self._where}: {error}{by_hand}") from error
+            raise ConfigError(f"{self.where}: {error}{by_hand}") from error
         for needed in ("config.json", SAFE):
             if not any(folder.glob(needed)) and not (needed == SAFE and any(folder.glob(PICKLES))):
-                raise ConfigError(f"{self._where}: {self.model} has no {needed} in {folder}: it is no model's folder")
+                raise ConfigError(f"{self.where}: {self.model} has no {needed} in {folder}: it is no model's folder")
         self.check_licence(self.known.get(self.model) or licence_in(folder))
+        self._check_family(folder)
         return folder
 
     @property
@@ -86,8 +91,13 @@ class Weights:
         if folder is None and not is_id(self.model):
             return str(self.folder)  # raises: it is no folder, and no hub's id
         if folder is not None and (folder / "config.json").exists() and _whole(folder):
+            self._check_family(folder)
             return None
-        return f"{self.model} is not on this machine; the run fetches it, or {self.command}"
+        if os.path.isdir(self.model):
+            raise ConfigError(f"{self.where}: {self.model} is no model's folder: config.json or weights are not there")
+        offline = os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+        fetches = "and HF_HUB_OFFLINE is set: online," if offline else "the run fetches it, or"
+        return f"{self.model} is not on this machine; {fetches} {self.command}"
 
     def files(self) -> Iterator[tuple[Path, int]]:
         """What is read of them, each with its time of change (ns)."""
@@ -104,24 +114,31 @@ class Weights:
         try:
             return _loaded(self.folder, kind, precision, tuple(self.files()))
         except (OSError, ValueError, KeyError, RuntimeError, ImportError, UnpicklingError) as error:
-            raise ConfigError(f"{self._where}: {self.model} can't be loaded as {kind.__name__}: {error}") from error
+            raise ConfigError(f"{self.where}: {self.model} can't be loaded as {kind.__name__}: {error}") from error
 
     def processor(self, kind: Any, **options: Any) -> Any:
         """What turns images and words into the model's inputs; `kind` is one of transformers' classes."""
         try:
             return kind.from_pretrained(self.folder, local_files_only=True, trust_remote_code=False, **options)
         except (OSError, ValueError, KeyError, ImportError) as error:
-            raise ConfigError(f"{self._where}: {self.model} has no usable {kind.__name__}: {error}") from error
+            raise ConfigError(f"{self.where}: {self.model} has no usable {kind.__name__}: {error}") from error
 
-    @property
-    def _where(self) -> str:
-        return f"specialist {self.name}"
+    def _check_family(self, folder: Path) -> None:
+        """Another family may load as well, and would fail on every image."""
+        try:
+            family = json.loads((folder / "config.json").read_bytes()).get("model_type")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{self.where}: {self.model} can't be loaded: config.json: {error}") from error
+        if self.families and family not in self.families:
+            raise ConfigError(
+                f"{self.where}: {self.model} is of the family {family}; expected one of {', '.join(self.families)}"
+            )
 
     def check_licence(self, licence: str) -> None:
         if NON_COMMERCIAL.search(licence) and not self.accept_licence:
             raise ConfigError(
-                f"{self._where}: {self.model} is licensed under {licence}, which may forbid commercial use. If "
-                f"yours is allowed, say so: specialists.{self.name}.accept_licence=true"
+                f"{self.where}: {self.model} is licensed under {licence}, which may forbid commercial use. If "
+                f"yours is allowed, say so: {self.where}.accept_licence=true"
             )
 
 
@@ -174,7 +191,7 @@ def licence_in(folder: Path) -> str:
 
 def _whole(folder: Path) -> bool:
     """Whether the weights are there, of those that are in parts all."""
-    for index in folder.glob("*.index.json"):
+    for index in sorted(folder.glob("*.safetensors.index.json")) or folder.glob("*.index.json"):
         try:
             parts = set(json.loads(index.read_text())["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError):

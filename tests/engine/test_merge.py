@@ -164,17 +164,6 @@ def test_no_two_sources_say_the_same_of_one_place(case: Case, rules: Rules) -> N
         assert len(stand) <= 1 or all(region.source == HUMAN for region in stand)
 
 
-@given(cases())
-def test_a_higher_bar_lets_fewer_in(case: Case) -> None:
-    def turned_down(rules: Rules) -> set[str]:
-        record = merged(case, rules)
-        rejected = {d.annotation_id for d in record.decisions if d.by == MERGE and d.action == "reject"}
-        return rejected - case.before.by_id.keys()
-
-    low, high = (replace(RULES[1], config=Merge(enter=enter)) for enter in (0.3, 0.9))
-    assert turned_down(low) <= turned_down(high)
-
-
 # Each rule
 
 

@@ -717,6 +717,15 @@ def test_a_filter_by_the_rules_passes() -> None:
     check_filter(Strict(name="other", most=0.0), records()[:2])
 
 
+def test_a_filter_that_decides_nothing_is_not_checked_by_that() -> None:
+    lenient = Strict(most=1e9)
+    refused(lambda: check_filter(lenient), "something to check", "none over 8 records.*Give parameters")
+    refused(lambda: check_filter(Strict(), []), "something to check", "none over 0 records")
+    empty, *_ = records()
+    wide = Region(id="0.mine.0", source="mine", kind="object", box=(0, 0, 2e9, 5))
+    check_filter(lenient, [*records(), empty.append([wide])])
+
+
 @dataclass
 class Melting:
     name: str = "melting"

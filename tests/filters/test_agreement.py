@@ -11,7 +11,7 @@ from phrased import parsed, record
 from strategies import records
 
 from engine.decide import decide
-from engine.records import HUMAN, AnyAnnotation, Box, Kind, Record, Region, Scores, Text, Triplet
+from engine.records import HUMAN, AnyAnnotation, Box, Kind, Record, Region, Scores, Triplet
 from filters.agreement import Agreement
 
 PLACE: Box = (0, 0, 100, 100)
@@ -110,36 +110,11 @@ def test_proposals_are_compared_by_their_boxes() -> None:
     assert falls(filter_, *some, region("t", "c", NEAR, label=None)) == {"r": 0.4}
 
 
-def named(
-    source: str, phrase: float | None, writer: str = "writer", made_from: tuple[str, ...] = ()
-) -> dict[str, float | None]:
-    """What falls of a region of a's that a triplet names."""
-    text = Text(id="t0", source=writer, text="a dog", detail="brief", derived_from=made_from)
-    span: dict[str, Any] = {"text_id": "t0", "start": 0, "stop": 5, "derived_from": ("t0",)}
-    triplet = Triplet(id="g", source=source, region_ids=("r",), scores=Scores(phrase=phrase), **span)
-    return falls(BOTH, region("r", "a"), text, triplet)
-
-
-@pytest.mark.parametrize(
-    ("confirms", "triplet"),
-    [
-        (True, {"source": "grounder", "phrase": 0.5}),
-        (True, {"source": "grounder", "phrase": 0.5, "writer": "a"}),  # it has looked whether the dog is there
-        (True, {"source": "grounder", "phrase": None}),  # by words, but those of somebody who knew nothing of it
-        (False, {"source": "grounder", "phrase": None, "writer": "a"}),
-        (False, {"source": "grounder", "phrase": 0.5, "made_from": ("r",)}),  # the text speaks of what was found
-        (False, {"source": "a", "phrase": 0.5}),
-    ],
-)
-def test_a_triplet_confirms_the_region_that_it_names(confirms: bool, triplet: dict[str, Any]) -> None:
-    assert named(**triplet) == ({} if confirms else {"r": 0})
-
-
-def test_a_triplet_of_another_region_confirms_nothing() -> None:
+def test_a_triplet_confirms_nothing() -> None:
+    """Whoever makes it looks for what stands by then, and the region does not."""
     span: dict[str, Any] = {"text_id": "t0", "start": 0, "stop": 5}
-    other = Triplet(id="g", source="grounder", region_ids=("s",), scores=Scores(phrase=0.9), **span)
-    some = [region("r", "a"), region("s", "b", OFF), *parsed(0, "a dog"), other]
-    assert falls(BOTH, *some) == {"r": 0.4}
+    triplet = Triplet(id="g", source="grounder", region_ids=("r",), scores=Scores(phrase=0.9), **span)
+    assert falls(BOTH, region("r", "a"), *parsed(0, "a dog"), triplet) == {"r": 0}
 
 
 def test_a_person_is_not_contradicted() -> None:

@@ -38,6 +38,7 @@ OPINIONS = {
     "grounder": {"grounded"},
     "segmenter": {"stability"},
     "contrastive": {"similarity"},
+    "text_contrastive": {"similarity"},
     "verifier": {"verified", "verified_blank"},
 }
 
@@ -93,7 +94,8 @@ def test_provenance_says_which_model_and_which_prompt(out: Path, folder: Path) -
     assert sources["detector"]["parameters"]["model"] == str(folder / "tiny" / "detector")
     assert sources["detector"]["licence"] == "not stated"
     assert sources["annotator"]["parameters"]["prompt"].startswith("describe-1@")
-    assert len({source["version"] for source in sources.values()}) == len(sources) - 1, "a Florence-2 in two roles"
+    assert sources["captioner"]["version"] == sources["verifier"]["version"], "a Florence-2 in two roles"
+    assert len({source["version"] for source in sources.values()}) == len(sources) - 2
 
 
 def test_run_again_it_has_nothing_to_do_and_a_page_shows_it(out: Path, folder: Path) -> None:
@@ -136,6 +138,9 @@ def test_the_dry_run_needs_no_weights(call: Call, offline: None, tmp_path: Path)
         ("specialists.annotator.server.url=ftp://host", "specialists.annotator.server.url"),
         ("specialists.detector.min_scor=1", "specialists.detector.min_scor"),
         ("filters.agreement.iou=2", "filters.agreement.iou"),
+        ("merge.chooser={use: contrastive, modell: x}", "choosers.contrastive.modell"),
+        ("merge.chooser={use: contrastive, model: ./nowhere}", "merge.chooser: ./nowhere: no such folder"),
+        ("train.start=./nowhere", "train.start is ./nowhere"),
     ],
 )
 def test_what_can_not_run_is_found_before(call: Call, offline: None, tmp_path: Path, setting: str, words: str) -> None:
@@ -145,6 +150,22 @@ def test_what_can_not_run_is_found_before(call: Call, offline: None, tmp_path: P
     assert words in said
     assert "secret" not in said
     assert not os.path.exists(out)
+
+
+def test_a_folder_of_another_family_is_found_before(call: Call, offline: None, folder: Path, tmp_path: Path) -> None:
+    for source, other in (("detector", "grounder"), ("grounder", "open_detector"), ("captioner", "annotator")):
+        model = f"specialists.{source}.model={folder / 'tiny' / other}"
+        code, said = call(
+            "run", "-c", "fld", "-o", str(tmp_path), "-s", "run.gpus_per_worker=0", "-s", model, "--dry-run"
+        )
+        assert code == 2
+        assert f"specialists.{source}: " in said
+        assert "is of the family" in said
+    (tmp_path / "empty").mkdir()
+    model = f"specialists.detector.model={tmp_path / 'empty'}"
+    code, said = call("run", "-c", "fld", "-o", str(tmp_path), "-s", "run.gpus_per_worker=0", "-s", model, "--dry-run")
+    assert code == 2
+    assert "is no model's folder" in said
 
 
 def test_a_source_that_filters_name_and_nobody_has_is_told(call: Call, offline: None, tmp_path: Path) -> None:

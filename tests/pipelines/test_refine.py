@@ -350,7 +350,7 @@ def test_a_chooser_of_ones_own_chooses(
     out = Path(shutil.copytree(refined, tmp_path / "out"))
     shutil.rmtree(out / "round-2")
     merge = ("run", "--stage", "merge", "--round", "1", "--out", str(out), *settings, "--set")
-    assert "installed: by_class, shortest" in call(*merge, "merge.chooser={use: longest}")[1]
+    assert "installed: by_class, contrastive, shortest" in call(*merge, "merge.chooser={use: longest}")[1]
     assert call(*merge, "merge.chooser={use: shortest, least: 3}")[0] == 0
     was, now = ([len(r.standing.region_texts) for r in records(folder, 1)] for folder in (refined, out))
     assert sum(now) < sum(was), "a class is shorter than what is written of it"

@@ -234,3 +234,11 @@ def test_words(answer: str, complete: bool, expected: str) -> None:
 def test_no_words(answer: str, complete: bool) -> None:
     with pytest.raises(Unanswered):
         words(answer, complete)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["A dog.", "<think>A cat?</think>A dog.", "a cat, so I say that.\n</think>\n\nA dog.", " <think>\n</think> A dog."],
+)
+def test_thoughts_are_no_answer(answer: str) -> None:
+    assert words(answer) == "A dog."

@@ -45,9 +45,9 @@ def test_a_folder_is_named_in_full_and_its_files_are_the_version(folder: Path, m
 @pytest.mark.parametrize(
     ("model", "words"),
     [
-        ("", "specialist d: `model` is empty"),
-        ("./nowhere", "specialist d: ./nowhere: no such folder"),
-        ("nobody", "specialist d: nobody: no such folder"),
+        ("", "specialists.d: `model` is empty"),
+        ("./nowhere", "specialists.d: ./nowhere: no such folder"),
+        ("nobody", "specialists.d: nobody: no such folder"),
     ],
 )
 def test_no_such_model(model: str, words: str) -> None:
@@ -70,7 +70,7 @@ def test_another_kind_of_model_is_no_detector(folder: Path, tmp_path: Path) -> N
         Detr(model=str(folder)).setup()
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
-    with pytest.raises(ConfigError, match="can't be loaded as AutoModelForObjectDetection"):
+    with pytest.raises(ConfigError, match="is of the family bert; expected one of rt_detr, "):
         Detr(model=str(folder)).setup()
     (folder / "config.json").write_text("{")
     with pytest.raises(ConfigError, match="can't be loaded"):
