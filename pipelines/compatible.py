@@ -7,7 +7,7 @@ from typing import Any
 
 from engine.config import Config, load_config
 from engine.errors import ConfigError, OutputError
-from engine.storage import Output, read_json, shard_digest
+from engine.storage import Output, Round, read_json, shard_digest
 from pipelines.build import Pipeline
 
 GOING_ON = ("filter", "train", "reannotate", "merge", "refine", "all")  # stages that go on from what is annotated
@@ -31,7 +31,7 @@ def check_compatible(output: Output, pipeline: Pipeline, stage: str) -> None:
         there = read_json(output.manifest)["digest"]
         _refuse_unless(output, pipeline, "images", there, pipeline.ingest_digest, ("ingest.",))
     keys = ("specialists.", "vocabulary.classes")
-    if round_.sources.exists():
+    if round_.sources.exists() and is_begun(round_):
         sources = read_json(round_.sources)
         there, asked = sources["settings"], pipeline.annotate_settings
         _refuse_unless(output, pipeline, "annotations", there, asked, keys)
@@ -52,7 +52,7 @@ def check_same_round(output: Output, pipeline: Pipeline, number: int) -> None:
     """Raises OutputError where a later round, `pipeline`'s, was begun with something else."""
     round_ = output.round(number)
     remedy = f"To annotate again with what there is now, remove {round_.folder}; or name another --out."
-    if round_.sources.exists():
+    if round_.sources.exists() and is_begun(round_):
         sources = read_json(round_.sources)
         keys = ("reannotate.specialists.", "vocabulary.classes")
         there, asked = sources["settings"], pipeline.annotate_settings
@@ -85,6 +85,11 @@ def check_decided_once(output: Output, number: int = 0, *, merged: bool = True) 
             f"{output.root} holds decisions of {len(digests)} sets of filters: a --stage filter was "
             "stopped. Run it again."
         )
+
+
+def is_begun(round_: Round) -> bool:
+    """Whether a shard of a round has its annotations: before that nothing was made by what its sources say."""
+    return any(round_.folder.glob("annotations/*/*.parquet"))
 
 
 def is_annotated(output: Output) -> bool:

@@ -43,6 +43,7 @@ from pipelines.compatible import (
     check_same_round,
     config_there,
     is_annotated,
+    is_begun,
     is_decided,
 )
 from pipelines.manifests import accepted, bound_of, check_accepted, withheld_by
@@ -415,7 +416,7 @@ class Stages:
         return dict(read_json(summary)) if summary.exists() else count_round(self.output, self.round, shards)
 
     def _keep_sources(self, round_: Round) -> None:
-        if round_.sources.exists():
+        if round_.sources.exists() and is_begun(round_):
             return
         sources = {
             "digest": self.pipeline.annotate_digest,

@@ -25,7 +25,7 @@ from engine.records import AnyAnnotation, Decision
 from engine.storage import Output
 from engine.versions import digest_of, digest_of_files
 from engine.vocabulary import Vocabulary
-from specialists.hub.weights import Weights, absolute, licence_in
+from specialists.hub.weights import Precision, Weights, absolute, licence_in
 
 PARTS = ("findings", "interview", "union", "verification")
 
@@ -129,7 +129,13 @@ class Florence:
             "where that is another label"
         ),
     ] = True
-    prompts_at_once: Annotated[int, Field(ge=1, le=10_000, description="prompts in a batch; memory grows with it")] = 32
+    at_once: Annotated[
+        int, Field(ge=1, le=10_000, description="images encoded together at most; halved until memory holds them")
+    ] = 16
+    prompts_at_once: Annotated[int, Field(ge=1, le=10_000, description="prompts answered together, likewise")] = 32
+    precision: Annotated[
+        Precision, Field(description="auto: bfloat16 on a GPU that has it; scores differ in their second digit")
+    ] = "float32"
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     accept_licence: Annotated[
         bool, Field(description="use the model although its licence may forbid commercial use")

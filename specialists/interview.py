@@ -23,6 +23,8 @@ from florence2 import Annotator, Florence2, Processor, Prompt, Task, ask
 from florence2.annotate import Picture
 from specialists.findings import CAPTIONS, Findings
 from specialists.florence import Florence, files_of
+from specialists.hub.specialist import Batches
+from specialists.hub.weights import Precision, dtype_of
 from specialists.verification import Told, asks, verified
 
 LISTS = (Task.OD, Task.DENSE_REGION_CAPTION, Task.REGION_PROPOSAL, Task.OCR_WITH_REGION)
@@ -38,12 +40,14 @@ class Interviewer:
     captioner: Annotator
     lister: Annotator
     plain: Annotator
+    images: Batches  # how many are encoded together
+    prompts: Batches  # how many are answered together
 
     @classmethod
     def of(cls, folder: Path, settings: Florence) -> Interviewer:
         """With the model in `folder`, on the GPU where there is one. Florence2Error says what is wrong with it."""
         plain = Annotator(
-            _loaded(folder, tuple((path, path.stat().st_mtime_ns) for path in files_of(folder))),
+            _loaded(folder, settings.precision, tuple((path, path.stat().st_mtime_ns) for path in files_of(folder))),
             Processor.from_pretrained(folder),
             num_beams=settings.list_beams,
             max_new_tokens=settings.max_new_tokens,
@@ -55,12 +59,13 @@ class Interviewer:
         # answer that it is nearly sure of to shorter ones.
         captioner = replace(plain, num_beams=settings.caption_beams, no_repeat_ngram_size=LOOPING, early_stopping=False)
         lister = replace(plain, eos_penalty=settings.eos_penalty)
-        return cls(settings, captioner, lister, plain)  # a name or an outline that goes on is no better
+        # A name or an outline that goes on is no better.
+        return cls(settings, captioner, lister, plain, Batches(settings.at_once), Batches(settings.prompts_at_once))
 
     def annotate(self, samples: Sequence[Sample]) -> list[list[AnyAnnotation | Decision]]:
         """What it finds in each image, and its opinions."""
         pictures = [self.lister.read(Pillow.fromarray(s.image), [], n) for n, s in enumerate(samples)]
-        features = self.lister.encode([picture.pixels for picture in pictures])
+        features = self._encoded(pictures)
         found = [Findings(sample, self.settings, self.lister.processor.tokens) for sample in samples]
         hear = partial(self._hear, pictures, features, found)
         hear(self.captioner, [self._wanted(CAPTIONS)] * len(found))
@@ -82,11 +87,18 @@ class Interviewer:
             for sample, entries in zip(samples, found, strict=True)
         ]
         pictures = [self.lister.read(Pillow.fromarray(s.image), [], n) for n, s in enumerate(samples)]
-        return self._opinions(told, self.lister.encode([picture.pixels for picture in pictures]))
+        return self._opinions(told, self._encoded(pictures))
+
+    def _encoded(self, pictures: Sequence[Picture]) -> Tensor:
+        """[pictures, N, d]"""
+        rows = self.images.run(lambda some: list(self.lister.encode(some)), [picture.pixels for picture in pictures])
+        return torch.stack(rows)
 
     def _opinions(self, told: Sequence[Told], features: Tensor) -> list[list[Decision]]:
-        at_once, by = self.settings.prompts_at_once, self.settings.name
-        return verified(self.lister.model, self.lister.processor, told, features, lambda: self._blank, at_once, by)
+        model, processor, by = self.lister.model, self.lister.processor, self.settings.name
+        return self.prompts.halving(
+            lambda at_once: verified(model, processor, told, features, lambda: self._blank, at_once, by)
+        )
 
     @cached_property
     def _blank(self) -> Tensor:
@@ -110,13 +122,15 @@ class Interviewer:
             picture._replace(prompts=[prompt for prompt in some if asks(annotator.processor, prompt)])
             for picture, some in zip(pictures, prompts, strict=True)
         ]
-        for one, answers in zip(found, annotator.answers(group, features), strict=True):
+        heard = self.prompts.halving(lambda at_once: replace(annotator, batch_size=at_once).answers(group, features))
+        for one, answers in zip(found, heard, strict=True):
             for answer in answers:
                 one.hear(answer)
 
 
 @lru_cache(maxsize=8)
-def _loaded(folder: Path, files: tuple[tuple[Path, int], ...]) -> Florence2:
+def _loaded(folder: Path, precision: Precision, files: tuple[tuple[Path, int], ...]) -> Florence2:
     """One model for all the roles that it has in a pipeline; `files` with their times of change: it may be another."""
-    model: Florence2 = Florence2.from_pretrained(folder).to("cuda" if torch.cuda.is_available() else "cpu")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model: Florence2 = Florence2.from_pretrained(folder, dtype_of(precision)).to(device)
     return model

@@ -116,6 +116,20 @@ class Batches:
                 done += answers
         return done
 
+    def halving(self, run: Callable[[int], Answer]) -> Answer:
+        """What `run` gives, which is told how many inputs to take together; from the start with half as many."""
+        import torch
+
+        while True:
+            try:
+                return run(self.at_once)
+            except (MemoryError, RuntimeError) as error:
+                if self.at_once == 1 or not is_out_of_memory(error):
+                    raise
+            self.at_once //= 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
     def _tried(self, run: Callable[[Sequence[Input]], Sequence[Answer]], some: Sequence[Input]) -> Any:
         """None if there was not the memory. The error has to be gone by the next try: it holds the tensors."""
         import torch

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import yaml
@@ -111,9 +110,10 @@ class Weights:
         has the model with it. ConfigError if the files are another kind of model's: what a model has and the files have
         not would be random numbers.
         """
+        folder, files = self.folder, tuple(self.files())
         try:
-            return _loaded(self.folder, kind, precision, tuple(self.files()))
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, UnpicklingError) as error:
+            return _loaded(folder, kind, precision, files)
+        except Exception as error:  # each library has its own for files that are not what they seem
             raise ConfigError(f"{self.where}: {self.model} can't be loaded as {kind.__name__}: {error}") from error
 
     def processor(self, kind: Any, **options: Any) -> Any:
@@ -153,7 +153,7 @@ def _loaded(folder: Path, kind: Any, precision: Precision, files: tuple[tuple[Pa
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model, found = kind.from_pretrained(
         folder,
-        dtype=_dtype(precision, device),
+        dtype=dtype_of(precision),
         output_loading_info=True,
         local_files_only=True,
         trust_remote_code=False,
@@ -200,10 +200,10 @@ def _whole(folder: Path) -> bool:
     return any(True for pattern in (SAFE, PICKLES) for _ in folder.glob(pattern))
 
 
-def _dtype(precision: Precision, device: str) -> Any:
+def dtype_of(precision: Precision) -> Any:
     import torch
 
     if precision == "auto":
-        is_able = device == "cuda" and torch.cuda.is_bf16_supported()
+        is_able = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
         return torch.bfloat16 if is_able else torch.float32
     return getattr(torch, precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -166,6 +167,22 @@ def test_a_folder_of_another_family_is_found_before(call: Call, offline: None, f
     code, said = call("run", "-c", "fld", "-o", str(tmp_path), "-s", "run.gpus_per_worker=0", "-s", model, "--dry-run")
     assert code == 2
     assert "is no model's folder" in said
+
+
+def test_a_model_that_could_not_be_loaded_can_be_exchanged(folder: Path, tmp_path: Path) -> None:
+    """Nothing was made by it."""
+    broken = Path(shutil.copytree(folder / "tiny" / "detector", tmp_path / "broken"))
+    (broken / "model.safetensors").write_bytes(b"not one tensor")
+    small = ("--images", "images", "--config", str(tmp_path / "one.yaml"))
+    (tmp_path / "one.yaml").write_text("specialists: {detector: {use: detr}}\nrun: {workers: 1}\n")
+    out = tmp_path / "out"
+    failed = run(*command(out, *small, "--set", f"specialists.detector.model={broken}"), cwd=folder)
+    assert failed.returncode == 3
+    assert "can't be loaded" in failed.stdout
+    done = run(*command(out, *small, "--set", "specialists.detector.model=tiny/detector"), cwd=folder)
+    assert "5 images, 1 quarantined" in done.stdout
+    sources = json.loads((out / "round-0" / "sources.json").read_text())["sources"]
+    assert sources["detector"]["parameters"]["model"] == str(folder / "tiny" / "detector")
 
 
 def test_a_source_that_filters_name_and_nobody_has_is_told(call: Call, offline: None, tmp_path: Path) -> None:

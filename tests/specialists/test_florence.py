@@ -191,6 +191,43 @@ def test_any_task_of_what_others_found(folder: Path) -> None:
     assert not [*untold.masks, *untold.region_texts, *untold.triplets], "unless told so, it speaks of its own alone"
 
 
+def test_where_memory_is_too_small_less_goes_together(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real lack of memory: more than two images, or more than three prompts, ask for a pebibyte each."""
+    text = Text(id="0.b.0", source="b", text=CAPTION, detail="brief")
+    samples = [sample(text, size=(WIDTH + n, HEIGHT)) for n in range(5)]
+    whole = said(ready(folder), *samples)
+    taken: dict[str, list[int]] = {"images": [], "prompts": []}
+    encode_image, encode_prompts = Florence2.encode_image, Florence2.log_likelihood
+
+    def images(model: Florence2, pixels: torch.Tensor) -> torch.Tensor:
+        taken["images"].append(len(pixels))
+        torch.empty(max(len(pixels) - 2, 0), 2**50, dtype=torch.uint8)
+        return encode_image(model, pixels)
+
+    def prompts(model: Florence2, features: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        taken["prompts"].append(len(features))
+        torch.empty(max(len(features) - 3, 0), 2**50, dtype=torch.uint8)
+        return encode_prompts(model, features, *others)
+
+    monkeypatch.setattr(Florence2, "encode_image", images)
+    monkeypatch.setattr(Florence2, "log_likelihood", prompts)
+    parts = said(ready(folder), *samples)
+    assert taken["images"][:4] == [5, 2, 2, 1]
+    assert max(taken["prompts"][-3:]) <= 3
+    for one, other in zip(whole, parts, strict=True):
+        assert [a.id for a in one.annotations()] == [a.id for a in other.annotations()]
+        values = [[d.value for d in record.decisions] for record in (one, other)]
+        assert values[0] == pytest.approx(values[1], abs=1e-3)
+
+
+def test_in_bfloat16_it_says_the_same(folder: Path) -> None:
+    (full,), (half,) = (said(ready(folder, precision=p), sample()) for p in ("float32", "bfloat16"))
+    assert [text.text for text in full.texts] == [text.text for text in half.texts]
+    named = [{(r.label, r.text, r.kind) for r in record.regions if r.kind != "proposal"} for record in (full, half)]
+    assert named[0] == named[1]
+    assert full != half, "or it is not in bfloat16"
+
+
 def test_opinions_are_the_models_own_log_likelihood(folder: Path) -> None:
     size = (WIDTH, HEIGHT)
     disc = Region(id="0.a.0", source="a", kind="object", box=REGION, label="circle")
