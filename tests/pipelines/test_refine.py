@@ -198,8 +198,9 @@ def kill_when(process: subprocess.Popen[str], happened: Callable[[], bool]) -> N
     process.wait()
 
 
+@pytest.mark.parametrize("when", [(0, 2), pytest.param((1, 3), marks=pytest.mark.slow)], ids=["within", "between"])
 def test_killed_and_resumed_it_comes_to_the_same(
-    annotated: Path, settings: tuple[str, ...], refined: Path, tmp_path: Path
+    annotated: Path, settings: tuple[str, ...], refined: Path, tmp_path: Path, when: tuple[int, ...]
 ) -> None:
     """Inside training and merging, and between annotating again, merging and judging; reannotation by itself is killed
     in test_reannotate.py."""
@@ -211,9 +212,9 @@ def test_killed_and_resumed_it_comes_to_the_same(
         lambda: any((output.round(1).merge.folder / "decisions").rglob("shard-*.parquet")),
         lambda: output.round(1).merge.summary.exists(),
     )
-    for happened in moments:
-        assert not happened(), "or nothing is tested"
-        kill_when(engine(*command), happened)
+    for moment in when:
+        assert not moments[moment](), "or nothing is tested"
+        kill_when(engine(*command), moments[moment])
     done(*command)
     assert records(out, 1) == records(refined, 1)
     ours, theirs = (read_json(Output(folder).round(1).manifest) for folder in (out, refined))

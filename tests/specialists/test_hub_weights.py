@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from hub import hub
+from tiny.contrastives import siglip
 from tiny.detectors import conditional_detr, rt_detr_v2
+from transformers import AutoModel
 
 from engine.errors import ConfigError
 from specialists.hub.detector import Detr
@@ -163,6 +165,13 @@ def test_workers_of_a_machine_fetch_a_file_once_and_errors_name_the_command(fold
     offline = fetching(cache, "some/other", HF_HUB_OFFLINE="1").communicate(timeout=120)[0]
     assert "HF_HUB_OFFLINE is set" in offline
     assert "hf download some/other" in offline
+
+
+def test_attention_is_pytorchs_own(tmp_path: Path) -> None:
+    model = Weights("d", str(siglip(tmp_path)), {}).load(AutoModel, "auto")
+    assert model.vision_model.config._attn_implementation == "sdpa"
+    assert model.dtype == (torch.bfloat16 if torch.cuda.is_available() else torch.float32)
+    assert Weights("d", str(tmp_path), {}).load(AutoModel, "bfloat16").dtype == torch.bfloat16
 
 
 def test_specialists_that_name_the_same_model_share_it(folder: Path) -> None:
