@@ -226,7 +226,7 @@ def test_an_image_that_gets_no_answer_costs_the_others_nothing(
     assert done[1].error is not None
     assert "Unanswered" in done[1].error.message
     widths = sorted(asked.images[0].shape[1] for asked in server.asked)
-    assert widths == [30, 31, 31, 32], "the bad one alone is asked again"
+    assert widths == [30, 31, 32], "nobody is asked, and paid, twice"
 
 
 def test_nothing_of_the_key_is_kept(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
