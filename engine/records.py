@@ -199,6 +199,16 @@ class Phrase:
                 f"expression [{self.expression_start}, {self.expression_stop})"
             )
 
+    def names(self, text: str) -> tuple[str, ...]:
+        """What the thing may be called, the longest first: "red cell phone", "cell phone", "phone"; as lemmas and as it
+        stands in the text, since "people" is a lemma, and that of "glasses" is "glass"."""
+        *before, last = text[self.start : self.stop].casefold().split() or [self.head]
+        names: list[str] = []
+        for length in range(len(self.modifiers), -1, -1):
+            names.append(" ".join([*self.modifiers[len(self.modifiers) - length :], self.head]))
+            names.append(" ".join([*before[len(before) - length :], last]))
+        return tuple(names)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parse(Annotation):

@@ -9,7 +9,6 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeInt
 
-from engine.merge.choosing import names_of
 from engine.records import AnyAnnotation, Decision, Phrase, Record, Region, RegionText, Text
 from engine.vocabulary import Vocabulary
 from filters.phrase import ABSTRACT, MICROSOFT, STOP_WORDS, WORD, Words
@@ -79,7 +78,7 @@ class Supported:
             return True
         # "two geese walk": what parsers take for a compound of a walk is a verb behind its subject.
         subject = [word for word in words[-2:-1] if len(forms(word)) > 1]
-        names = {name for name in names_of(phrase, text) if self.vocabulary.knows(name)}
+        names = {name for name in phrase.names(text) if self.vocabulary.knows(name)}
         meant = {form for word in (*heads, *subject) for form in forms(word)}
         return not known.isdisjoint(meant | {self.vocabulary.canonical(name) for name in names | meant})
 

@@ -94,10 +94,10 @@ def candidates_of(region: Region, about: Sequence[RegionText], phrases_in: Phras
         phrases = phrases_in(text.text)
         if text.text not in seen:
             seen.add(text.text)
-            yield Candidate(text.text, "description", text.id, names_of(phrases[0], text.text) if phrases else ())
+            yield Candidate(text.text, "description", text.id, phrases[0].names(text.text) if phrases else ())
         for phrase in phrases:
             words = text.text[phrase.start : phrase.stop]
-            chunks.append(Candidate(words, "chunk", text.id, names_of(phrase, text.text)))
+            chunks.append(Candidate(words, "chunk", text.id, phrase.names(text.text)))
     for chunk in chunks:
         if chunk.text not in seen:
             seen.add(chunk.text)
@@ -118,13 +118,3 @@ def _take(draft: Draft, region: Region, about: Sequence[RegionText], best: Candi
             draft.choose(text, worth)
         else:
             draft.overrule(text, f"{best.kind}_chosen", taken)
-
-
-def names_of(phrase: Phrase, text: str) -> tuple[str, ...]:
-    """What the thing of a phrase may be called, the longest first: by lemmas, and as the text has it."""
-    *before, last = text[phrase.start : phrase.stop].casefold().split() or [phrase.head]
-    names: list[str] = []
-    for length in range(len(phrase.modifiers), -1, -1):
-        names.append(" ".join([*phrase.modifiers[len(phrase.modifiers) - length :], phrase.head]))
-        names.append(" ".join([*before[len(before) - length :], last]))
-    return tuple(names)

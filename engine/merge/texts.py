@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from engine.merge.case import Case
-from engine.merge.choosing import names_of
 from engine.merge.draft import Draft
 from engine.merge.rules import Rules
 from engine.records import DETAILS, HUMAN, Detail, Parse, Record, Text
@@ -93,7 +92,7 @@ def named_in(text: Text, parse: Parse, classes: Collection[str], vocabulary: Voc
     known = {vocabulary.canonical(name): name for name in classes}
     named: dict[str, int | None] = {}
     for phrase in parse.phrases:
-        names = map(vocabulary.canonical, names_of(phrase, text.text))
+        names = map(vocabulary.canonical, phrase.names(text.text))
         label = next((known[name] for name in names if name in known), None)
         if label is None:
             continue
