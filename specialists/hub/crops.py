@@ -7,18 +7,17 @@ from dataclasses import dataclass
 
 from engine.geometry import area, clip
 from engine.protocols import Image, Sample
-from engine.records import Kind, Region
+from engine.records import Region
 from specialists.hub.pixels import crop
 
 
 @dataclass(frozen=True)
 class Crops:
-    """The crops of the largest regions of an image. `margin` is a share of the box's sides, `min_side` in px."""
+    """The crops of the largest objects of an image. `margin` is a share of the box's sides, `min_side` in px."""
 
     most: int
     margin: float
     min_side: int
-    kinds: tuple[Kind, ...] = ("object",)
 
     def of(self, sample: Sample) -> list[tuple[Region, Image]]:
         """The standing regions with their pixels, the largest first."""
@@ -27,6 +26,6 @@ class Crops:
 
     def _chosen(self, sample: Sample) -> Sequence[Region]:
         height, width = sample.image.shape[:2]
-        inside = [(clip(r.box, width, height), r) for r in sample.standing.regions if r.kind in self.kinds]
+        inside = [(clip(r.box, width, height), r) for r in sample.standing.regions if r.kind == "object"]
         large = [(area(box), r) for box, r in inside if min(box[2] - box[0], box[3] - box[1]) >= self.min_side]
         return [region for _, region in sorted(large, key=lambda pair: -pair[0])[: self.most]]
