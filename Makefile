@@ -1,11 +1,13 @@
 # make run: a first dataset from the sample photos.   make test: everything that is checked.
+# make chaos: every fault befalls every stage (an hour or more), and what came of it in a table.
 # Both make a virtual environment in .venv first, if there is none. make clean removes it and the output.
+# make browser: a Chromium from Debian's packages, in which the report is tested; without one those tests are skipped.
 
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= out
 
-.PHONY: run test slow bench clean
+.PHONY: run test browser slow chaos bench clean
 
 run: .venv/run-ready
 	@echo "== Annotating the sample photos into $(OUT)/ (no download, no GPU; about a minute)"
@@ -19,15 +21,23 @@ test: .venv/test-ready
 	$(BIN)/ruff format --check .
 	@echo "== Types"
 	$(BIN)/mypy
-	@echo "== Tests (about 25 minutes on two cores)"
-	$(BIN)/python -m pytest
+	@echo "== Tests (about 15 minutes on two cores)"
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+browser:
+	@command -v chromium > /dev/null || { echo "== Installing Chromium (Debian, as root)"; \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core > /dev/null; }
 
 slow: .venv/test-ready
 	$(BIN)/python -m pytest -m slow
 
+chaos: .venv/test-ready
+	$(BIN)/python -m pytest tests/chaos -m ""
+
 bench: .venv/test-ready
 	$(BIN)/python benchmarks/engine.py
 	$(BIN)/python benchmarks/florence2.py
+	$(BIN)/python benchmarks/export.py
 
 .venv/run-ready: pyproject.toml | .venv/bin/pip
 	@echo "== Installing the engine and its sample photos into .venv (3 to 5 minutes; PyTorch is large)"

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from engine.breaker import Failures
 from engine.config import Ingest
 from engine.decide import Filter, FilterFault, decide
 from engine.errors import ImageError, RecordError, RunError
+from engine.heartbeat import PoolSpeed
 from engine.images import decode
 from engine.near import perceptual_hash
 from engine.protocols import Image, Sample, Specialist
@@ -27,12 +29,16 @@ class Tally:
     fallen: int = 0
     quarantined: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    passed: int = 0  # images through a pool: one counts in each
+    failures: Failures = field(default_factory=Failures)  # of one report; they are not added up
+    pools: dict[str, PoolSpeed] = field(default_factory=dict)  # of all reports: how each pool went, by name
 
     def add(self, other: Tally) -> None:
         self.items += other.items
         self.annotations += other.annotations
         self.fallen += other.fallen
         self.quarantined += other.quarantined
+        self.passed += other.passed
         for name, seconds in other.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 
@@ -52,35 +58,62 @@ def annotate(
     seconds: dict[str, float],
     downloads: Path | None = None,
 ) -> list[Record]:
-    """`records`, in order, with what every specialist adds and every filter decides; images are decoded once.
+    """`records`, in order, with what every specialist adds and every filter decides; images are decoded once."""
+    befores = [begun(record) for record in records]
+    looked = look(records, befores, specialists, filters, ingest, seconds, downloads)
+    return settle(looked, befores, filters, seconds)
 
-    An item that can't be decoded, or on which a specialist or filter raises, comes back with an error and without
-    what this round made of it; the others of its batch are not touched by it. A RunError is no image's fault, and
-    passes through. A duplicate keeps what came along with it, which may be another than its original's. `seconds` gains
-    the time each part took.
+
+def look(
+    records: Sequence[Record],
+    befores: Sequence[Record],
+    specialists: Sequence[Specialist],
+    filters: Sequence[Filter],
+    ingest: Ingest,
+    seconds: dict[str, float],
+    downloads: Path | None = None,
+) -> list[Record]:
+    """`records`, in order, with what every specialist adds; `befores` are these records as the round found them.
+
+    An item that can't be decoded, or on which a specialist raises, comes back with an error and without what this
+    round made of it; the others of its batch are not touched by it. A RunError is no image's fault, and passes through.
+    A duplicate keeps what came along with it, which may be another than its original's. `seconds` gains the time each
+    part took. Filters decide nothing here: they say what stands for those who build upon it.
     """
     done: dict[bytes, Record] = {}
     samples: list[Sample] = []
     start = time.perf_counter()
-    for record in records:
+    for record, before in zip(records, befores, strict=True):
         item = record.item
         if record.error or item.duplicate_of:
-            done[item.item_id] = _decided(record, filters, begun(record))
+            done[item.item_id] = record
             continue
         try:
             image = open_image(item, ingest, downloads)
             hashed = replace(record, perceptual_hash=record.perceptual_hash or perceptual_hash(image))
-            samples.append(Sample(image, hashed, filters, begun(record)))
+            samples.append(Sample(image, hashed, filters, before))
         except ImageError as error:
-            done[item.item_id] = quarantined(begun(record), "decode", error.kind, error.message)
+            done[item.item_id] = quarantined(before, "decode", error.kind, error.message)
     start = _lap(seconds, "decode", start)
     for specialist in specialists:
         samples = _run(specialist, samples, done)
         start = _lap(seconds, specialist.name, start)
-    for sample in samples:
-        done[sample.record.item.item_id] = _decided(sample.record, filters, _before(sample))
-    _lap(seconds, "filters", start)
+    done.update((sample.record.item.item_id, sample.record) for sample in samples)
     return [done[record.item.item_id] for record in records]
+
+
+def settle(
+    records: Sequence[Record], befores: Sequence[Record], filters: Sequence[Filter], seconds: dict[str, float]
+) -> list[Record]:
+    """`records`, in order, with what every filter decides; one on which a filter raises comes back with an error and
+    without what this round made of it. What the round itself put in quarantine has nothing to decide on."""
+    start = time.perf_counter()
+    settled = [
+        record if record.error and not record.item.error else _decided(record, filters, before)
+        for record, before in zip(records, befores, strict=True)
+    ]
+    _lap(seconds, "filters", start)
+    return settled
 
 
 def _decided(record: Record, filters: Sequence[Filter], before: Record) -> Record:

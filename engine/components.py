@@ -18,7 +18,7 @@ from engine.errors import ConfigError
 from engine.validation import validated
 from engine.vocabulary import Vocabulary
 
-Group = Literal["specialists", "filters", "choosers"]
+Group = Literal["specialists", "filters", "choosers", "formats", "views"]
 _INJECTED = ("name", "vocabulary")
 
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from engine import plain_yaml
 from engine.errors import ConfigError
+from engine.places import is_local, is_remote_uri
+from engine.records import HUMAN, MERGE
+from engine.untrusted import shown
 from engine.uris import is_url
 from engine.validation import validated
 from engine.vocabulary import Vocabulary
@@ -49,18 +52,30 @@ class Http(_Section):
     )
 
 
+def _signature(source: str) -> str:
+    if source in (MERGE, "cascade"):
+        raise ValueError(f"{source!r} is what the engine itself signs with")
+    return source
+
+
 class Ingest(_Section):
     """Which images, and how they are read."""
 
     images: tuple[str, ...] = Field(
         (),
         description="folders, images, URLs, .txt, .csv and .tsv lists, .parquet manifests, WebDataset .tar, COCO "
-        ".json, Open Images .csv and .jsonl, folders of Hugging Face datasets; none: the samples",
+        ".json, Open Images .csv and .jsonl, folders of Hugging Face datasets, exported folders; none: the samples",
     )
     image_root: str | None = Field(
         None, description="the folder of the images that COCO's and Open Images' files name; none: near those"
     )
     class_folders: bool = Field(False, description="an image's label is the name of the folder that it is in")
+    source: Annotated[str, AfterValidator(_signature)] = Field(
+        HUMAN,
+        pattern=r"^[a-z][a-z0-9]*(_[a-z0-9]+)*$",
+        max_length=60,
+        description="who says what came along: human, or the name of whoever made it",
+    )
     limit: int | None = Field(None, ge=1, le=10**12, description="take only the first N images of the set")
     shard_size: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = Field(
         "auto", description="images a shard; auto: 1/64 of the partition, at least 4 and at most 1024"
@@ -82,6 +97,29 @@ def _gpus(number: float) -> float:
 Side = Annotated[int, Field(ge=16, le=8192)]
 
 
+class PoolOfWorkers(_Section):
+    """Workers of one kind, and the specialists that they run."""
+
+    specialists: tuple[str, ...] = Field(
+        min_length=1, description="consecutive ones, in the pipeline's order; of `specialists`, `reannotate` or both"
+    )
+    cpus: float = Field(1, ge=0.01, le=1000, description="CPUs, and native threads, of each worker")
+    gpus: Annotated[float, AfterValidator(_gpus)] = Field(
+        0, ge=0, le=1000, description="GPUs of each worker; fractions share one"
+    )
+    memory_mb: int = Field(1500, ge=1, le=10**8, description="memory that each worker may need")
+    min: int = Field(1, ge=1, le=100_000, description="workers that start at first")
+    max: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = Field(
+        "auto", description="workers while images wait for them; auto: as many as the resources allow"
+    )
+
+    @model_validator(mode="after")
+    def _some_room(self) -> PoolOfWorkers:
+        if self.max != "auto" and self.max < self.min:
+            raise ValueError(f"max {self.max} is less than min {self.min}")
+        return self
+
+
 class Run(_Section):
     """How the work is spread, guarded and watched. Nothing here changes an annotation."""
 
@@ -96,11 +134,22 @@ class Run(_Section):
     memory_mb_per_worker: int = Field(
         1500, ge=1, le=10**8, description="memory that each worker may need; bounds how many start"
     )
+    pools: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,59}$")], PoolOfWorkers] = Field(
+        {},
+        description="name -> workers of one kind, for some of the specialists; images go from pool to pool. None: one "
+        "pool, as the five settings above say",
+    )
+    wait_seconds: float = Field(
+        300, ge=0, le=86_400, description="how long a run waits for a cluster to bring the resources of one worker"
+    )
     batch_size: int = Field(1, ge=1, le=1024, description="images handed to a specialist together")
     item_seconds: float = Field(
         180, gt=0, le=86_400, description="time limit for one image; whoever outlasts it is quarantined"
     )
     attempts: int = Field(2, ge=1, le=100, description="how often an image may end its worker before it is quarantined")
+    failures_in_a_row: int = Field(
+        100, ge=1, le=10**6, description="a run stops when so many images in a row go to quarantine"
+    )
     max_quarantined: float = Field(
         0.05, ge=0, le=1, description="a larger share of quarantined images ends with code 1"
     )
@@ -268,9 +317,41 @@ class Refine(_Section):
 
 
 class Report(_Section):
-    """The page that shows a dataset."""
+    """The pages that show a dataset."""
 
-    images: int = Field(60, ge=0, le=10_000, description="pictures on the page, evenly spaced through the set")
+    images: Annotated[int, Field(ge=0)] | Literal["all"] = Field(
+        60, description="pictures that it shows, the most disputed first; of more than 100 a folder of pages is made"
+    )
+
+
+class Export(_Section):
+    """What leaves the engine, and in which form."""
+
+    format: str = Field("parquet", description="an installed format: see `engine export --help`")
+    to: str | None = Field(None, description="the folder; none: export/<format> in the output folder")
+    split: dict[str, float] = Field({}, description="name -> share, adding up to 1, such as {train: 0.9, val: 0.1}")
+    kinds: tuple[str, ...] = Field(
+        (), description="of texts, objects, lines, proposals, region_texts, masks, triplets; none: the format's own"
+    )
+    sources: tuple[str, ...] = Field((), description="only what these made; none: all")
+    min_score: dict[str, float] = Field(
+        {}, description="source, or * for the others -> least score of its regions; what has no score stays"
+    )
+    label_map: str | None = Field(
+        None, description="a vocabulary, YAML or one that comes along: only its classes leave, under its names"
+    )
+    images: Literal["refer", "link", "copy", "inside"] | None = Field(
+        None, description="by path, as links, as copies, or inside the format's files; none: the format's own way"
+    )
+    missing: Literal["stop", "skip"] = Field("stop", description="what to do when an image's bytes are gone")
+
+
+class Rates(_Section):
+    """What machines cost, for `engine plan`."""
+
+    cpu_hour: float = Field(0.04, ge=0, le=10**6, description="of one CPU for an hour")
+    gpu_hour: float = Field(1.2, ge=0, le=10**6, description="of one GPU for an hour")
+    currency: str = Field("USD", min_length=1, max_length=20, description="of both")
 
 
 class Config(_Section):
@@ -291,6 +372,25 @@ class Config(_Section):
     gate: Gate = Gate()
     refine: Refine = Refine()
     report: Report = Report()
+    export: Export = Export()
+    rates: Rates = Rates()
+
+    @model_validator(mode="after")
+    def _one_source_a_name(self) -> Config:
+        if self.ingest.source in {*self.specialists, *self.reannotate.specialists}:
+            raise ValueError(f"ingest.source: {self.ingest.source!r} is one of the specialists; choose another name")
+        return self
+
+    @model_validator(mode="after")
+    def _pools_of_known_specialists(self) -> Config:
+        known = {**self.specialists, **self.reannotate.specialists}
+        for name, pool in self.run.pools.items():
+            if unknown := [specialist for specialist in pool.specialists if specialist not in known]:
+                raise ValueError(
+                    f"run.pools.{name}.specialists: {', '.join(unknown)} is no specialist here; there are "
+                    f"{', '.join(known) or 'none'}"
+                )
+        return self
 
 
 def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> Config:
@@ -313,11 +413,7 @@ def _document(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """What a file says, over what its base says."""
     if path in above:
         raise ConfigError(f"{path} is its own base, by way of {', '.join(map(str, above))}")
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read the configuration {path}: {error}") from error
-    document = _parsed(text, str(path)) or {}
+    document = _read(path) or {}
     if not isinstance(document, dict):
         raise ConfigError(
             f"{path} must be a mapping (ingest, specialists, filters, ...), not a {type(document).__name__}"
@@ -326,9 +422,17 @@ def _document(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     _resolve(document, path.parent)
     if base is None:
         return document
-    if not isinstance(base, str):
-        raise ConfigError(f"{path}: base: expected a file's name, not {base!r}")
+    if not isinstance(base, str) or "\0" in base:
+        raise ConfigError(f"{path}: base: expected a file's name, not {shown(base)}")
     return merged(_document(Path(os.path.abspath(path.parent / os.path.expanduser(base))), (*above, path)), document)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A document that is a mapping. ConfigError if it can't be read, or is none."""
+    document = _read(path)
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path} must be a mapping, not a {type(document).__name__}")
+    return document
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -340,11 +444,13 @@ def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _parsed(text: str, where: str) -> Any:
+def _read(path: Path) -> Any:
     try:
-        return yaml.load(text, _UniqueKeyLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # also a date without such a day, and [[[[[...
-        raise ConfigError(f"{where} is not valid YAML: {error}") from error
+        return plain_yaml.read(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read {path}: {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
 
 
 STARTS = ("nano", "pico", "base", "large", "previous")  # names of train.start that are no folder's
@@ -355,8 +461,12 @@ def _resolve(document: dict[str, Any], folder: Path, start: bool = True) -> None
     training starts may be a preset's name or a hub's id, too: without `start` it is what the file made of it."""
 
     def absolute(path: Any) -> Any:
-        is_path = isinstance(path, str) and not is_url(path)
-        return os.path.abspath(folder / os.path.expanduser(path)) if is_path else path
+        is_path = isinstance(path, str) and not is_url(path) and not is_remote_uri(path)
+        is_path = is_path and "\0" not in path  # which no file has in its name
+        if not is_path or (os.path.isabs(path) and not is_local(folder)):
+            return path
+        beside = folder / os.path.expanduser(path)
+        return os.path.abspath(beside) if is_local(folder) else str(beside)
 
     ingest = document.get("ingest")
     if isinstance(ingest, dict):
@@ -381,7 +491,10 @@ def _setting(setting: str) -> tuple[str, Any]:
     key_path, equals, value = setting.partition("=")
     if not equals or not all(key_path.split(".")):
         raise ConfigError(f"--set takes key.path=value, such as run.workers=2, not {setting!r}")
-    return key_path, _parsed(value, f"--set {setting}: the value")
+    try:
+        return key_path, plain_yaml.parse(value)
+    except ValueError as error:
+        raise ConfigError(f"--set {setting}: the value is not valid YAML: {error}") from error
 
 
 def _assign(document: dict[str, Any], key_path: str, value: Any) -> None:
@@ -394,18 +507,3 @@ def _assign(document: dict[str, Any], key_path: str, value: Any) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"--set {key_path}: {'.'.join(sections[:depth])} is a value, not a section")
     target[last] = value
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """SafeLoader silently keeps the last of two equal keys; a threshold must not vanish like that."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if not isinstance(key, Hashable):
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is no key", key_node.start_mark)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)

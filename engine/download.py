@@ -11,7 +11,7 @@ import ssl
 import time
 import zlib
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from functools import cache
 from itertools import chain, count
@@ -47,10 +47,12 @@ class Downloader:
     """Fetches images into `folder`; may be used by many threads, and ended by one.
 
     A download has a connection of its own: lists name many hosts, and no cookie or state gets from one to another.
+    What is there of the URLs `anew` is fetched all the same, and replaced if there is an image now.
     """
 
-    def __init__(self, folder: Path, http: Http, max_bytes: int) -> None:
+    def __init__(self, folder: Path, http: Http, max_bytes: int, *, anew: Set[str] = frozenset()) -> None:
         self.folder = folder
+        self._anew = anew
         self._http = http
         self._max_bytes = max_bytes
         self._lines = Lines()
@@ -60,7 +62,7 @@ class Downloader:
 
     def fetch(self, url: str) -> None:
         """Fetches what is at `url`, if it isn't there yet. Raises ImageError; and OSError if it can't be written."""
-        if self.has(url):
+        if url not in self._anew and self.has(url):
             return
         deadline = time.monotonic() + self._http.total_seconds
         for attempt in count(1):

@@ -4,6 +4,7 @@ EngineError
 ├── ConfigError      wrong usage or configuration (exit code 2)
 ├── OutputError      an output folder that can't be used: another configuration's, in use, no run's (exit code 2)
 ├── RunError         a run that can't go on: no space, too few resources, workers that keep ending (exit code 3)
+│   └── CutShort     and whose reason may be gone: the same again goes on
 ├── RecordError      an annotation that contradicts its record (a specialist's or filter's fault)
 └── ImageError       an image that can't be used; its item is quarantined under `kind`
 
@@ -52,6 +53,13 @@ class OutputError(EngineError):
 
 class RunError(EngineError):
     """A run that can't go on."""
+
+
+class CutShort(RunError):
+    """Something outside ended a run: what is done is safe, and the same again goes on."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}. What is done is safe; run the same again to go on")
 
 
 def is_no_space(error: BaseException) -> bool:

@@ -71,13 +71,41 @@ def encode_mask(mask: MaskArray, corner: tuple[int, int] = (0, 0), size: tuple[i
     return compressed
 
 
+def runs_of(counts: bytes) -> list[int]:
+    """The runs in COCO's compressed string: 5 bits a character, the lowest first; from the fourth run on they are
+    differences from the run before the last (pycocotools, maskApi.c, rleFrString). ValueError for what is none."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts:
+        bits = character - 48
+        if not 0 <= bits < 64 or shift > 30:
+            raise ValueError("its compressed run lengths aren't COCO's")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) << (shift - 4)
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    if shift:
+        raise ValueError("its compressed run lengths end early")
+    return runs
+
+
+def check_runs(counts: bytes, size: tuple[int, int]) -> None:
+    """ValueError for run lengths that do not fill a mask of `size`: pycocotools writes behind it where there are more,
+    and leaves memory as it finds it where they end early."""
+    runs = runs_of(counts)
+    if sum(runs) != size[0] * size[1] or min(runs, default=-1) < 0:
+        raise ValueError("the runs do not fill it")
+
+
 def decode_mask(mask: Mask) -> MaskArray:
     """The mask's pixels, [height, width]. Raises RecordError when its counts aren't those of a mask of its size."""
     try:
+        check_runs(mask.counts, mask.size)
         pixels: npt.NDArray[np.uint8] = coco.decode(_run_lengths(mask))
-        # Behind runs that end early pycocotools leaves memory as it finds it, without a word.
         if encode_mask(pixels != 0) != mask.counts:
-            raise ValueError("the runs end early")
+            raise ValueError("some runs are empty")
     except ValueError as error:
         raise RecordError(f"mask {mask.id}: counts are no COCO run lengths of size {mask.size}: {error}") from error
     return pixels.astype(bool)

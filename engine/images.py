@@ -144,6 +144,13 @@ def decode(data: bytes, *, max_pixels: int) -> Image:
         return pixels
 
 
+def is_turned(data: bytes, *, max_pixels: int) -> bool:
+    """Whether the file has its pixels another way up than `decode` gives them. Raises ImageError."""
+    alone = _canvas if format_of(data[:HEAD_BYTES]) in ("GIF", "WebP") else nullcontext()
+    with alone, _faults(data, max_pixels):
+        return _orientation(_open(data, max_pixels), data) in UPRIGHT
+
+
 def _open(data: bytes, max_pixels: int) -> ImageFile:
     if not data:
         raise ImageError("empty", "the file has 0 bytes")

@@ -15,26 +15,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as types
 
+from engine.compact import check, compact
 from engine.entry import Entry, Given
 from engine.errors import ConfigError, ImageError
+from engine.files import opened, stamp
+from engine.places import is_remote_uri
 from engine.sources.features import CAPTIONS, Columns, columns_of, features_in
 from engine.uris import reported, resolved, shown, uri_of
 
 # A row is read with its row group, and threads at the seam of two row groups need both.
 ROW_GROUP_BYTES = 1 << 30
-BATCH_ROWS = 8192  # of texts
+BATCH_ROWS = 8192  # of texts, which are spelt out together
 _lock = threading.Lock()
 
 
 def entries(path: str) -> Iterator[Entry]:
     """The rows of a Parquet manifest. Images inside it are not read: see `_has_bytes`."""
-    with reported(path, "Parquet manifest"), _as_value_error(), pa.OSFile(os.fsencode(path)) as source:
-        file = pq.ParquetFile(source)
-        columns = _check_columns(path, file.schema_arrow)
-        images, along = _bytes_column(file.schema_arrow), _along(file.schema_arrow)
+    with reported(path, "Parquet manifest"), _as_value_error(), source(path) as opened_:
+        file, schema = compact(opened_), pq.ParquetFile(opened_).schema_arrow
+        columns = _check_columns(path, schema)
+        images, along = _bytes_column(schema), _along(schema)
         _check_row_groups(file, images)
-        modified = os.stat(path).st_mtime_ns
-        row = 0
+        modified = stamp(path)[1]
+        row, known = 0, dict[str, str]()  # labels: one may be said a million times
         for group in range(file.num_row_groups):
             for inside, values in zip(_has_bytes(file, group, images), _rows(file, group, columns), strict=False):
                 path_inside = (values.get(along.image or "image") or {}).get("path")
@@ -43,7 +46,7 @@ def entries(path: str) -> Iterator[Entry]:
                     uri=resolved(reference, os.path.dirname(path)) if reference else f"{uri_of(path)}#{row}",
                     dataset=values.get("dataset"),
                     licence=values.get("licence"),
-                    labels=along.labels_in(values),
+                    labels=tuple(known.setdefault(label, label) for label in along.labels_in(values)),
                     given=partial(_given, path, modified, row) if along.given else tuple,
                 )
                 row += 1
@@ -61,26 +64,33 @@ def is_manifest(path: str) -> bool:
 
 
 def _schema(path: str) -> pa.Schema:
-    with reported(path, "Parquet manifest"), _as_value_error(), pa.OSFile(os.fsencode(path)) as source:
-        return pq.ParquetFile(source).schema_arrow
+    with reported(path, "Parquet manifest"), _as_value_error(), source(path) as opened_:
+        return pq.ParquetFile(opened_).schema_arrow
 
 
 def text_rows(path: str, columns: Sequence[str]) -> Iterator[list[str | None]]:
     """The values of columns of strings, row by row. Bytes in them that aren't UTF-8 are replaced."""
-    with reported(path, "list of URLs"), _as_value_error(), pa.OSFile(os.fsencode(path)) as source:
-        file = pq.ParquetFile(source)
-        _check_once(path, file.schema_arrow)
+    with reported(path, "list of URLs"), _as_value_error(), source(path) as opened_:
+        file, schema = compact(opened_), pq.ParquetFile(opened_).schema_arrow
+        _check_once(path, schema)
         for name in columns:
-            if not _is_text(type_ := file.schema_arrow.field(name).type):
+            if not _is_text(type_ := schema.field(name).type):
                 raise ConfigError(f"{shown(path)}: column `{name}` must be string, not {type_}")
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
+            check(batch)
             yield from map(list, zip(*(_decoded(batch.column(name)) for name in columns), strict=True))
 
 
 def _decoded(texts: pa.Array) -> list[str | None]:
     """Arrow takes strings of Parquet files on trust, and stops at the first that is no UTF-8."""
+    texts = texts.dictionary_decode() if types.is_dictionary(texts.type) else texts
     values = texts.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
     return [None if value is None else value.decode(errors="replace") for value in values]
+
+
+def source(path: str) -> pa.NativeFile:
+    """A file as Arrow reads it; of what is on a store only the ranges that are asked for."""
+    return pa.PythonFile(opened(path, 0), mode="r") if is_remote_uri(path) else pa.OSFile(os.fsencode(path))
 
 
 def read_row(path: str, modified: int, row: int, place: str) -> bytes:
@@ -105,7 +115,8 @@ def _given(path: str, modified: int, row: int) -> list[Given]:
         _, _, starts = _parquet(path, modified)
         group = bisect_right(starts, row) - 1
         table, along = _row_group_along(path, modified, group)
-        values = table.slice(row - starts[group], 1).to_pylist()[0]
+        check(one := table.slice(row - starts[group], 1))
+        values = one.to_pylist()[0]
         return along.given_in(values, f"row {row} of {shown(os.path.basename(path))}")
 
 
@@ -151,7 +162,7 @@ def _along(schema: pa.Schema) -> Columns:
 @lru_cache(maxsize=2)
 def _parquet(path: str, modified: int) -> tuple[pq.ParquetFile, str | None, list[int]]:
     """The open file, its column of images, and the rows at which its row groups begin, and the last one ends."""
-    file = pq.ParquetFile(pa.OSFile(os.fsencode(path)))
+    file = compact(source(path))
     sizes = (file.metadata.row_group(group).num_rows for group in range(file.num_row_groups))
     return file, _bytes_column(file.schema_arrow), list(accumulate(sizes, initial=0))
 
@@ -171,9 +182,11 @@ def _row_group_along(path: str, modified: int, group: int) -> tuple[pa.Table, Co
 
 def _rows(file: pq.ParquetFile, group: int, columns: list[str]) -> Iterator[dict[str, Any]]:
     if not columns:
-        return repeat({}, file.metadata.row_group(group).num_rows)
-    batches = file.iter_batches(row_groups=[group], columns=columns)
-    return (values for batch in batches for values in batch.to_pylist())
+        yield from repeat({}, file.metadata.row_group(group).num_rows)
+        return
+    for batch in file.iter_batches(row_groups=[group], columns=columns, batch_size=BATCH_ROWS):
+        check(batch)
+        yield from batch.to_pylist()
 
 
 def _has_bytes(file: pq.ParquetFile, group: int, column: str | None) -> Iterator[bool]:

@@ -3,7 +3,7 @@
 The perceptual hash is imagehash's pHash: 64 signs of the lowest frequencies of a 32 x 32 grey copy. Two images are
 near-duplicates if their hashes differ in at most MAX_DISTANCE bits. To find such pairs without comparing all with all,
 a hash is cut into 8 bands of 8 bits, and only hashes that share two whole bands are compared: 6 bits that differ leave
-at least two bands untouched, so none is missed.
+at least two bands untouched, so none is missed. `engine.grouping` finds those of a whole set.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ BANDS = 8
 LONGEST_SIDE = 256  # px: an image is made smaller by whole factors to about this, which costs little, before pHash does
 FAINT = 1.0  # grey levels, standard deviation: below it there is nothing but noise
 MOST_TOGETHER = 2048  # a hash is compared with so many that share two bands with it; it has 15 in a million images
+MOST_DISTANCE = 16  # beyond it are images that have nothing to do with each other: two random hashes differ in 32
+BLOCK = 2**22  # pairs of hashes that are compared at a time
+CACHED = 2**17  # likewise, where all are compared with all: what a processor's cache holds
 
 Hashes = npt.NDArray[np.uint64]
 
@@ -40,44 +43,57 @@ def perceptual_hash(image: Image) -> bytes | None:
     return np.packbits(bits.reshape(-1)).tobytes()
 
 
-def group(hashes: Hashes) -> npt.NDArray[np.int64]:
-    """For each hash the index of the first one of its group; groups are joined by chains of near-duplicates."""
-    unique, first, inverse = np.unique(hashes, return_index=True, return_inverse=True)
-    leader = np.arange(len(unique))
-    for one, other in _pairs(unique):
-        _join(leader, one, other)
-    roots = np.array([_root(leader, n) for n in range(len(unique))], dtype=np.int64)
-    earliest = np.full(len(unique), len(hashes), dtype=np.int64)
-    np.minimum.at(earliest, roots, first)
-    members: npt.NDArray[np.int64] = earliest[roots][inverse]
-    return members
+def between(
+    hashes: Hashes, others: Hashes, distance: int = MAX_DISTANCE
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Indices into both of all pairs within `distance` bits of each other. A pair may come more than once.
+
+    Bands are looked up among the others: those should be the fewer. Beyond MAX_DISTANCE bits all are compared.
+    """
+    if not len(hashes) or not len(others):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    found = list(_sharing(hashes, others) if distance <= MAX_DISTANCE else _all(hashes, others, distance))
+    one, other = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    close = np.bitwise_count(hashes[one] ^ others[other]) <= distance
+    return one[close], other[close]
 
 
-def _pairs(hashes: Hashes) -> Iterator[tuple[int, int]]:
-    """Indices of hashes within MAX_DISTANCE bits of each other; a pair may come more than once."""
-    bands = hashes[:, None] >> np.arange(0, 64, 64 // BANDS, dtype=np.uint64) & np.uint64(0xFF)
-    for a, b in combinations(range(BANDS), 2):
-        keys = bands[:, a] << np.uint64(8) | bands[:, b]
-        order = np.argsort(keys, kind="stable")
-        keys, values = keys[order], hashes[order]
-        here = np.arange(len(hashes))
-        # Each with the next of the same key, then with the one after that, and so on.
-        for step in range(1, MOST_TOGETHER):
-            here = here[here + step < len(hashes)]
-            here = here[keys[here] == keys[here + step]]
-            if not len(here):
-                break
-            close = here[np.bitwise_count(values[here] ^ values[here + step]) <= MAX_DISTANCE]
-            yield from zip(order[close].tolist(), order[close + step].tolist(), strict=True)
+Pairs = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]
 
 
-def _root(leader: npt.NDArray[np.int64], n: int) -> int:
-    while leader[n] != n:
-        leader[n] = leader[leader[n]]
-        n = int(leader[n])
-    return n
+def _sharing(hashes: Hashes, others: Hashes) -> Iterator[Pairs]:
+    """Pairs within MAX_DISTANCE bits, by the bands that they share."""
+    shifts = np.arange(0, 64, 64 // BANDS, dtype=np.uint64)
+    for a, b in combinations(shifts, 2):
+        keys, there = (_key(values, a, b) for values in (hashes, others))
+        order = np.argsort(there, kind="stable")
+        counts = np.bincount(there, minlength=2**16)
+        starts = np.cumsum(counts) - counts
+        for block in _blocks(counts[keys]):
+            own = keys[block]
+            one = np.repeat(block, counts[own])
+            nth = np.arange(len(one)) - np.repeat(np.cumsum(counts[own]) - counts[own], counts[own])
+            other = order[starts[keys[one]] + nth]
+            close = np.bitwise_count(hashes[one] ^ others[other]) <= MAX_DISTANCE
+            yield one[close], other[close]
 
 
-def _join(leader: npt.NDArray[np.int64], one: int, other: int) -> None:
-    low, high = sorted((_root(leader, one), _root(leader, other)))
-    leader[high] = low
+def _key(values: Hashes, a: np.uint64, b: np.uint64) -> npt.NDArray[np.int64]:
+    byte = np.uint64(0xFF)
+    return ((values >> a & byte) << np.uint64(8) | values >> b & byte).astype(np.int64)
+
+
+def _blocks(counts: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Indices of what is to be compared with something, about BLOCK comparisons at a time."""
+    there = np.flatnonzero(counts)
+    ends = np.cumsum(counts[there])
+    total = int(ends[-1]) if len(ends) else 0
+    yield from np.split(there, np.searchsorted(ends, np.arange(BLOCK, total, BLOCK)))
+
+
+def _all(hashes: Hashes, others: Hashes, distance: int) -> Iterator[Pairs]:
+    size = max(CACHED // len(others), 1)
+    for start in range(0, len(hashes), size):
+        bits = np.bitwise_count(hashes[start : start + size, None] ^ others).ravel()
+        places = np.flatnonzero(bits <= distance)
+        yield places // len(others) + start, places % len(others)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from engine.annotate import Tally
+from engine.storage import ShardId
 
 PLAIN_EVERY = 10.0  # seconds between plain lines: a log, not a flood
 
@@ -53,17 +54,30 @@ class RunProgress:
     ) -> None:
         if self._live:
             self._live.stop()
+        if error is None and self.tally.pools:
+            self.console.print(f"{self.stage}: {self.speed()}", markup=False, highlight=False, soft_wrap=True)
+
+    def speed(self) -> str:
+        """How fast it went, and how near each pool came to the speed of its models alone."""
+        rate, pools = f"{self.images_per_second:.2f} images/s", self.tally.pools
+        if len(pools) == 1:
+            return f"{rate}, {next(iter(pools.values())).ratio:.2f} of its models' own speed"
+        ratios = ", ".join(f"{name} {speed.ratio:.2f}" for name, speed in pools.items())
+        return f"{rate}; of its models' own speed: {ratios}"
 
     def workers(self, ready: int, total: int) -> None:
         self._mark("first_worker" if ready else "ray")
-        self._show(f"{ready} of {total} workers ready", at_once=True)
+        self._show(f"{ready} of {total} workers ready", at_once=ready in (0, total))
 
     def progress(self, tally: Tally) -> None:
-        if tally.items != self.tally.items:
+        before, self.tally = self.tally, tally
+        if tally.items != before.items:
             self._mark("first_image")
             self.seconds_to["last_image"] = time.monotonic() - self._born
-            self.tally = tally
             self._show(self.detail(), at_once=False)
+
+    def finished(self, shard: ShardId) -> None:
+        """A shard is written. Who counts shards says so here."""
 
     def warn(self, message: str) -> None:
         self.console.print(f"! {message}", style="yellow", markup=False, highlight=False, soft_wrap=True)

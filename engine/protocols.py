@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from engine.decide import Filter, decide
+from engine.errors import ConfigError
 from engine.records import AnyAnnotation, Decision, Record
 
 Image: TypeAlias = npt.NDArray[np.uint8]
+Reads = Literal["image", "record"]
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,15 @@ class Specialist(Protocol):
         Decisions to keep what is in the record already, signed with its own name, are a specialist's opinions of it:
         they carry a measured value, and change nothing of what stands.
         """
+
+
+def reads_of(specialist: Specialist) -> Reads:
+    """What a specialist goes by, as it says in `reads`: the image alone, or also the record before it ("record", the
+    default). One that reads the image alone gives the same answers whatever the record holds, and stays as it is when
+    a specialist before it, or a filter, is another one."""
+    said: Reads = getattr(specialist, "reads", "record")
+    if said not in get_args(Reads):
+        raise ConfigError(
+            f"specialist {specialist.name}: `reads` must be one of {', '.join(get_args(Reads))}, not {said!r}"
+        )
+    return said

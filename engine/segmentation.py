@@ -17,7 +17,7 @@ from pycocotools import mask as coco
 
 from engine.entry import Segmentation
 from engine.errors import ImageError
-from engine.geometry import encode_mask
+from engine.geometry import encode_mask, runs_of
 from engine.images import decode
 from engine.reading import read
 from engine.untrusted import numbers, shown
@@ -80,23 +80,10 @@ def _runs_of(given: dict[str, Any], size: tuple[int, int]) -> list[int]:
 
 
 def _runs_of_string(counts: bytes) -> list[int]:
-    """The runs in COCO's compressed string: 5 bits a character, the lowest first; from the fourth run on they are
-    differences from the run before the last (pycocotools, maskApi.c, rleFrString)."""
-    runs: list[int] = []
-    value = shift = 0
-    for character in counts:
-        bits = character - 48
-        if not 0 <= bits < 64 or shift > 30:
-            raise Unusable("bad_mask", "its compressed run lengths aren't COCO's")
-        value |= (bits & 31) << shift
-        shift += 5
-        if not bits & 32:
-            value -= (bits & 16) << (shift - 4)
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    if shift:
-        raise Unusable("bad_mask", "its compressed run lengths end early")
-    return runs
+    try:
+        return runs_of(counts)
+    except ValueError as error:
+        raise Unusable("bad_mask", str(error)) from None
 
 
 def _compressed(runs: Iterable[int], size: tuple[int, int]) -> bytes:

@@ -16,10 +16,9 @@ from engine.entry import Fault
 from engine.errors import ConfigError
 from engine.records import AnyAnnotation, Decision, Item, Mask, Parse, Record, Region, RegionText, Scores, Text, Triplet
 from engine.storage import Output, ShardId, read_faults, read_items, read_records
-from engine.untrusted import printable
+from engine.untrusted import plain
 from engine.uris import uri_of
 
-TURNING = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)  # the direction
 WIDEST = 100  # columns of a text that is read
 
 
@@ -109,8 +108,7 @@ def _cells(annotation: AnyAnnotation, decision: Decision | None, record: Record)
 
 
 def _plain(text: str, style: str = "") -> Styled:
-    """What others wrote, without what terminals obey: control characters, and marks that turn the direction round."""
-    return Styled(printable(text).translate(TURNING), style=style)
+    return Styled(plain(text), style=style)
 
 
 def _about(annotation: AnyAnnotation, record: Record) -> tuple[str, str, str]:

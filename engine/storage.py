@@ -9,7 +9,9 @@
       downloads/                                             images that were at http(s) URLs
       round-0/annotations/part-00000/shard-00000.parquet     immutable
       round-0/decisions/part-00000/shard-00000.parquet       written last: it says that the shard is done
-      round-0/notes/part-00000/shard-00000                   what a worker has in hand; gone when the shard is done
+      round-0/partitions/part-00000.json                     what a partition comes to whose shards are all done
+      logs/<run id>.jsonl                                    what happened in a run; on an object store in parts
+      round-0/progress.json                                  how it goes, for those who look from elsewhere
       round-0/near_duplicates.parquet                        images that look like another one
       round-0/sources.json, summary.json                     summary.json is written last
       round-0/training/fold-0/                               checkpoints, log.jsonl, TensorBoard, sample answers
@@ -18,31 +20,40 @@
       round-1/merge/                                         what merging adds to that: annotations/, decisions/, ...
       round-1/round.json                                     what the round comes to, and whether it was accepted
       labels/                                                images that people labelled, by which rounds are judged
-      report/index.html                                      a page to look at
+      evaluation/<digest>/                                   annotated sets that it was evaluated by, as in labels/
+      contamination.parquet                                  images that are in evaluation sets, to be kept from models
+      export/coco/                                           what stands, for others to read, by format
+      report/index.html                                      a page to look at; gallery/, ... beside it if it is large
 
-Files are written aside and renamed, so that a file that is there is whole, whoever was killed when.
+Files are written aside and renamed, so that a file that is there is whole, whoever was killed when. On an object store
+(`engine.places`), which renames nothing, they are put together on this machine and sent as a whole: what breaks off is
+no object. Whoever looks for many files lists their folder (`there`): each question of its own is a request.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
 import shutil
+import tempfile
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.entry import Fault
 from engine.errors import OutputError
+from engine.files import opened
+from engine.places import filesystem, is_local, reached
 from engine.records import Item, Record
 from engine.rounds import joined
 from engine.schema import (
@@ -57,6 +68,7 @@ from engine.schema import (
 )
 
 _ASIDE = re.compile(r"\..+\.aside-[0-9a-f]{32}")
+SMALL_BYTES = 1 << 20  # of a file on a store: reading some columns takes three requests, and all of it one
 LOCK = ".engine-lock"  # the run's lock; a folder that has it was made by the engine
 
 
@@ -90,15 +102,20 @@ class Layer:
     def summary(self) -> Path:
         return self.folder / "summary.json"
 
+    @property
+    def progress(self) -> Path:
+        """How the stage that makes it goes; see `engine.heartbeat`."""
+        return self.folder / "progress.json"
+
+    def closed(self, partition: int) -> Path:
+        """Says that all shards of a partition are done; see `engine.partitions`."""
+        return self.folder / "partitions" / f"part-{partition:05d}.json"
+
     def annotations(self, shard: ShardId) -> Path:
         return self.folder / "annotations" / f"{shard}.parquet"
 
     def decisions(self, shard: ShardId) -> Path:
         return self.folder / "decisions" / f"{shard}.parquet"
-
-    def digests(self, shards: Iterable[ShardId]) -> set[str]:
-        """Of the configurations that made its decisions; a shard without any counts as ""."""
-        return {shard_digest(self.decisions(shard)) or "" for shard in shards}
 
 
 @dataclass(frozen=True)
@@ -137,9 +154,6 @@ class Round(Layer):
         """The model trained on this round; of several, that which was kept from `fold`."""
         return self.folder / "model" if folds == 1 else self.folder / "model" / f"fold-{fold}"
 
-    def note(self, shard: ShardId) -> Path:
-        return self.folder / "notes" / str(shard)
-
 
 @dataclass(frozen=True)
 class Output:
@@ -174,6 +188,15 @@ class Output:
         """Images that people labelled, by which rounds are judged: a manifest of its own, and what came along."""
         return Output(self.root / "labels")
 
+    def evaluation(self, digest: str) -> Output:
+        """Annotated sets that it was evaluated by: a manifest of their own, and what came along."""
+        return Output(self.root / "evaluation" / digest)
+
+    @property
+    def contamination(self) -> Path:
+        """Images that are in evaluation sets; see `engine.contamination`."""
+        return self.root / "contamination.parquet"
+
     def round(self, number: int) -> Round:
         return Round(self.root / f"round-{number}")
 
@@ -184,13 +207,13 @@ class Output:
         for before in range(number + 1):
             round_ = self.round(before)
             layers.append((before, round_))
-            if round_.merge.decisions(shard).exists() and (merged or before < number):
+            if is_there(round_.merge.decisions(shard)) and (merged or before < number):
                 layers.append((before, round_.merge))
         return layers
 
     def shards(self) -> Iterator[ShardId]:
         """The shards of the manifest, in order. Raises OutputError where ingest has not ended."""
-        if not self.manifest.exists():
+        if not is_there(self.manifest):
             raise OutputError(f"{self.root} has no manifest: nothing was ingested there, or ingest did not end")
         for number, partition in enumerate(read_json(self.manifest)["partitions"]):
             yield from (ShardId(number, shard) for shard in range(partition["shards"]))
@@ -206,21 +229,22 @@ class Output:
 
     def forget(self, shard: ShardId) -> None:
         """Removes what was made of a shard's items, in all rounds: they are about to be others."""
-        for folder in self.root.glob("round-*"):
-            round_ = Round(folder)
+        for name in names_in(self.root):
+            if not name.startswith("round-"):
+                continue
+            round_ = Round(self.root / name)
             for layer in (round_, round_.merge):
-                for path in (layer.summary, layer.decisions(shard), layer.annotations(shard)):
-                    path.unlink(missing_ok=True)
-            round_.near_duplicates.unlink(missing_ok=True)
-            round_.manifest.unlink(missing_ok=True)
+                marker = layer.closed(shard.partition)
+                for path in (marker, layer.summary, layer.decisions(shard), layer.annotations(shard)):
+                    remove(path)
+            remove(round_.near_duplicates)
+            remove(round_.manifest)
 
     def check_ours(self) -> None:
         """Raises OutputError if it is anything but new, empty, or a folder that the engine made."""
         try:
             str(self.root).encode()  # Arrow opens no other
-            there = sorted(os.listdir(self.root))
-        except FileNotFoundError:
-            return
+            there = names_in(self.root)
         except (OSError, UnicodeEncodeError) as error:
             name = os.fsencode(self.root).decode(errors="replace")
             raise OutputError(f"{name} can't be an output folder: {error}. Name another with --out.") from error
@@ -233,16 +257,23 @@ class Output:
     def clear(self) -> None:
         """Removes what the engine wrote, and nothing else. Links are removed, not followed."""
         self.check_ours()
-        written = [self.config, self.manifest, *self.root.glob("images/part-*"), *self.root.glob("round-*")]
-        written += [self.root / "given", self.downloads, self.report.parent, self.labels.root]
+        images = self.root / "images"
+        written = [
+            self.config,
+            self.manifest,
+            *(images / name for name in names_in(images) if name.startswith("part-")),
+        ]
+        written += [self.root / name for name in names_in(self.root) if name.startswith("round-")]
+        written += [self.root / "export", self.root / "given", self.downloads, self.report.parent, self.labels.root]
+        written += [self.root / "evaluation", self.root / "logs", self.contamination]
         for path in written:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            remove_all(path)
 
     def sweep(self) -> None:
-        """Removes the files that killed runs left half-written. Only for the holder of the run's lock."""
+        """Removes the files that killed runs left half-written. Only for the holder of the run's lock. On a store
+        parts of a large file that were sent and never put together are no file: its own rules remove them."""
+        if not is_local(self.root):
+            return
         for folder, _, names in os.walk(self.root):
             for name in names:
                 if _ASIDE.fullmatch(name):
@@ -320,7 +351,7 @@ def _of_layer(
 def content_digest(output: Output, shard: ShardId) -> str:
     """Of which images a shard has, and of what came along with them: 12 hex digits."""
     ids = read_table(output.items(shard), ["item_id"]).column("item_id")
-    given = output.given(shard).read_bytes() if output.given(shard).exists() else b""
+    given = read_bytes(output.given(shard)) if is_there(output.given(shard)) else b""
     return hashlib.sha256(b"".join([*ids.to_pylist(), given])).hexdigest()[:12]
 
 
@@ -329,38 +360,47 @@ def write_given(output: Output, shard: ShardId, taken: Sequence[tuple[Record, Se
     if any(record.by_id or faults for record, faults in taken):
         write_table(output.given(shard), given_to_table(taken), digest)
     else:
-        output.given(shard).unlink(missing_ok=True)
+        remove(output.given(shard))
 
 
 def has_given(output: Output, shard: ShardId, taken: Sequence[tuple[Record, Sequence[Fault]]]) -> bool:
     """Whether `write_given` wrote the same."""
     table = given_to_table(taken)
-    if output.given(shard).exists():
+    if is_there(output.given(shard)):
         return bool(read_table(output.given(shard)).equals(table))
     return not any(record.by_id or faults for record, faults in taken)
 
 
 def read_given(output: Output, shard: ShardId) -> list[Record]:
     """A shard's records before anybody annotates: its items, and what came along with them."""
+    return [replace(record, error=record.item.error) for record in given_tables(output, shard).records()]
+
+
+def given_tables(output: Output, shard: ShardId) -> Tables:
+    """As `read_given`, but nothing is made a record yet."""
     items = read_table(output.items(shard))
     path = output.given(shard)
-    if not path.exists():
-        return [Record(item, error=item.error) for item in items_from_table(items)]
+    if not is_there(path):
+        nothing = annotations_to_table([Record(item) for item in items_from_table(items)])
+        return Tables(items, ((nothing, None),), (0,))
     given = read_table(path).drop_columns(["faults"])
     if given.column("item_id") != items.column("item_id"):
         raise OutputError(f"{path} is of other images than {output.items(shard)}. {_remedy(path)}")
-    return [replace(record, error=record.item.error) for record in records_from_tables(items, given)]
+    return Tables(items, ((given, None),), (0,))
 
 
 def read_faults(output: Output, shard: ShardId) -> list[tuple[bytes, Fault]]:
     """What was wrong with what came along with a shard's images: item ids and faults."""
-    if not output.given(shard).exists():
+    if not is_there(output.given(shard)):
         return []
     return faults_from_table(read_table(output.given(shard), ["item_id", "faults"]))
 
 
-def write_annotations(layer: Layer, shard: ShardId, records: Sequence[Record], digest: str) -> None:
-    write_table(layer.annotations(shard), annotations_to_table(records), digest)
+def write_annotations(
+    layer: Layer, shard: ShardId, records: Sequence[Record], digest: str, sources: Mapping[str, str] | None = None
+) -> None:
+    """`sources` has the digest of each source by itself: see `engine.recompute`."""
+    write_table(layer.annotations(shard), annotations_to_table(records), digest, sources or {})
 
 
 def write_decisions(layer: Layer, shard: ShardId, records: Sequence[Record], digest: str) -> None:
@@ -369,35 +409,53 @@ def write_decisions(layer: Layer, shard: ShardId, records: Sequence[Record], dig
 
 def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     """A shard, or some of its columns; "regions.list.element.kind" names one inside."""
-    with _damage_named(path), pq.ParquetFile(path) as file:
+    with _damage_named(path), _parquet(path, whole=columns is None) as file:
         return file.read(columns=None if columns is None else list(columns))
 
 
-def write_table(path: Path, table: pa.Table, digest: str = "") -> None:
+def write_table(path: Path, table: pa.Table, digest: str = "", sources: Mapping[str, str] | None = None) -> None:
     """Writes `table` as Parquet, with the schema's version and the digest of the configuration that made it."""
     metadata = {"engine.schema": str(VERSION), "engine.digest": digest}
+    if sources is not None:
+        metadata["engine.sources"] = json.dumps(dict(sources))
     with aside(path) as file:
-        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd")
+        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd", write_page_checksum=True)
 
 
 def shard_digest(path: Path) -> str | None:
     """The digest that a shard was written with; None when it isn't there."""
-    if not path.exists():
-        return None
-    with _damage_named(path):
-        metadata = pq.read_schema(path).metadata or {}
+    return shard_digests(path)[0] if is_there(path) else None
+
+
+def shard_digests(path: Path) -> tuple[str, dict[str, str]]:
+    """The digest that a shard, which is there, was written with, and of annotations that of each of their sources."""
+    with _damage_named(path), _parquet(path) as file:
+        metadata = file.schema_arrow.metadata or {}
     version = metadata.get(b"engine.schema", b"").decode()
     if version != str(VERSION):
         raise OutputError(
             f"{path} has schema version {version or 'none'}; this engine reads version {VERSION}. "
             "Name another folder with --out, or start afresh with --overwrite."
         )
-    return str(metadata[b"engine.digest"].decode())
+    return metadata[b"engine.digest"].decode(), json.loads(metadata.get(b"engine.sources", b"{}"))
 
 
 def read_json(path: Path) -> Any:
     with _damage_named(path):
-        return json.loads(path.read_bytes())
+        return json.loads(read_bytes(path))
+
+
+def read_bytes(path: Path) -> bytes:
+    if is_local(path):
+        return path.read_bytes()
+    with reached(path):
+        store, inside = filesystem(path)
+        try:
+            return cast(bytes, store.cat_file(inside, start=0))  # without a start it would ask for the size first
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # by S3 there is no range of an empty file
+                raise
+            return cast(bytes, store.cat_file(inside))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -409,9 +467,28 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """In place, and not waiting for the disk: for what is written again if that breaks off."""
+    if is_local(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return
+    with reached(path):
+        store, inside = filesystem(path)
+        store.pipe_file(inside, data)
+
+
 @contextmanager
 def aside(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which becomes `path` when it is whole and on the disk, and is gone if that fails."""
+    """A file to write to, which becomes `path` when it is whole and on the disk, or sent, and is gone if that fails."""
+    if not is_local(path):
+        with tempfile.NamedTemporaryFile(prefix="engine-") as spool:
+            yield cast(BinaryIO, spool)
+            spool.flush()
+            with reached(path):
+                store, inside = filesystem(path)
+                store.put_file(spool.name, inside)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.aside-{uuid.uuid4().hex}")
     try:
@@ -422,6 +499,83 @@ def aside(path: Path) -> Iterator[BinaryIO]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file or folder."""
+    if is_local(path):
+        return path.exists()
+    with reached(path):
+        store, inside = filesystem(path)
+        return bool(store.exists(inside))
+
+
+def there(paths: Iterable[Path]) -> set[Path]:
+    """Those of the files that are there. Each folder is listed once, however many files in it are asked for."""
+    folders: dict[Path, list[Path]] = {}
+    for path in paths:
+        folders.setdefault(path.parent, []).append(path)
+    found: set[Path] = set()
+    for folder, asked in folders.items():
+        names = set(names_in(folder))
+        found.update(path for path in asked if path.name in names)
+    return found
+
+
+def names_in(folder: Path) -> list[str]:
+    """What is in a folder, sorted; nothing if it isn't there."""
+    try:
+        if is_local(folder):
+            return sorted(os.listdir(folder))
+        with reached(folder):
+            store, inside = filesystem(folder)
+            below = (name.strip("/").removeprefix(inside.strip("/")) for name in store.ls(inside, detail=False))
+            return sorted({name.strip("/") for name in below} - {""})
+    except FileNotFoundError:
+        return []
+
+
+def remove(path: Path) -> None:
+    """A file, if it is there."""
+    if is_local(path):
+        path.unlink(missing_ok=True)
+        return
+    with reached(path):
+        store, inside = filesystem(path)
+        with suppress(FileNotFoundError):  # of which S3 says nothing
+            store.rm_file(inside)
+
+
+def remove_all(path: Path) -> None:
+    """A file, or a folder with all that is in it, if it is there. Links are removed, not followed."""
+    if is_local(path):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+        return
+    with reached(path):
+        store, inside = filesystem(path)
+        with suppress(FileNotFoundError):
+            store.rm(inside, recursive=True)
+
+
+@contextmanager
+def _parquet(path: Path, whole: bool = False) -> Iterator[pq.ParquetFile]:
+    """A file of ours. On a store only what is asked for is read, unless it is `whole`, or small."""
+    with reached(path):
+        source: Any = path
+        if not is_local(path):
+            source = pa.BufferReader(read_bytes(path)) if whole else opened(str(path), 0)
+            if not whole and source.size <= SMALL_BYTES:
+                source = pa.BufferReader(source.read())
+        with pq.ParquetFile(source, pre_buffer=not is_local(path), page_checksum_verification=True) as file:
+            try:
+                yield file
+            except OSError as error:
+                if type(error) is OSError and error.errno is None:  # Arrow's, of a page whose checksum is another
+                    raise ValueError(str(error)) from error
+                raise
 
 
 @contextmanager
@@ -443,5 +597,7 @@ def _remedy(path: Path) -> str:
             return f"Remove {folder / 'manifest.json'} and run again: the images are ingested anew."
         if folder.name in ("annotations", "decisions"):
             decisions = folder.with_name("decisions") / path.relative_to(folder)
-            return f"Remove {decisions} and run again: its images are annotated anew."
+            marker = folder.with_name("partitions") / f"{path.parent.name}.json"
+            also = f"{marker} and " if is_there(marker) else ""  # or nobody looks for a shard of the partition
+            return f"Remove {also}{decisions} and run again: its images are annotated anew."
     return f"Remove {path} and run again, or start afresh with --overwrite."

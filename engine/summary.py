@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.near import group
+from engine.grouping import Numbers, groups
+from engine.near import Hashes
 from engine.storage import Layer, Output, ShardId, read_records, read_table, write_table
 
 # What an annotation of each column is called where it is counted; regions are counted by their kind.
@@ -24,16 +25,17 @@ COLUMNS = {
 }
 
 
-def count_round(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, Any]:
+def count_round(output: Output, number: int, shards: Iterable[ShardId], *, merged: bool = True) -> dict[str, Any]:
     """Items, quarantine by stage and kind; and of all rounds up to this one annotations (made, standing) by source and
-    kind, and falls by filter and reason. Reads column by column and shard by shard; no mask is read."""
+    kind, and falls by filter and reason; of what merging added to the last round only if `merged`. Reads column by
+    column and shard by shard; no mask is read."""
     items = 0
     made: Counter[tuple[str, str]] = Counter()
     fell: Counter[tuple[str, str]] = Counter()
     falls: Counter[tuple[str, str]] = Counter()
     quarantine: Counter[tuple[str, str]] = Counter()
     for shard in shards:
-        layers = [layer for _, layer in output.layers(number, shard)]
+        layers = [layer for _, layer in output.layers(number, shard, merged=merged)]
         errors = read_table(layers[-1].annotations(shard), ["error"]).column("error")
         items += len(errors)
         quarantine.update((error["stage"], error["kind"]) for error in errors.drop_null().to_pylist())
@@ -57,6 +59,22 @@ def count_round(output: Output, number: int, shards: Iterable[ShardId]) -> dict[
     }
 
 
+def added_up(counts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What `count_round` would give for all shards, from what it gives for some of them at a time."""
+    result: dict[str, Any] = {"items": 0, "quarantined": {}, "annotations": {}, "fallen": {}}
+    for some in counts:
+        result = {name: summed(result[name], some[name]) for name in result}
+    return result
+
+
+def summed(one: Any, other: Any) -> Any:
+    """Two nested dictionaries of counts as one."""
+    if not isinstance(one, dict):
+        return one + other
+    zero: Any = {} if any(isinstance(value, dict) for value in (*one.values(), *other.values())) else 0
+    return {key: summed(one.get(key, zero), other.get(key, zero)) for key in sorted({*one, *other})}
+
+
 def class_counts(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, tuple[int, int]]:
     """Of each class of objects how many regions of it stand in a round, and in how many images; "" are proposals."""
     regions: Counter[str] = Counter()
@@ -72,17 +90,41 @@ def class_counts(output: Output, number: int, shards: Iterable[ShardId]) -> dict
 
 def group_near_duplicates(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, int]:
     """Writes near_duplicates.parquet: the images that look like another one, each with the first one of its group.
-    Returns how many groups, and images in them, there are. 24 bytes an image in memory."""
-    round_ = output.round(number)
-    tables = [read_table(round_.annotations(shard), ["item_id", "perceptual_hash"]) for shard in shards]
-    table = pa.concat_tables(tables) if tables else pa.table({"item_id": [], "perceptual_hash": []})
-    table = table.filter(pc.is_valid(table.column("perceptual_hash")))
-    ids = table.column("item_id")
-    first = group(np.frombuffer(b"".join(table.column("perceptual_hash").to_pylist()), dtype=">u8").astype(np.uint64))
-    leaders, sizes = np.unique(first, return_counts=True)
-    members = np.flatnonzero(np.isin(first, leaders[sizes > 1]))
-    write_table(round_.near_duplicates, pa.table({"item_id": ids.take(members), "group": ids.take(first[members])}))
-    return {"groups": int((sizes > 1).sum()), "images": len(members)}
+    Returns how many groups, and images in them, there are. For memory see `engine.grouping.groups`."""
+    round_, sizes = output.round(number), dict.fromkeys(shards, 0)
+    rows, first = groups(_hashes(round_, sizes))
+    ids = pa.chunked_array(_ids(round_, sizes, rows), pa.binary(16))
+    table = pa.table({"item_id": ids, "group": ids.take(pa.array(np.searchsorted(rows, first)))})
+    write_table(round_.near_duplicates, table)
+    return {"groups": len(np.unique(first)), "images": len(rows)}
+
+
+def near_duplicate_counts(output: Output, number: int) -> dict[str, int]:
+    """What `group_near_duplicates` returned when it wrote what is there."""
+    table = read_table(output.round(number).near_duplicates, ["group"])
+    return {"groups": pc.count_distinct(table.column("group")).as_py(), "images": len(table)}
+
+
+def _hashes(layer: Layer, sizes: dict[ShardId, int]) -> Iterator[tuple[Numbers, Hashes]]:
+    """The rows that have a perceptual hash, counted over all shards, and their hashes. Fills in the shards' sizes."""
+    start = 0
+    for shard in sizes:
+        column = read_table(layer.annotations(shard), ["perceptual_hash"]).column("perceptual_hash")
+        hashes = np.frombuffer(b"".join(column.drop_null().to_pylist()), ">u8").astype(np.uint64)
+        yield start + np.flatnonzero(column.is_valid()), hashes
+        sizes[shard] = len(column)
+        start += len(column)
+
+
+def _ids(layer: Layer, sizes: dict[ShardId, int], rows: Numbers) -> Iterator[pa.Array]:
+    """The item ids of `rows`, which count up over all shards."""
+    start = 0
+    for shard, size in sizes.items():
+        here = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + size)] - start
+        if len(here):
+            ids = read_table(layer.annotations(shard), ["item_id"]).column("item_id")
+            yield ids.combine_chunks().take(pa.array(here))
+        start += size
 
 
 def _annotations(layer: Layer, shard: ShardId) -> pa.Table:

@@ -13,11 +13,17 @@ UNSEEN = (
     | {0x7F: 0x2421}
     | dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
 )
+TURNING = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)  # the direction
 
 
 def printable(text: str) -> str:
     """A text with its control characters made visible, and what isn't Unicode replaced."""
     return text.translate(UNSEEN)
+
+
+def plain(text: str) -> str:
+    """A text for a terminal: without what that obeys, control characters and marks that turn the direction round."""
+    return printable(text).translate(TURNING)
 
 
 def shown(value: object) -> str:
@@ -26,6 +32,12 @@ def shown(value: object) -> str:
         return reprlib.repr(value)
     except (ValueError, RecursionError):  # an int of more than 4300 digits
         return f"a {type(value).__name__}"
+
+
+def some(things: Sequence[object], most: int = 3) -> str:
+    """The first of a list, and how many more there are."""
+    more = f" and {len(things) - most} more" if len(things) > most else ""
+    return ", ".join(map(str, things[:most])) + more
 
 
 def numbers(values: Sequence[Any]) -> list[float] | None:

@@ -1,4 +1,5 @@
-"""Where an image is: a path, a file:// URI, with either `<.parquet or .arrow>#<row>` or `<.tar>#<member>`, or a URL."""
+"""Where an image is: a path, a file:// URI or one on an object store (`engine.places`), with any of them
+`<.parquet or .arrow>#<row>` or `<.tar>#<member>`, or a URL."""
 
 from __future__ import annotations
 
@@ -10,20 +11,22 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
 from engine.errors import ConfigError, ImageError
+from engine.files import normal
+from engine.places import LOCAL, SCHEME, is_remote_uri
 from engine.records import Item
 
 ROW = re.compile(r"(.+\.(?:parquet|arrow))#([0-9]+)", re.DOTALL | re.IGNORECASE)
 MEMBER = re.compile(r"(.+?\.tar)#(.+)", re.DOTALL | re.IGNORECASE)
-FILE = re.compile(r"file:(?://(?:localhost)?(?=/)|(?!//))(/.*)", re.DOTALL | re.IGNORECASE)  # of this machine
 URL = re.compile(r"https?://", re.IGNORECASE)
-SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 
 
 def uri_of(path: str) -> str:
-    """The URI of a local file: its absolute path as it is, links not followed.
+    """The URI of a file: its absolute path as it is, links not followed; on a store its URI there.
 
     A file:// URI if the path is not valid UTF-8, or if `reading.read` would take it for a place inside a file.
     """
+    if is_remote_uri(path):
+        return normal(path)
     path = os.path.abspath(path)
     try:
         path.encode()
@@ -44,11 +47,15 @@ def download_of(downloads: Path, url: str) -> Path:
 
 
 def path_of(place: str) -> str:
-    """The local path of a path or file:// URI; bytes that aren't UTF-8 are escaped as Python does in paths."""
-    if file := FILE.fullmatch(place):
+    """The local path of a path or file:// URI, bytes that aren't UTF-8 escaped as Python does in paths; what is on a
+    store stays as it is. Raises ImageError for what is anywhere else."""
+    if is_remote_uri(place):
+        return place
+    if file := LOCAL.fullmatch(place):
         return os.fsdecode(unquote_to_bytes(file[1]))
     if scheme := SCHEME.match(place):
-        raise ImageError("unreadable", f"{place}: images are read from local files, not from {scheme[0]}; download it")
+        where = "local files, s3://, gs:// and hf://"
+        raise ImageError("unreadable", f"{place}: images are read from {where}, not from {scheme[0]}; download it")
     return place
 
 
@@ -56,10 +63,11 @@ def resolved(reference: str, folder: str) -> str:
     """The uri of a reference in a list or manifest: a path, relative to `folder` or not, a URI, or a place in one."""
     inside = MEMBER.fullmatch(reference) or ROW.fullmatch(reference)
     place = inside[1] if inside else reference
-    if SCHEME.match(place) and not FILE.fullmatch(place):
+    if SCHEME.match(place) and not LOCAL.fullmatch(place) and not is_remote_uri(place):
         # From elsewhere; reading it says so. What isn't UTF-8 in it is escaped as in any URI.
         return re.sub("[\udc80-\udcff]", lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", reference)
-    return uri_of(os.path.join(folder, path_of(place))) + (f"#{inside[2]}" if inside else "")
+    path = path_of(place)
+    return uri_of(path if is_remote_uri(path) else os.path.join(folder, path)) + (f"#{inside[2]}" if inside else "")
 
 
 def shown(path: str) -> str:

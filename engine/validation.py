@@ -8,12 +8,15 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 
 from engine.errors import ConfigError
+from engine.untrusted import shown
 from engine.vocabulary import ClassEntry
 
 # YAML's words for what Pydantic calls by Python's.
 EXPECTED = dict.fromkeys(("tuple_type", "list_type"), "Input should be a list") | dict.fromkeys(
     ("dict_type", "model_type", "mapping_type"), "Input should be a mapping"
 )
+LONGEST = 1000  # characters of a value, or of a key, in a message
+MOST_FAULTS = 100  # that are told
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -25,8 +28,10 @@ def validated(model: type[Model], values: Any, *, where: str, prefix: str = "") 
         faults: dict[str, list[Any]] = {}
         for fault in error.errors():
             faults.setdefault(".".join([*([prefix] if prefix else []), *_path(fault, values)]), []).append(fault)
-        lines = [f"  {path or 'the configuration'}: {_said(some, model)}" for path, some in faults.items()]
-        raise ConfigError("\n".join([f"{where}: {len(lines)} fault(s)", *lines])) from None
+        told = list(faults.items())[:MOST_FAULTS]
+        lines = [f"  {path[:LONGEST] or 'the configuration'}: {_said(some, model)}" for path, some in told]
+        more = [f"  and {len(faults) - len(told):,} more"] if len(told) < len(faults) else []
+        raise ConfigError("\n".join([f"{where}: {len(faults)} fault(s)", *lines, *more])) from None
 
 
 def _path(fault: Any, values: Any) -> Iterator[str]:
@@ -49,8 +54,19 @@ def _said(faults: Sequence[Any], model: type[BaseModel]) -> str:
         return f"unknown key; known here: {', '.join(section.model_fields) or 'none'}"
     if first["type"] == "missing":
         return "missing"  # what is there beside it may be a secret
+    if first["type"] == "value_error" and isinstance(first["input"], Mapping):  # of a section, which says it itself
+        return str(first["msg"].removeprefix("Value error, "))
     told = [EXPECTED.get(fault["type"], fault["msg"].removeprefix("Value error, ")) for fault in faults]
-    return f"{' or '.join(told)}, not {first['input']!r}"
+    return f"{' or '.join(told)}, not {_shown(first['input'])}"
+
+
+def _shown(value: object) -> str:
+    """As it was written, as far as it fits into a message."""
+    try:
+        text = repr(value)
+    except ValueError:  # an int of more than 4300 digits
+        return shown(value)
+    return text if len(text) <= LONGEST else text[:LONGEST] + "..."
 
 
 def _section(model: type[BaseModel], path: tuple[str | int, ...]) -> type[BaseModel]:

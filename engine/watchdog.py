@@ -8,10 +8,20 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+
+def notes_of(run_id: str) -> Path:
+    """Where the workers of a run keep their notes on each machine: in a real folder, which faulthandler asks for."""
+    return Path(tempfile.gettempdir()) / f"engine-{run_id}"
+
+
+def note_of(run_id: str, pid: int) -> Path:
+    return notes_of(run_id) / str(pid)
 
 
 @dataclass(frozen=True)
@@ -24,7 +34,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Watchdog:
-    """Guards one shard. `path` holds the note while there is something in hand; `seconds` is the limit for one item."""
+    """Guards one worker. `path` holds the note while something is in hand; `seconds` is the limit for one item."""
 
     path: Path
     seconds: float
@@ -32,16 +42,21 @@ class Watchdog:
     @contextmanager
     def watch(self, item_ids: Sequence[bytes]) -> Iterator[None]:
         """Ends this process if the block outlasts the limit for so many items."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(self.path, "w") as file:
             file.write(json.dumps([item_id.hex() for item_id in item_ids]) + "\n")
             file.flush()
             faulthandler.dump_traceback_later(self.seconds * len(item_ids), exit=True, file=file)
+            leaves = False
             try:
                 yield
+            except SystemExit:  # it ends this process, and the note says over what
+                leaves = True
+                raise
             finally:
                 faulthandler.cancel_dump_traceback_later()
-                self.path.unlink(missing_ok=True)  # a worker that outlives a killed run may have been here
+                if not leaves:
+                    self.path.unlink(missing_ok=True)  # a run that ends removes the folder
 
 
 def read_note(path: Path) -> Note | None:

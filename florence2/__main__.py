@@ -38,12 +38,17 @@ ALL = "all"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The exit code. An error that we can explain is a line on stderr."""
+    return ended(lambda: run(parser().parse_args(joined(sys.argv[1:] if argv is None else argv))))
+
+
+def ended(call: Callable[[], int]) -> int:
+    """The exit code of a command, however it ends."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, whatever the terminal's language
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice the size is an error, and is said
-            return run(parser().parse_args(joined(sys.argv[1:] if argv is None else argv)))
+            return call()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it when it ends
         return UNREAD

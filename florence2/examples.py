@@ -1,20 +1,25 @@
-"""An example: what the model is asked and what it should answer; and an answer cut to as many tokens as fit."""
+"""An example: what the model is asked and what it should answer; read from a file of them; and an answer cut to as many
+tokens as fit."""
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from pathlib import Path
+from typing import Protocol
 
-from florence2.codec import Annotation
-from florence2.errors import ConfigError
+from florence2.codec import Annotation, decode, pieces_of_text
+from florence2.errors import ConfigError, Florence2Error
+from florence2.locations import UNKNOWN
 from florence2.tasks import Form, Prompt, Task
-from florence2.tokens import Tokens
 
 Span = tuple[int, int]
 
+LARGEST = 2**31  # pixels a side that are believed
 LEAST = 3  # ids: <s>, something, </s>
 LOC = r"<loc_\d{1,3}>"
 # Where a region of an answer ends. A single instance of POLYGONS has no <poly>: it is one region, whole or not at all.
@@ -28,6 +33,14 @@ REGION = {
 # Latin marks with closing quotes and brackets behind them, before white space; ideographic ones anywhere; a new line.
 SENTENCE = re.compile(r"[.!?…]+[\"'\u201d\u2019»)\]]*(?=\s|$)|[\u3002\uff01\uff1f]+[\u201d\u300d\u300f\uff09]*|\n")
 WORD = re.compile(r"\S(?=\s|$)")
+
+
+class Words(Protocol):
+    """What `fit` asks of a tokenizer: ids of a text, and with <s> and </s> around it."""
+
+    def encode(self, text: str, /) -> list[int]: ...
+
+    def sentence(self, text: str, /) -> list[int]: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +59,36 @@ class Example:
     silent: tuple[Span, ...] = ()
 
 
-def fit(example: Example, tokens: Tokens, limit: int) -> tuple[Example, int]:
+def read_examples(path: str | Path) -> Iterator[tuple[str, Example]]:
+    """The examples of a .jsonl file, each with the name that the file has for its image: an object a line with `image`,
+    `task`, `prompt` (the whole sentence) and `target` (without <s> </s>); with `width` and `height` of the image the
+    annotations are in its pixels, else from 0 to 1.
+
+    `fit` and `florence2.training.tokenise` take them from here. Florence2Error, with the line, for any other.
+    """
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield example_of(line)
+                except (ValueError, RecursionError) as error:  # UnicodeError and our own are ValueErrors
+                    raise Florence2Error(f"{path}, line {number}: {error}") from error
+
+
+def example_of(line: bytes) -> tuple[str, Example]:
+    said = json.loads(line)
+    named = ("image", "task", "prompt", "target")
+    texts = [text for name in named if isinstance(text := said.get(name), str)] if isinstance(said, dict) else []
+    if len(texts) < len(named):
+        raise ValueError(f"expected an object with {', '.join(named)}, all texts; got {line[:80]!r}")
+    image, name, prompt, target = texts
+    task, size = Task.of(name), (said.get("width"), said.get("height"))
+    known = all(isinstance(side, int) and not isinstance(side, bool) and 0 < side < LARGEST for side in size)
+    found = decode(task.form, pieces_of_text(target), size if known else UNKNOWN)
+    return image, Example(task, Prompt(prompt, task.form, task), target, tuple(one.annotation for one in found))
+
+
+def fit(example: Example, tokens: Words, limit: int) -> tuple[Example, int]:
     """The example with an answer of at most `limit` ids, <s> and </s> among them, and how much was cut.
 
     A list loses its last regions, each whole, and they are counted (noise is none). A text loses what is behind the
@@ -74,7 +116,7 @@ def fit(example: Example, tokens: Tokens, limit: int) -> tuple[Example, int]:
     return cut, len(example.annotations) - len(cut.annotations)
 
 
-def shortened(text: str, tokens: Tokens, limit: int) -> str:
+def shortened(text: str, tokens: Words, limit: int) -> str:
     """The longest beginning that fits and ends with a sentence; if there is none with a word, or else anywhere."""
     for ends in ([m.end() for m in SENTENCE.finditer(text)], [m.end() for m in WORD.finditer(text)], range(len(text))):
         if end := longest(text, ends, tokens, limit):
@@ -82,7 +124,7 @@ def shortened(text: str, tokens: Tokens, limit: int) -> str:
     return ""
 
 
-def longest(text: str, ends: Sequence[int], tokens: Tokens, limit: int) -> int:
+def longest(text: str, ends: Sequence[int], tokens: Words, limit: int) -> int:
     """The last of the ends that fits; 0 if none does."""
     # More text is more ids, but for one now and then: so the place is found as in a sorted list, then made sure of.
     place = bisect_right(ends, limit, key=lambda end: len(tokens.sentence(text[:end])))

@@ -8,6 +8,7 @@ small parts and simplification is measured, and too much of it makes no outline 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from math import ceil, floor
 
 import cv2
@@ -17,6 +18,7 @@ from pycocotools import mask as coco
 
 from florence2.errors import Florence2Error
 from florence2.locations import Size
+from florence2.run_lengths import runs_of
 from florence2.scene import Mask
 from florence2.tasks import Box
 
@@ -31,6 +33,7 @@ MEASURED = 256  # pixels a side, at least, at which an overlap is measured
 ROUNDING = 1e-6  # of a pixel
 
 
+@lru_cache(maxsize=64)  # two tasks ask for the outlines of each thing of an image
 def rings_of(
     mask: Mask,
     size: Size,
@@ -72,12 +75,16 @@ def box_of(mask: Mask, size: Size) -> Box | None:
 
 
 def decoded(mask: Mask) -> Pixels:
-    """Behind runs that end early pycocotools leaves memory as it finds it: what doesn't encode as it was is refused."""
+    """pycocotools writes behind an image where runs are longer, and leaves memory as it finds it where they end early:
+    they are checked before, and what doesn't encode as it was is refused."""
     try:
+        runs = runs_of(mask.counts)
+        if sum(runs) != mask.size[0] * mask.size[1] or min(runs, default=-1) < 0:
+            raise ValueError("the runs do not fill it")
         pixels: Pixels = coco.decode({"size": list(mask.size), "counts": mask.counts})
         if coco.encode(pixels)["counts"] == mask.counts:
             return pixels
-        problem = "the runs end early, or some are empty"
+        problem = "some runs are empty"
     except (ValueError, TypeError) as error:
         problem = str(error)
     raise Florence2Error(f"expected COCO run lengths of size (height, width) {mask.size}: {problem}")

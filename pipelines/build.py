@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ from engine.dataset import Dataset
 from engine.decide import Filter
 from engine.errors import ConfigError
 from engine.folds import EVERYTHING, Choice, Folds
-from engine.protocols import Specialist
+from engine.pools import pools_of
+from engine.protocols import Specialist, reads_of
+from engine.recompute import DECODE
 from engine.records import ALT, HUMAN
 from engine.storage import Output
 from engine.versions import digest_of, digest_of_json
@@ -47,7 +50,7 @@ class Pipeline:
     earlier: str = ""  # digest of the rounds that a later one adds to
     choice: Choice = EVERYTHING  # of the images
 
-    @property
+    @cached_property
     def sources(self) -> dict[str, Any]:
         """Provenance: for each source key what made its annotations."""
         return {
@@ -68,20 +71,42 @@ class Pipeline:
 
     @property
     def annotate_settings(self) -> str:
-        """Digest of what the configuration says about annotating."""
+        """Digest of what the configuration says about annotating. Which images there are is no part of it: what is
+        annotated stays when some are added."""
         classes = self.config.vocabulary.model_dump(mode="json")["classes"]
         specialists = [[s.name, type(s).__module__, type(s).__qualname__, describe(s)] for s in self.specialists]
-        return digest_of_json([self.ingest_digest, specialists, classes])
+        return digest_of_json([self._limits, specialists, classes])
 
-    @property
+    @cached_property
     def annotate_digest(self) -> str:
         """Digest of the settings, and of the code and weights that they mean."""
-        decoder = digest_of(images.__name__, Path(colours.__file__), packages=("pillow", "numpy"))
         return digest_of_json(
-            [self.annotate_settings, decoder, self.sources, *filter(None, [self.earlier, self.choice.digest])]
+            [self.annotate_settings, _decoder(), self.sources, *filter(None, [self.earlier, self.choice.digest])]
         )
 
+    @cached_property
+    def source_digests(self) -> dict[str, str]:
+        """Of the decoder, and of each source in order, the digest of all that its annotations depend on: see
+        `engine.recompute`."""
+        vocabulary = self.config.vocabulary.model_dump(mode="json")
+        digests = {DECODE: digest_of_json([_decoder(), self._limits, self.earlier, self.choice.digest])}
+        record: list[Any] = [vocabulary["classes"], self.filter_digest]  # by the first, what came along has its labels
+        for specialist in self.specialists:
+            parts: list[Any] = [digests[DECODE], self.sources[specialist.name]]
+            if hasattr(specialist, "vocabulary"):
+                parts.append(vocabulary)
+            if reads_of(specialist) == "record":
+                parts.append(record)
+            digests[specialist.name] = digest_of_json(parts)
+            record = [*record, specialist.name, digests[specialist.name]]
+        return digests
+
     @property
+    def _limits(self) -> dict[str, Any]:
+        """What an image is turned down by when it is opened."""
+        return self.config.ingest.model_dump(mode="json", include={"max_pixels", "max_bytes"})
+
+    @cached_property
     def filter_digest(self) -> str:
         filters = [[f.name, _code_of(f), describe(f)] for f in self.filters]
         return digest_of_json([filters, list(self.config.vocabulary.ignore)])
@@ -89,7 +114,7 @@ class Pipeline:
     @property
     def warnings(self) -> list[str]:
         """What may be meant and is more likely misspelt: a source that the configuration hasn't."""
-        known = [*self.config.specialists, *self.config.reannotate.specialists, HUMAN, ALT]
+        known = [*self.config.specialists, *self.config.reannotate.specialists, HUMAN, ALT, self.config.ingest.source]
         there = ", ".join(known)
         spoken = [
             (f"filters.{filter_.name}.{name}", source)
@@ -104,7 +129,8 @@ class Pipeline:
             if source not in known
         ]
 
-    def plan(self, output: Output, round_number: int = 0) -> Plan:
+    def plan(self, output: Output, round_number: int = 0, *, replay: bool = False) -> Plan:
+        """With `replay` what the shards that are there say is gone by where its digest is the same."""
         return Plan(
             output,
             round_number,
@@ -116,7 +142,13 @@ class Pipeline:
             self.config.ingest,
             self.config.run,
             None if self.choice == EVERYTHING else Folds(1, Dataset(output).leaders(), self.choice),
+            sources=self.source_digests,
+            replay=replay,
         )
+
+
+def _decoder() -> str:
+    return digest_of(images.__name__, Path(colours.__file__), packages=("pillow", "numpy"))
 
 
 def _spending_on(specialist: Specialist, output: Output) -> Specialist:
@@ -137,7 +169,7 @@ def _code_of(component: Filter) -> str:
 
 
 def build_pipeline(config: Config) -> Pipeline:
-    """Raises ConfigError for an unknown component, or a parameter that it doesn't take."""
+    """Raises ConfigError for an unknown component, a parameter that it doesn't take, and pools that don't fit."""
     both = sorted(config.specialists.keys() & config.filters.keys())
     if both:
         raise ConfigError(
@@ -151,4 +183,5 @@ def build_pipeline(config: Config) -> Pipeline:
         )
         for group in ("specialists", "filters")
     )
+    pools_of(config.run, [specialist.name for specialist in specialists])
     return Pipeline(config, specialists, filters)

@@ -81,7 +81,7 @@ def _faults(pipeline: Pipeline) -> Iterator[str]:
             check(pipeline)
         except ConfigError as error:
             yield str(error)
-    wanted, there = pipeline.config.run.gpus_per_worker, _gpus()
+    wanted, there = pipeline.config.run.gpus_per_worker, gpus()
     if pipeline.config.run.address == "local" and wanted > there:
         yield f"run.gpus_per_worker is {wanted:g}, and this machine has {there} GPUs; 0 runs on CPUs"
 
@@ -101,7 +101,8 @@ def _check_start(pipeline: Pipeline) -> None:
         raise ConfigError(f"train.start is {start}, and there is no such folder")
 
 
-def _gpus() -> int:
+def gpus() -> int:
+    """Of this machine."""
     import torch
 
     return int(torch.cuda.device_count())

@@ -20,9 +20,10 @@ from engine.gate.drift import Habits
 from engine.gate.verdict import Verdict, judge
 from engine.labels import Labels
 from engine.records import Record
-from engine.storage import Output, Round, ShardId, read_items, read_json, read_records, write_json
+from engine.storage import Output, Round, ShardId, is_there, read_items, read_json, read_records, write_json
 from engine.summary import count_round
 from engine.versions import digest_of, digest_of_json
+from pipelines.manifests import in_models
 from pipelines.merging import over_shards
 from pipelines.reannotate import digest_of_rounds
 
@@ -55,7 +56,7 @@ class Gating:
 
     def run(self) -> dict[str, Any]:
         """The round's manifest, made if it is missing or of something else."""
-        if self.round.manifest.exists():
+        if is_there(self.round.manifest):
             there = read_json(self.round.manifest)
             if there["digest"] == self.digest:
                 return dict(there)
@@ -98,7 +99,7 @@ class Gating:
 
     def manifest(self, verdict: Verdict) -> dict[str, Any]:
         shards = list(self.output.shards())
-        models = sorted(self.output.round(self.number - 1).model().glob("**/made_by.json"))
+        models = in_models(self.output.round(self.number - 1), "made_by.json")
         counts = count_round(self.output, self.number, shards)
         return {
             "round": self.number,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -10,13 +11,13 @@ from rich.text import Text
 
 from engine.errors import OutputError
 from engine.folds import ALL
-from engine.storage import Output, Round, read_json
+from engine.storage import Output, Round, is_there, names_in, read_json, there
 
 
 def check_accepted(output: Output, number: int) -> None:
     """Raises OutputError where a round was refused: nothing is built on it."""
     path = output.round(number).manifest
-    if path.exists() and (manifest := read_json(path))["outcome"] == "refused":
+    if is_there(path) and (manifest := read_json(path))["outcome"] == "refused":
         raise OutputError(
             f"round {number} of {output.root} was refused: {manifest['verdict']['reasons'][0]}. Round {number - 1} is "
             f"the one to use; to try again in another way, remove {output.round(number).folder}"
@@ -25,25 +26,25 @@ def check_accepted(output: Output, number: int) -> None:
 
 def bound_of(round_: Round) -> int:
     """Below which rank images are in a round; see `engine.folds.Choice`."""
-    return int(read_json(round_.choice)["bound"], 16) if round_.choice.exists() else ALL
+    return int(read_json(round_.choice)["bound"], 16) if is_there(round_.choice) else ALL
+
+
+def in_models(round_: Round, name: str) -> list[Path]:
+    """The files of that name in the round's models: those of folds, and the one of all."""
+    model = round_.model()
+    folders = [*(model / fold for fold in names_in(model) if fold.startswith("fold-")), model]
+    found = there(folder / name for folder in folders)
+    return [folder / name for folder in folders if folder / name in found]
 
 
 def withheld_by(output: Output, number: int) -> frozenset[bytes] | None:
     """The images that none of the models was trained on to which a round goes back; None if none was trained here."""
     kept: frozenset[bytes] | None = None
     for before in range(number):
-        for path in output.round(before).model().glob("**/made_by.json"):
+        for path in in_models(output.round(before), "made_by.json"):
             withheld = frozenset(map(bytes.fromhex, read_json(path).get("withheld", ())))
             kept = withheld if kept is None else kept & withheld
     return kept
-
-
-def accepted(output: Output) -> int:
-    """The last round that was not refused."""
-    number = 0
-    while (path := output.round(number + 1).manifest).exists() and read_json(path)["outcome"] != "refused":
-        number += 1
-    return number
 
 
 def print_verdict(manifest: dict[str, Any], console: Console) -> None:

@@ -6,9 +6,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache, partial, reduce
 from importlib import import_module
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,29 +26,33 @@ from engine.merge import Case, Rules, merge
 from engine.merge.choosing import Chooser
 from engine.merge.evidence import Evidence, evidence_of, together
 from engine.merge.trials import Trial, distrusted, trials_of
+from engine.partitions import Partition, close, closed, decided, partitions, reopen, stale_by
+from engine.places import is_local
 from engine.records import MERGE, Item, Record
 from engine.rounds import added
 from engine.storage import (
     Output,
     Round,
     ShardId,
+    is_there,
     read_items,
     read_json,
     read_records,
-    shard_digest,
+    remove,
+    shard_digests,
     write_annotations,
     write_decisions,
     write_json,
 )
-from engine.summary import class_counts
+from engine.summary import class_counts, summed
 from engine.versions import digest_of, digest_of_json
 from pipelines.reannotate import digest_of_rounds, labels_of
+from pipelines.spread import spread
 from specialists import parser
 from specialists.parser import Parser
 
 # A labelled image is merged by what the other parts taught, or rounds would be judged by what they learned by heart.
 PARTS = 5
-MANY_SHARDS = 32  # from here on Ray's start takes less time than it saves
 T = TypeVar("T")
 FLORENCE = "specialists.florence:Florence"
 
@@ -75,18 +80,14 @@ class Merging:
     def round(self) -> Round:
         return self.output.round(self.number)
 
-    @cached_property
-    def shards(self) -> list[ShardId]:
-        return list(self.output.shards())
-
     def run(self) -> dict[str, Any]:
         """Merges the shards that are not merged yet by this configuration; returns the merge's summary."""
-        layer, digest, waiting = self.round.merge, self.digest, self.waiting
-        if not waiting and layer.summary.exists():
+        layer, digest, left = self.round.merge, self.digest, self.left
+        if not left and is_there(layer.summary):
             self.say("merge: nothing to do, every image is merged")
             return dict(read_json(layer.summary))
-        layer.summary.unlink(missing_ok=True)
-        self.round.manifest.unlink(missing_ok=True)  # its verdict is of another merge
+        remove(layer.summary)
+        remove(self.round.manifest)  # its verdict is of another merge
         start = time.monotonic()
         with self.console.status("merge: calibrating"):
             rules, told = self.rules()
@@ -94,24 +95,40 @@ class Merging:
         task = ShardMerge(self.output, self.config, self.number, self.models, self.parts, tuple(rules), digest)
         weights = hasattr(chooser_of(self.config), "weights")
         with self.console.status("merge") as status:
+            done = count(1)
 
-            def progress(done: int) -> None:
-                status.update(f"merge: {done} of {len(waiting)} shards")
+            def progress(_: None) -> None:
+                status.update(f"merge: {next(done)} of {left} shards")
 
-            over_shards(task, waiting, self.config.run, progress, weights)
+            spread(task, self.waiting(), left, self.config.run, progress, weights)
         summary = {"digest": digest, "calibration": told, **self.counts()}
         write_json(layer.summary, summary)
-        self.say(f"merge: {len(waiting)} of {len(self.shards)} shards in {time.monotonic() - start:.1f} s")
+        shards = sum(len(partition.shards) for partition in partitions(self.output))
+        self.say(f"merge: {left} of {shards} shards in {time.monotonic() - start:.1f} s")
         return summary
 
     def say(self, line: str) -> None:
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     @property
-    def waiting(self) -> list[ShardId]:
-        """The shards that are not merged by this configuration."""
+    def left(self) -> int:
+        """How many shards are not merged by this configuration."""
+        return sum(len(shards) for _, shards in self._stale())
+
+    def waiting(self) -> Iterator[ShardId]:
+        """These shards; their partitions are open before the first of them is merged again."""
+        for partition, shards in self._stale():
+            reopen(self.round.merge, partition.number)
+            yield from shards
+
+    def _stale(self) -> Iterator[tuple[Partition, list[ShardId]]]:
         layer = self.round.merge
-        return [shard for shard in self.shards if shard_digest(layer.decisions(shard)) != self.digest]
+        for partition in stale_by(self.output, layer, self.digest):
+            there = decided(layer, partition)
+            yield partition, [s for s in partition.shards if s not in there or self._is_other(layer.decisions(s))]
+
+    def _is_other(self, decisions: Path) -> bool:
+        return shard_digests(decisions)[0] != self.digest
 
     @cached_property
     def digest(self) -> str:
@@ -140,7 +157,7 @@ class Merging:
         for part, case, said in self.labelled_cases():
             parts[part].append(evidence_of(case, said, config))
         evidence = [together(part) for part in parts]
-        counts = class_counts(self.output, 0, self.shards)  # of the filtered round: a cap on caps would grow
+        counts = class_counts(self.output, 0, self.output.shards())  # of the filtered round: a cap on caps would grow
         base = Rules(
             config,
             counts={label: count / images for label, (count, images) in counts.items()},
@@ -161,7 +178,7 @@ class Merging:
 
     def labelled_cases(self) -> Iterator[tuple[int, Case, Record]]:
         """Each labelled image: its part, its case, and what people say of it."""
-        for shard in self.shards:
+        for shard in self.output.shards():
             if self.labels.ids.isdisjoint(item.item_id for item in read_items(self.output, shard)):
                 continue
             for case in cases(self.output, self.number, shard, self.models):
@@ -172,7 +189,7 @@ class Merging:
     def parts(self) -> dict[bytes, int]:
         """Of each labelled image its part; those that look alike are in one."""
         folds = Folds(PARTS, Dataset(self.output).leaders())
-        items = (item for shard in self.shards for item in read_items(self.output, shard))
+        items = (item for shard in self.output.shards() for item in read_items(self.output, shard))
         return {item.item_id: folds.of(item) for item in items if item.item_id in self.labels.records}
 
     @cached_property
@@ -184,19 +201,24 @@ class Merging:
         return Models(kept, elsewhere, frozenset(models) - kept - elsewhere)
 
     def _is_elsewhere(self, made_by: Mapping[str, Any]) -> bool:
-        path = made_by["parameters"]["model"]
-        return bool(path) and not Path(path).absolute().is_relative_to(self.output.root.absolute())
+        path, root = made_by["parameters"]["model"], self.output.root
+        return bool(path) and not (is_local(root) and Path(path).absolute().is_relative_to(root.absolute()))
 
     def counts(self) -> dict[str, Any]:
-        """Decisions by action and reason."""
-        of_shard = partial(_decisions_of, self.output, self.number)
-        found: Counter[tuple[str, str]] = Counter()
-        for counts in over_shards(of_shard, self.shards, self.config.run, lambda done: None):
-            found.update(counts)
-        decisions: dict[str, dict[str, int]] = {}
-        for (action, reason), count in sorted(found.items()):
-            decisions.setdefault(action, {})[reason] = count
-        return {"decisions": decisions}
+        """Decisions by action and reason. Partitions that are open yet are closed with theirs."""
+        layer = self.round.merge
+        merged_now = {partition.number: partition for partition in stale_by(self.output, layer, self.digest)}
+        found: dict[int, Counter[tuple[str, str]]] = {number: Counter() for number in merged_now}
+
+        def done(one: tuple[ShardId, Counter[tuple[str, str]]]) -> None:
+            found[one[0].partition].update(one[1])
+
+        shards = [shard for partition in merged_now.values() for shard in partition.shards]
+        spread(partial(_decisions_of, self.output, self.number), shards, len(shards), self.config.run, done)
+        for number, partition in merged_now.items():
+            close(self.output, layer, partition, {"decisions": _by_action(found[number])})
+        markers = closed(self.output, layer).values()
+        return dict(reduce(summed, (marker.counts for marker in markers), {"decisions": {}}))
 
 
 @dataclass(frozen=True)
@@ -251,21 +273,14 @@ def over_shards(
     progress: Callable[[int], None],
     weights: bool = False,
 ) -> list[T]:
-    """What a task gives for each shard: by all CPUs where there are many, in this process where there are few. With
-    `weights` each needs what a worker does."""
+    """What a task gives for each shard, see `pipelines.spread`. With `weights` each needs what a worker does."""
     results: list[T] = []
 
     def done(result: T) -> None:
         results.append(result)
         progress(len(results))
 
-    if len(shards) >= MANY_SHARDS:
-        from engine.runner import each_shard  # Ray takes a second to import
-
-        each_shard(task, shards, run, done, weights)
-    else:
-        for shard in shards:
-            done(task(shard))
+    spread(task, shards, len(shards), run, done, weights)
     return results
 
 
@@ -282,11 +297,18 @@ def code_of(chooser: Chooser) -> str:
     return digest_of_json([digest_of(module.__name__), str(getattr(chooser, "version", ""))])
 
 
-def _decisions_of(output: Output, number: int, shard: ShardId) -> Counter[tuple[str, str]]:
+def _decisions_of(output: Output, number: int, shard: ShardId) -> tuple[ShardId, Counter[tuple[str, str]]]:
     """The merge's decisions on a shard, by action and reason."""
     records = read_records(output, number, shard, columns=())
     ours = (d for record in records for d in record.decisions if d.by == MERGE and d.round == number)
-    return Counter((decision.action, decision.reason) for decision in ours)
+    return shard, Counter((decision.action, decision.reason) for decision in ours)
+
+
+def _by_action(found: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    decisions: dict[str, dict[str, int]] = {}
+    for (action, reason), times in sorted(found.items()):
+        decisions.setdefault(action, {})[reason] = times
+    return decisions
 
 
 def _told(rules: Rules, evidence: Evidence) -> dict[str, Any]:

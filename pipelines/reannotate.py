@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from engine.config import Config
 from engine.errors import ConfigError, OutputError
-from engine.storage import Output, Round, content_digest, read_json
+from engine.partitions import closed, content_of, decided_by, partitions
+from engine.storage import Layer, Output, Round, is_there, read_json
 from engine.versions import digest_of_json
 from pipelines.build import Pipeline, build_pipeline
+from pipelines.manifests import in_models
 from specialists.florence import Florence, Trained
 
 
@@ -38,7 +40,7 @@ def needs_training(pipeline: Pipeline) -> bool:
 
 def is_untrained(round_: Round) -> bool:
     """Whether the round has no model at all."""
-    return not any(_models(round_))
+    return not _models(round_)
 
 
 def is_unfinished(round_: Round, config: Config) -> bool:
@@ -48,7 +50,7 @@ def is_unfinished(round_: Round, config: Config) -> bool:
 
 def is_foreign(round_: Round) -> bool:
     """Whether the round's models were put there, and not trained there."""
-    return not is_untrained(round_) and not any(round_.model().glob("**/made_by.json"))
+    return not is_untrained(round_) and not in_models(round_, "made_by.json")
 
 
 def check_trained(round_: Round, config: Config) -> None:
@@ -74,16 +76,21 @@ def check_earlier(output: Output, number: int) -> None:
     """Raises OutputError where a round adds to what the rounds before are no longer."""
     for later in range(1, number + 1):
         sources = output.round(later).sources
-        if sources.exists() and read_json(sources).get("earlier") != digest_of_rounds(output, later - 1):
+        if is_there(sources) and read_json(sources).get("earlier") != digest_of_rounds(output, later - 1):
             raise OutputError(
                 f"round {later} of {output.root} adds to what round {later - 1} was, and that has changed since "
-                f"(--stage filter?). Decide as before, or remove {output.round(later).folder} and annotate again"
+                "(--stage filter or --update?). Make it as before, or remove "
+                f"{output.round(later).folder} and annotate again"
             )
 
 
 def digest_of_rounds(output: Output, number: int) -> str:
     """What the annotations and decisions of all rounds up to this one were made of and with."""
-    images = [content_digest(output, shard) for shard in output.shards()]
+    markers = closed(output, output.round(0))
+    images = [
+        markers[partition.number].images if partition.number in markers else content_of(output, partition)
+        for partition in partitions(output)
+    ]
     return digest_of_json([images, *(labels_of(output, before) for before in range(number + 1))])
 
 
@@ -91,12 +98,14 @@ def labels_of(output: Output, number: int, *, merged: bool = True) -> list[str]:
     """What made a round's annotations, and what decided on them; with the merge's, if there is one and `merged`. No
     annotation shard is looked at: one that is damaged is told by who reads it."""
     round_ = output.round(number)
-    layers = [round_, *([round_.merge] if merged and round_.merge.sources.exists() else [])]
-    return [
-        digest
-        for layer in layers
-        for digest in (str(read_json(layer.sources)["digest"]), *sorted(layer.digests(output.shards())))
-    ]
+    layers = [round_, *([round_.merge] if merged and is_there(round_.merge.sources) else [])]
+    return [digest for layer in layers for digest in (*_of_sources(layer), *sorted(decided_by(output, layer)))]
+
+
+def _of_sources(layer: Layer) -> list[str]:
+    """What made a layer's annotations, and by which filters annotations stood for those who built upon them."""
+    said = read_json(layer.sources)
+    return [str(said["digest"]), str(said.get("filters", ""))]
 
 
 def _needs_training(specialist: object) -> bool:
@@ -105,11 +114,13 @@ def _needs_training(specialist: object) -> bool:
 
 def _of_folds(round_: Round, folds: int) -> list[str]:
     """Where the models of so many folds are."""
-    return sorted(round_.model(fold, folds).relative_to(round_.folder).as_posix() for fold in range(folds))
+    return sorted(_within(round_, round_.model(fold, folds)) for fold in range(folds))
 
 
-def _models(round_: Round) -> Iterator[str]:
+def _models(round_: Round) -> list[str]:
     """Where the round has models: "model" or "model/fold-0", ..."""
-    for folder in (round_.model(), *round_.model().glob("fold-*")):
-        if (folder / "config.json").exists():
-            yield folder.relative_to(round_.folder).as_posix()
+    return [_within(round_, path.parent) for path in in_models(round_, "config.json")]
+
+
+def _within(round_: Round, model: Path) -> str:
+    return model.as_posix().removeprefix(f"{round_.folder.as_posix()}/")

@@ -11,7 +11,7 @@ from engine.config import Config, RoundPlan, Train, merged
 from engine.dataset import Dataset
 from engine.errors import OutputError
 from engine.folds import ALL, Choice, Folds
-from engine.storage import Output, read_json, write_json
+from engine.storage import Output, is_there, read_json, write_json
 from engine.validation import validated
 from pipelines.manifests import print_verdict
 
@@ -49,7 +49,7 @@ class Refining:
 
     def round(self, number: int, plan: RoundPlan, config: Config) -> dict[str, Any]:
         output = self.stages.output
-        choice = choice_of(output, plan, self.stages.labels.ids)
+        choice = choice_of(output, plan, self.stages.withheld)
         self.check_plan(number, plan, choice)
         pipeline = replace(self.stages.pipeline, config=config, choice=choice)
         stages = replace(self.stages, round=number - 1, pipeline=pipeline, known_labels=self.stages.labels)
@@ -62,10 +62,13 @@ class Refining:
         """Keeps what the round takes. OutputError if it was begun with other images."""
         round_ = self.stages.output.round(number)
         asked = {"images": plan.images, "digest": choice.digest, "bound": f"{choice.bound:033x}"}
-        if round_.choice.exists() and (there := read_json(round_.choice)) != asked:
+        if is_there(round_.choice) and (there := read_json(round_.choice)) != asked:
             begun = f"with {there['images']} images (refine.rounds.{number - 1}), and {plan.images} is asked for"
             if there["images"] == plan.images:
-                begun = "when other images were labelled (gate.labels), which are withheld from its training"
+                begun = (
+                    "when other images were labelled (gate.labels) or known to be in evaluation sets "
+                    f"({self.stages.output.contamination.name}), which are withheld from its training"
+                )
             raise OutputError(
                 f"{round_.folder} was begun {begun}. To make the round anew, remove it, and what was trained for it: "
                 f"{self.stages.output.round(number - 1).model()} and {self.stages.output.round(number - 1).training}"

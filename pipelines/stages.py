@@ -3,50 +3,46 @@
 from __future__ import annotations
 
 import shutil
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import yaml
 from rich.console import Console
 from rich.text import Text
 
-from engine.annotate import Tally
 from engine.config import Config, Run
-from engine.dataset import open_dataset
-from engine.decide import FilterFault, decide
+from engine.contamination import contaminated
+from engine.dataset import accepted, open_dataset
 from engine.errors import ConfigError, OutputError, RunError, is_no_space
 from engine.folds import ALL, EVERYTHING, Choice
-from engine.ingest import ingest, listed_digest, listing_of
+from engine.ingest import listing_of
 from engine.labels import Labels, asked_of, read_labels
 from engine.lock import run_lock
-from engine.progress import RunProgress
-from engine.records import Record
-from engine.storage import (
-    Output,
-    Round,
-    ShardId,
-    read_json,
-    read_records,
-    shard_digest,
-    write_decisions,
-    write_json,
-    write_text,
-)
-from engine.summary import count_round, group_near_duplicates
+from engine.partitions import partitions, stale_by
+from engine.places import is_local, sent_folder
+from engine.storage import Output, Round, is_there, read_json, remove, write_text
+from engine.summary import group_near_duplicates
+from pipelines.annotating import Annotating
 from pipelines.build import Pipeline
+from pipelines.closing import count_closed
 from pipelines.compatible import (
     check_compatible,
     check_decided_once,
+    check_nothing_stands_on,
     check_same_round,
     config_there,
     is_annotated,
     is_begun,
     is_decided,
+    is_decided_in_part,
+    last_round,
 )
-from pipelines.manifests import accepted, bound_of, check_accepted, withheld_by
+from pipelines.deciding import Deciding
+from pipelines.ingesting import ingested
+from pipelines.manifests import bound_of, check_accepted, withheld_by
 from pipelines.reannotate import (
     again,
     check_earlier,
@@ -57,28 +53,18 @@ from pipelines.reannotate import (
     needs_training,
     warnings,
 )
-from pipelines.refining import Refining
+from pipelines.refining import Refining, choice_of
+from pipelines.retrying import Retrying
 
-# In the order of the loop. Those that are not RUNNABLE belong to parts of the engine that aren't there yet.
+# In the order of the loop.
 STAGES = ("ingest", "annotate", "filter", "train", "reannotate", "merge", "export", "report", "refine", "all")
-OF_ROUND = ("train", "reannotate", "merge", "report")
+UPDATES = ("ingest", "annotate", "filter", "all")
+OF_ROUND = ("train", "reannotate", "merge", "export", "report")
 
 
 @dataclass(frozen=True)
 class Stages:
     """The stages over one output folder. `run` is the way in: it checks, locks, and then composes them."""
-
-    RUNNABLE: ClassVar[tuple[str, ...]] = (
-        "ingest",
-        "annotate",
-        "filter",
-        "train",
-        "reannotate",
-        "merge",
-        "report",
-        "refine",
-        "all",
-    )
 
     pipeline: Pipeline
     output: Output
@@ -87,11 +73,14 @@ class Stages:
     rounds: int | None = None  # of refine; none: those that the configuration lists
     known_labels: Labels | None = None  # where they were read already
 
-    def run(self, stage: str, *, overwrite: bool = False) -> dict[str, Any]:
-        """Runs `stage` and returns its summary. Raises OutputError where the folder holds something else."""
+    def run(self, stage: str, *, overwrite: bool = False, update: bool = False) -> dict[str, Any]:
+        """Runs `stage` and returns its summary. Raises OutputError where the folder holds something else: with `update`
+        what depends on what changed is made again instead, and images that came since are taken in."""
         self.output.check_ours()
         if self.round and stage not in OF_ROUND:
             raise ConfigError(f"--round is for {', '.join(OF_ROUND)}; --stage {stage} begins with round 0")
+        if update and stage not in UPDATES:
+            raise ConfigError(f"--update is for {', '.join(UPDATES)}: it brings round 0 up to date")
         if stage in ("merge", "refine", "all"):
             self._check_rounds(stage)
         if overwrite and (self.round or stage in ("reannotate", "merge")):
@@ -99,22 +88,30 @@ class Stages:
                 "--overwrite would remove all rounds, and their models, too. Remove what is to be made anew instead: "
                 f"{self.output.round(max(self.round, 1)).folder}"
             )
+        if overwrite and update:
+            raise ConfigError("--overwrite makes all anew, and --update only what changed: name one of them")
         if stage == "reannotate":
             round_ = self.output.round(self.round)
             if not needs_training(self.pipeline) or not is_unfinished(round_, self.pipeline.config):
                 again(self.pipeline, self.output, self.round)  # or the models are others, and nothing is begun
-        if overwrite or not self.output.manifest.exists():
+        if overwrite or not is_there(self.output.manifest):
             next(iter(listing_of(self.pipeline.config.ingest)))  # before anything is written or lost
+        with self._held(overwrite):
+            check_compatible(self.output, self.pipeline, stage, update=update)
+            for warning in self.pipeline.warnings:
+                self._warn(warning)
+            return self._update(stage) if update else self._run(stage)
+
+    @contextmanager
+    def _held(self, overwrite: bool = False) -> Iterator[None]:
+        """The output folder, for this run alone."""
         try:
             with run_lock(self.output.root):
                 self._check_space()
                 if overwrite:
                     self.output.clear()
                 self.output.sweep()
-                check_compatible(self.output, self.pipeline, stage)
-                for warning in self.pipeline.warnings:
-                    self._warn(warning)
-                return self._run(stage)
+                yield
         except OSError as error:
             if is_no_space(error):
                 raise RunError(f"no space left in {self.output.root}. Make room and run the same again.") from error
@@ -125,11 +122,11 @@ class Stages:
         that decided, are kept only once they have proven good: what is wrong with them would come back with every run
         that goes on."""
         there, asked = config_there(self.output), self.pipeline.config
-        decided = any(self.output.round(0).folder.glob("decisions/*/*.parquet"))
+        decided = is_decided_in_part(self.output)
         if there is None or not decided:
             self._keep(asked.model_copy(update={"run": there.run if there else Run()}))
-        if stage == "report" and is_decided(self.output, self.round):
-            return self.report()
+        if stage in ("export", "report") and is_decided(self.output, self.round):
+            return self.export() if stage == "export" else self.report()
         manifest = self.ingest()
         run = {
             "ingest": lambda: manifest,
@@ -138,6 +135,7 @@ class Stages:
             "train": self.train,
             "reannotate": self.reannotate,
             "merge": lambda: {**self.merge(), **self.gate()},
+            "export": self.export,
             "report": self.report,
             "refine": self.refine,
             "all": self.all,
@@ -147,6 +145,46 @@ class Stages:
             self._keep(asked)
         return summary
 
+    def _update(self, stage: str) -> dict[str, Any]:
+        """Round 0 as it would be if all of it were made now; then what `stage` asks for. Whoever goes on with an update
+        that was stopped finds what it was for in config.yaml."""
+        there, asked = config_there(self.output), self.pipeline.config
+        self._keep(asked.model_copy(update={"run": there.run if there else Run()}))
+        summary = ingested(self.pipeline, self.output, self.console, update=True)
+        if stage != "ingest":
+            summary = self._brought_up_to_date()
+        self._keep(asked)
+        return self.all() if stage == "all" else summary
+
+    def _brought_up_to_date(self) -> dict[str, Any]:
+        annotating = self._annotating()
+        if not is_begun(self.output):
+            return annotating.run()
+        last = annotating.update()
+        if stale_by(self.output, annotating.round, self.pipeline.filter_digest):
+            self._decide()
+        annotating.updated()
+        return annotating.summarise(last)
+
+    def retry_failed(self, number: int | None = None) -> dict[str, Any]:
+        """Images in quarantine once more, of round `number` or the last that is there; all others stay as they are. The
+        round's summary says under "retried" how many were tried, and how many of them are saved."""
+        self.output.check_ours()
+        if not is_there(self.output.manifest):
+            raise OutputError(f"{self.output.root} has no manifest: nothing was ingested there, or ingest did not end")
+        number = last_round(self.output) if number is None else number
+        pipeline = self._pipeline_of(number)
+        with self._held():
+            check_compatible(self.output, self.pipeline, "reannotate" if number else "annotate")
+            if number:
+                check_same_round(self.output, pipeline, number)
+            annotating = Annotating(pipeline, self.output, self.console, number)
+            if annotating.is_annotated and not is_decided(self.output, number):
+                annotating.run()  # what an earlier one began, and was stopped over
+            check_decided_once(self.output, number, merged=False)
+            check_nothing_stands_on(self.output, number)
+            return Retrying(annotating).run()
+
     def _warn(self, warning: str) -> None:
         self.console.print(f"! {warning}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
@@ -154,54 +192,26 @@ class Stages:
         document = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         write_text(self.output.config, document)
 
+    def _pipeline_of(self, number: int) -> Pipeline:
+        """That which made a round, if the configuration is the same."""
+        if number == 0:
+            return self.pipeline
+        if not is_there(self.output.round(number).choice):
+            return self._adding_to(number - 1)
+        *_, (plan, config) = Refining(self).plans(number)
+        planned = replace(self.pipeline, config=config, choice=choice_of(self.output, plan, self.withheld))
+        return replace(self, pipeline=planned)._adding_to(number - 1)
+
     def ingest(self) -> dict[str, Any]:
         """The manifest, made if it is missing."""
-        if self.output.manifest.exists():
-            manifest: dict[str, Any] = read_json(self.output.manifest)
-            limit = self.pipeline.config.ingest.limit
-            limited = f", limited to the first {limit} (ingest.limit)" if limit else ""
-            self.console.print(f"ingest: {manifest['items']} images are in the manifest{limited}", highlight=False)
-            self._check_listing(manifest)
-            return manifest
-        start, done = time.monotonic(), 0
-
-        def progress(items: int) -> None:
-            nonlocal done
-            done += items
-            status.update(f"ingest: {done} images")
-
-        with self.console.status("ingest") as status:
-            manifest = ingest(self.output, self.pipeline.config.ingest, self.pipeline.ingest_digest, progress)
-        seconds = time.monotonic() - start
-        self.console.print(f"ingest: {_ingested(manifest)} in {seconds:.1f} s", highlight=False, soft_wrap=True)
-        return manifest
-
-    def _check_listing(self, manifest: dict[str, Any]) -> None:
-        """Says so if images came or went since: a person who added some would wait for them in vain."""
-        try:
-            same = listed_digest(self.pipeline.config.ingest) == manifest["listed"]
-        except ConfigError:
-            same = False
-        if not same:
-            self.console.print(
-                "! The image set has changed since it was ingested; this run goes on with the images of then. "
-                "To take it as it is now, name another --out, or start afresh with --overwrite.",
-                style="yellow",
-                highlight=False,
-            )
+        return ingested(self.pipeline, self.output, self.console)
 
     def annotate(self, number: int = 0) -> dict[str, Any]:
         """Every shard whose decisions of a round are missing, through all specialists and filters."""
-        round_, shards = self.output.round(number), list(self.output.shards())
-        waiting = [shard for shard in shards if not round_.decisions(shard).exists()]
-        self._keep_sources(round_)
-        if waiting:
-            round_.summary.unlink(missing_ok=True)
-            this_run = self._annotate(round_, waiting)
-        else:
-            self.console.print(f"{_stage(round_)}: nothing to do, every image is annotated", highlight=False)
-            this_run = read_json(round_.summary)["last_run"] if round_.summary.exists() else {}
-        return self._summarise(shards, this_run, number)
+        return self._annotating(number).run()
+
+    def _annotating(self, number: int = 0) -> Annotating:
+        return Annotating(self.pipeline, self.output, self.console, number)
 
     @property
     def next_round(self) -> Round:
@@ -215,15 +225,19 @@ class Stages:
         self._complete_round()
         if needs_training(self.pipeline):
             self._complete_models()
-        built = again(self.pipeline, self.output, self.round)
-        choice = EVERYTHING if self.pipeline.choice.bound >= ALL else self.pipeline.choice
-        built = replace(built, earlier=digest_of_rounds(self.output, self.round), choice=choice)
+        built = self._adding_to(self.round)
         check_same_round(self.output, built, self.next_round.number)
         for warning in [*warnings(built), *built.warnings]:
             self._warn(warning)
         if not planned:
             self._keep_section("reannotate", "train")
         return replace(self, pipeline=built).annotate(self.next_round.number)
+
+    def _adding_to(self, number: int) -> Pipeline:
+        """The pipeline whose results are the round after `number`."""
+        built = again(self.pipeline, self.output, number)
+        choice = EVERYTHING if self.pipeline.choice.bound >= ALL else self.pipeline.choice
+        return replace(built, earlier=digest_of_rounds(self.output, number), choice=choice)
 
     def _check_rounds(self, stage: str) -> None:
         """Raises ConfigError now for what would be told after hours, and where there is no round to merge."""
@@ -270,9 +284,14 @@ class Stages:
 
     @property
     def choice(self) -> Choice:
-        """The images of a round: of a plan, or all; those that are labelled are never trained on."""
+        """The images of a round: of a plan, or all."""
         chosen = self.pipeline.choice
-        return chosen if chosen != EVERYTHING else Choice(self.labels.ids)
+        return chosen if chosen != EVERYTHING else Choice(self.withheld)
+
+    @property
+    def withheld(self) -> frozenset[bytes]:
+        """Images that no model is trained on: those that are labelled, and those that are in evaluation sets."""
+        return self.labels.ids | contaminated(self.output)
 
     def merge(self) -> dict[str, Any]:
         """What the round adds and what stood before it are put together."""
@@ -283,7 +302,7 @@ class Stages:
         check_accepted(self.output, self.round - 1)
         labels = self._never_learned
         merging = Merging(self.output, self.pipeline.config, self.round, labels, self.console)
-        if self.next_round.sources.exists() and merging.waiting:
+        if is_there(self.next_round.sources) and merging.left:
             raise OutputError(
                 f"{self.next_round.folder} stands on how round {self.round} is merged. To merge it in another way, or "
                 "by other labels, remove that first"
@@ -339,25 +358,21 @@ class Stages:
 
     def filter(self) -> dict[str, Any]:
         """Decides again on every shard that other filters decided on. No specialist runs, no image is opened."""
-        round_, shards = self.output.round(0), list(self.output.shards())
+        annotating = self._annotating()
         if not is_annotated(self.output):
             self.console.print("filter: not every image is annotated yet, so that comes first", highlight=False)
             self.annotate()
-        self._keep_sources(round_)
-        for folder in self.output.root.glob("round-*"):  # later rounds count what stands of this one, too
-            Round(folder).summary.unlink(missing_ok=True)
-        stale = [s for s in shards if shard_digest(round_.decisions(s)) != self.pipeline.filter_digest]
-        start = time.monotonic()
-        with self.console.status("filter") as status:
-            for done, shard in enumerate(stale):
-                status.update(f"filter: {done} of {len(stale)} shards")
-                decided = [self._decided(record) for record in self._undecided(shard)]
-                write_decisions(round_, shard, decided, self.pipeline.filter_digest)
-        seconds = time.monotonic() - start
-        self.console.print(
-            f"filter: decided again on {len(stale)} of {len(shards)} shards in {seconds:.1f} s", highlight=False
-        )
-        return self._summarise(shards, {"stage": "filter", "seconds": round(seconds, 3)})
+        annotating.keep_sources()
+        return annotating.summarise({"stage": "filter", "seconds": self._decide()})
+
+    def _decide(self) -> float:
+        for number in range(last_round(self.output) + 1):  # later rounds count what stands of this one, too
+            remove(self.output.round(number).summary)
+        deciding = Deciding(self.pipeline, self.output, self.console)
+        seconds, shards = deciding.run(), sum(len(partition.shards) for partition in partitions(self.output))
+        line = f"filter: decided again on {deciding.again} of {shards} shards in {seconds:.1f} s"
+        self.console.print(line, highlight=False)
+        return round(seconds, 3)
 
     def train(self) -> dict[str, Any]:
         """A Florence-2 on what stands, after annotating what isn't yet."""
@@ -376,7 +391,7 @@ class Stages:
             )
             return
         if is_untrained(round_):
-            if self.next_round.sources.exists():
+            if is_there(self.next_round.sources):
                 raise OutputError(
                     f"{self.next_round.folder} was made by a model that is no longer in {round_.folder}. "
                     f"Bring it back, or remove {self.next_round.folder} for another one"
@@ -392,131 +407,44 @@ class Stages:
             raise OutputError(f"{self.output.root} has no whole round {self.round} (--round): annotate that first")
         check_decided_once(self.output, self.round)
         check_accepted(self.output, self.round)
-        if not self.output.round(0).near_duplicates.exists():  # by which folds go: a run was stopped just before
-            group_near_duplicates(self.output, 0, list(self.output.shards()))
+        if not is_there(self.output.round(0).near_duplicates):  # by which folds go: a run was stopped just before
+            group_near_duplicates(self.output, 0, self.output.shards())
         check_earlier(self.output, self.round)
 
+    def export(self) -> dict[str, Any]:
+        """What stands in a round, for others to read; after annotating what isn't yet."""
+        from pipelines.exporting import export_round
+
+        if self.round == 0 and not is_decided(self.output):
+            self.annotate()
+        return export_round(self.output, self.round, self.pipeline.config, self.console)
+
     def report(self) -> dict[str, Any]:
-        """The page about what is there, after annotating what isn't."""
+        """The pages about what is there, after annotating what isn't."""
         from engine.report import write_report
 
-        shards = list(self.output.shards())
         if self.round == 0 and not is_decided(self.output):
             self.annotate()
         check_decided_once(self.output, self.round)
         check_earlier(self.output, self.round)
-        config = self.pipeline.config
-        with self.console.status("report"):
-            page = write_report(
-                open_dataset(self.output.root, self.round), config.ingest, self.output.report, config.report.images
-            )
-        size = page.stat().st_size / 1e6
-        self.console.print(Text(f"report: {page} ({size:.1f} MB), to be opened in a browser"), soft_wrap=True)
+        config, dataset = self.pipeline.config, open_dataset(self.output.root, self.round)
+        images = None if config.report.images == "all" else config.report.images
+        with self.console.status("report"), sent_folder(self.output.report.parent) as folder:
+            write_report(dataset, config.ingest, folder, images)
+            files = [path for path in folder.rglob("*") if path.is_file()]
+            size = sum(path.stat().st_size for path in files) / 1e6
+        beside = f" with {len(files) - 1} files beside it" if len(files) > 1 else ""
+        told = f"report: {self.output.report} ({size:.1f} MB{beside}), to be opened in a browser"
+        self.console.print(Text(told), soft_wrap=True)
         summary = self.output.round(self.round).summary
-        return dict(read_json(summary)) if summary.exists() else count_round(self.output, self.round, shards)
-
-    def _keep_sources(self, round_: Round) -> None:
-        if round_.sources.exists() and is_begun(round_):
-            return
-        sources = {
-            "digest": self.pipeline.annotate_digest,
-            "settings": self.pipeline.annotate_settings,
-            "filters": self.pipeline.filter_digest,  # by which annotations stood for those who built upon them
-            "sources": self.pipeline.sources,
-            **({"earlier": self.pipeline.earlier} if self.pipeline.earlier else {}),
-        }
-        write_json(round_.sources, sources)
-
-    def _undecided(self, shard: ShardId) -> list[Record]:
-        """A shard's records without the filters' decisions; the opinions of specialists are no filter's to renew."""
-        there = self.output.round(0).decisions(shard).exists()
-        records = read_records(self.output, 0, shard, decided=there)
-        names = {specialist.name for specialist in self.pipeline.specialists}
-        return [
-            replace(record, decisions=tuple(decision for decision in record.decisions if decision.by in names))
-            for record in records
-        ]
-
-    def _decided(self, record: Record) -> Record:
-        try:
-            return decide(record, self.pipeline.filters)
-        except FilterFault as fault:
-            raise RunError(
-                f"filter {fault.filter_name} failed on {record.item.uri}: {fault}. "
-                "The decisions of its shard are as they were."
-            ) from fault
-
-    def _annotate(self, round_: Round, waiting: Sequence[ShardId]) -> dict[str, Any]:
-        from engine.runner import run_shards  # Ray takes a second to import; --help and filter do without
-
-        counts = self.output.counts()
-        total, left = sum(counts.values()), sum(counts[shard] for shard in waiting)
-        names = ", ".join(specialist.name for specialist in self.pipeline.specialists) or "no specialist"
-        going_on = f", {total - left} are done already" if left < total else ""
-        line = f"{_stage(round_)}: {total} images through {names}{going_on}"
-        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
-        shutil.rmtree(round_.folder / "notes", ignore_errors=True)
-        start = time.monotonic()
-        with RunProgress(self.console, _stage(round_), total, total - left) as progress:
-            tally = run_shards(self.pipeline.plan(self.output, round_.number), waiting, progress)
-        shutil.rmtree(round_.folder / "notes", ignore_errors=True)
-        return {"stage": _stage(round_), **_timings(tally, progress, time.monotonic() - start)}
-
-    def _summarise(self, shards: Sequence[ShardId], this_run: dict[str, Any], number: int = 0) -> dict[str, Any]:
-        round_ = self.output.round(number)
-        summary = {
-            "round": number,
-            **count_round(self.output, number, shards),
-            **({} if number else {"near_duplicates": group_near_duplicates(self.output, 0, shards)}),
-            "digests": {
-                "ingest": self.pipeline.ingest_digest,
-                "annotate": read_json(round_.sources)["digest"],
-                "filter": self.pipeline.filter_digest,
-            },
-            "last_run": this_run,
-        }
-        write_json(round_.summary, summary)
-        return summary
+        return dict(read_json(summary)) if is_there(summary) else count_closed(self.output, self.round)
 
     def _check_space(self) -> None:
+        if not is_local(self.output.root):
+            return
         free = shutil.disk_usage(self.output.root).free / 1e6
         if free < self.pipeline.config.run.min_free_mb:
             raise RunError(
                 f"{self.output.root} has {free:.0f} MB of free space, and run.min_free_mb asks for "
                 f"{self.pipeline.config.run.min_free_mb}. Make room, or name another --out."
             )
-
-
-def _stage(round_: Round) -> str:
-    return "reannotate" if round_.number else "annotate"
-
-
-def _timings(tally: Tally, progress: RunProgress, seconds: float) -> dict[str, Any]:
-    return {
-        "images": tally.items,
-        "seconds": round(seconds, 3),
-        "seconds_to": {event: round(value, 3) for event, value in progress.seconds_to.items()},
-        "images_per_second": round(progress.images_per_second, 3),
-        "worker_seconds": {name: round(value, 3) for name, value in tally.seconds.items()},
-    }
-
-
-def _ingested(manifest: dict[str, Any]) -> str:
-    parts = [f"{manifest['items']} images"]
-    if manifest["given"]:
-        given = ", ".join(f"{what} {count}" for what, count in manifest["given"].items())
-        parts.append(f"{sum(manifest['given'].values())} annotations came along ({given})")
-    if manifest["faults"]:
-        faults = ", ".join(f"{kind} {count}" for kind, count in manifest["faults"].items())
-        parts.append(f"{sum(manifest['faults'].values())} faults in what came along ({faults})")
-    if manifest["duplicates"]:
-        parts.append(f"{manifest['duplicates']} exact duplicates")
-    if manifest["errors"]:
-        errors = ", ".join(f"{kind} {count}" for kind, count in manifest["errors"].items())
-        parts.append(f"{sum(manifest['errors'].values())} unreadable ({errors})")
-    if manifest["repeated"]:
-        parts.append(f"{manifest['repeated']} listed twice")
-    if manifest["skipped"]:
-        skipped = ", ".join(f"{kind} {count}" for kind, count in manifest["skipped"].items())
-        parts.append(f"{sum(manifest['skipped'].values())} files skipped that are no images ({skipped})")
-    return ", ".join(parts)

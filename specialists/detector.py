@@ -16,7 +16,7 @@ import numpy.typing as npt
 from pydantic import Field
 
 from engine.native import native_threads
-from engine.protocols import Image, Sample
+from engine.protocols import Image, Reads, Sample
 from engine.records import Region, Scores
 from engine.versions import digest_of
 from engine.vocabulary import Vocabulary
@@ -66,6 +66,7 @@ class NanoDet:
     )
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     licence: ClassVar[str] = "Apache-2.0"
+    reads: ClassVar[Reads] = "image"
     _session: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import Field
 
 from engine import geometry, segmentation
+from engine.copies import fetched, located
 from engine.dataset import Dataset
 from engine.errors import ConfigError
 from engine.folds import Folds
@@ -62,7 +63,8 @@ class Trained:
 
     @property
     def folders(self) -> list[Path]:
-        return [self.output.round(self.round).model(fold, self.folds) for fold in range(self.folds)]
+        """On this machine. FileNotFoundError where a store has none."""
+        return [fetched(self.output.round(self.round).model(fold, self.folds)) for fold in range(self.folds)]
 
     def split(self) -> Folds:
         """Which fold an image is in."""
@@ -223,12 +225,12 @@ class Florence:
                 f"specialist {self.name}: `model` is empty, which means the model that was trained on the round; that "
                 "is for --stage reannotate. Name a folder or a hub's id, such as microsoft/Florence-2-base"
             )
-        named: Sequence[str | Path] = self._trained.folders if self._trained else [self.model]
         try:
+            named: Sequence[str | Path] = self._trained.folders if self._trained else [located(self.model)]
             for one in named:
                 resolve(one, (*processor.FILES, "README.md"))  # of a hub's all files come before any is looked at
             folders = [locate(one) for one in named]
-        except Florence2Error as error:
+        except (FileNotFoundError, Florence2Error) as error:
             by_hand = f". To fetch it by hand: {self.weights.command}" if self.model and is_id(self.model) else ""
             raise ConfigError(f"specialist {self.name}: {error}{by_hand}") from error
         if not self._trained:

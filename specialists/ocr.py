@@ -16,7 +16,7 @@ from pydantic import Field
 
 from engine.geometry import quad_box
 from engine.native import native_threads
-from engine.protocols import Image, Sample
+from engine.protocols import Image, Reads, Sample
 from engine.records import Quad, Region, Scores
 from engine.versions import digest_of
 from specialists import folding
@@ -55,6 +55,7 @@ class RapidOcr:
     name: str = "ocr"
     min_score: Annotated[float, Field(ge=0, le=1, description="lines below are not reported")] = 0.3
     licence: ClassVar[str] = "Apache-2.0"
+    reads: ClassVar[Reads] = "image"
     _read: Any = field(default=None, init=False, repr=False, compare=False)
 
     @property

@@ -19,6 +19,27 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 SUPPORT = str(Path(__file__).parent / "support")  # Ray's workers import the toys, too
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SUPPORT, os.environ.get("PYTHONPATH")]))
 
+# Of the files that two processes share these take minutes each: begun last, one of them would run on alone.
+LONG = (
+    "train",
+    "refine",
+    "stages",
+    "s3",
+    "chaos",
+    "store_rounds",
+    "fld",
+    "reannotate",
+    "cli",
+    "incremental",
+    "pools",
+    "runner",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    long = {f"test_{name}.py": place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: long.get(item.path.name, len(long)))
+
 
 @pytest.fixture(scope="session")
 def photos() -> Path:

@@ -87,8 +87,8 @@ def curve(learned: Series, judged: Series, starts: Sequence[int], last: int, cho
     segments = list(_smoothed(learned, starts, last))
     steps, losses = judged.points()
     heights = np.concatenate([losses, *(means for _, means in segments)])
-    up = _Scale.over(heights.min(initial=math.inf), heights.max(initial=-math.inf), rows)
-    along = _Scale(0, max(last, 1), max(_round_width(max(last, 1), 5), 1))
+    up = Scale.over(heights.min(initial=math.inf), heights.max(initial=-math.inf), rows)
+    along = Scale(0, max(last, 1), max(_round_width(max(last, 1), 5), 1))
     shown = _thinned(steps, losses, chosen)
     recent = learned.recent()
     line_end = None if recent is None else up.tick(recent)
@@ -125,7 +125,7 @@ def _thinned(steps: Floats, losses: Floats, chosen: int | None) -> Iterator[tupl
 
 
 @dataclass(frozen=True)
-class _Scale:
+class Scale:
     """Values as per cent of the way from low to high; ticks are multiples of `width`."""
 
     low: float
@@ -133,7 +133,7 @@ class _Scale:
     width: float
 
     @classmethod
-    def over(cls, low: float, high: float, ticks: int) -> _Scale:
+    def over(cls, low: float, high: float, ticks: int) -> Scale:
         """A scale that begins at a tick."""
         if not high - low > 1e-9 * max(abs(low), abs(high), 1):  # one value, or none
             middle = low if math.isfinite(low) else 0.0

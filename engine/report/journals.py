@@ -18,6 +18,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from pydantic_core import from_json
 
+from engine.files import opened
 from engine.report.curves import Series
 
 LARGEST = 1e12  # of steps and losses: what lies beyond is damage, and would end plain arithmetic
@@ -121,7 +122,7 @@ def read_log(path: Path) -> Log:
     log = Log()
     if not path.is_file():
         return log
-    with open(path, "rb") as file:
+    with opened(str(path)) as file:
         for raw in file:
             if not raw.endswith(b"\n"):
                 break  # cut off, or being written

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ImageError
+from engine.files import opened
 from engine.images import HEAD_BYTES, decode, format_of
-from engine.report.shapes import Frame, thumbnail
+from engine.report.shapes import Frame, data_uri, jpeg
 
 MOST_BYTES = 20_000_000  # of a picture, or of the list of them
 MOST_PIXELS = 20_000_000
@@ -95,13 +96,13 @@ def _picture(folder: Path, name: str) -> tuple[str, tuple[int, int]]:
     height, width = image.shape[:2]
     scale = min(WIDEST / width, HIGHEST / height, 1)
     frame = Frame(max(round(width * scale), 1), max(round(height * scale), 1), width, height)
-    return thumbnail(image, frame), (frame.width, frame.height)
+    return data_uri(jpeg(image, frame)), (frame.width, frame.height)
 
 
 def _bounded(path: Path) -> bytes:
     if not path.is_file():
         raise FileNotFoundError("it is gone")
-    with open(path, "rb") as file:
+    with opened(str(path)) as file:
         data = file.read(MOST_BYTES + 1)
     if len(data) > MOST_BYTES:
         raise ValueError(f"it has more than {MOST_BYTES} bytes")

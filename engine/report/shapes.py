@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image as Pillow
 
-from engine.geometry import decode_mask
+from engine.geometry import clip, decode_mask
 from engine.protocols import Image
 from engine.records import Box, Mask, Region
 
 SHOWN = 480  # pixels that a thumbnail is wide on a screen
 LONGER = 640  # pixels of a thumbnail's longer side
+LONGER_CUT = 200  # of what is cut out of a picture
+AROUND = 0.6  # of a box's sides, that are cut out with it on each side
+LEAST_AROUND = 16  # pixels of the image
 QUALITY = 80  # of its JPEG: 40 to 70 kB
 TOLERANCE = 1  # pixels by which a mask's outline may be off once it is simplified
 MOST_POINTS = 2000  # of a mask; a mask of noise would weigh more than its picture
@@ -37,8 +41,8 @@ class Frame:
         return max(1.0, SHOWN / self.width)
 
     @classmethod
-    def of(cls, image_width: int, image_height: int) -> Frame:
-        scale = min(LONGER / max(image_width, image_height), 1)
+    def of(cls, image_width: int, image_height: int, longer: int = LONGER) -> Frame:
+        scale = min(longer / max(image_width, image_height), 1)
         width, height = (max(round(side * scale), 1) for side in (image_width, image_height))
         return cls(width, height, image_width, image_height)
 
@@ -50,12 +54,39 @@ class Frame:
         ]
 
 
-def thumbnail(image: Image, frame: Frame) -> str:
-    """A JPEG of `image` [height, width, 3] RGB as a data: URI."""
+def jpeg(image: Image, frame: Frame) -> bytes:
+    """`image` [height, width, 3] RGB as a JPEG of the frame's size."""
     small = Pillow.fromarray(image).resize((frame.width, frame.height), Pillow.Resampling.LANCZOS, reducing_gap=3)
     sink = io.BytesIO()
     small.save(sink, "JPEG", quality=QUALITY, optimize=True, progressive=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}"
+    return sink.getvalue()
+
+
+def data_uri(data: bytes) -> str:
+    """A JPEG inside a page."""
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A box with something around it, cut out of an image, and where the box then lies."""
+
+    image: Image
+    frame: Frame
+    path: str
+
+
+def cut_out(image: Image, region: Region) -> Cut:
+    """The region in its surroundings. One that lies outside of the image comes to its edge."""
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = clip(region.box, width, height)
+    around = max(AROUND * max(x1 - x0, y1 - y0), LEAST_AROUND)
+    left, top = (math.floor(max(value - around, 0)) for value in (x0, y0))
+    right, bottom = math.ceil(min(x1 + around, width)), math.ceil(min(y1 + around, height))
+    piece = np.ascontiguousarray(image[top:bottom, left:right])
+    frame = Frame.of(right - left, bottom - top, LONGER_CUT)
+    corners = frame.placed([value - (left, top)[n % 2] for n, value in enumerate(region.quad or _corners(region.box))])
+    return Cut(piece, frame, _path(list(zip(corners[0::2], corners[1::2], strict=True))))
 
 
 def outline(region: Region, frame: Frame) -> str:

@@ -2,6 +2,9 @@
 
 The files of one command are one set: an image that several of them list is one entry with everything that is given of
 it. Ids of images, annotations and categories hold within their file. https://cocodataset.org/#format-data
+
+A name that is an absolute path is read if it leads below `ingest.image_root`, or below the list's folder if there is
+none. What `engine.export.coco` adds to COCO's keys is taken along, and its texts to the character.
 """
 
 from __future__ import annotations
@@ -13,10 +16,11 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any, TypeAlias
 
-from engine.entry import Entry, Faults, Given, GivenRegion, GivenText
+from engine.entry import Entry, Faults, Given, GivenRegion, GivenRegionText, GivenText, Key
+from engine.files import absolute, stamp
 from engine.records import ItemError
 from engine.sources.index import Id, Index, filling
-from engine.sources.places import SAMPLE, Place, find, inner
+from engine.sources.places import SAMPLE, Place, below, find, inner
 from engine.sources.sections import Section, sections
 from engine.untrusted import numbers, shown
 from engine.uris import is_url, reported, uri_of
@@ -29,14 +33,15 @@ Stamp: TypeAlias = tuple[str, int, int]  # path, bytes, time of change: what is 
 
 def entries(paths: Sequence[str], image_root: str | None, faults: Faults) -> Iterator[Entry]:
     """The images that the files list, in their order. Raises ConfigError for a file that isn't COCO's."""
-    stamps = [(path, status.st_size, status.st_mtime_ns) for path in paths for status in [_status(path)]]
-    files = tuple((stamp, _place(stamp, image_root)) for stamp in stamps)
+    stamps = [(path, *_stamp(path)) for path in paths]
+    roots = (absolute(image_root or os.path.dirname(path)) for path, _, _ in stamps)
+    files = tuple((stamp, _place(stamp, image_root), root) for stamp, root in zip(stamps, roots, strict=True))
     yield from _index(files).entries(faults)
 
 
-def _status(path: str) -> os.stat_result:
+def _stamp(path: str) -> tuple[int, int]:
     with reported(path, WHAT):
-        return os.stat(path)
+        return stamp(path)
 
 
 @lru_cache(maxsize=64)
@@ -58,23 +63,24 @@ def _place(stamp: Stamp, image_root: str | None) -> Place:
 
 
 @lru_cache(maxsize=1)
-def _index(files: Sequence[tuple[Stamp, Place]]) -> Index:
+def _index(files: Sequence[tuple[Stamp, Place, str]]) -> Index:
     with filling(Index()) as index:
-        for scope, (stamp, place) in enumerate(files):
+        for scope, (stamp, place, root) in enumerate(files):
             with reported(stamp[0], WHAT):
-                _File(index, scope, stamp[0], _parts(stamp), place).read()
+                _File(index, scope, stamp[0], _parts(stamp), place, root).read()
     return index
 
 
 @dataclass
 class _File:
-    """One file on its way into the index."""
+    """One file on its way into the index. Absolute names have to lead below `root`."""
 
     index: Index
     scope: int
     path: str
     parts: dict[str, Section]
     place: Place
+    root: str
 
     def read(self) -> None:
         self.name = shown_path(os.path.basename(self.path))
@@ -109,14 +115,15 @@ class _File:
                 continue
             any_good = True
             uri, error = self._uri(image, id_)
+            name, own = image.get("file_name"), image.get("dataset")
             self.index.image(
                 self.scope,
                 id_,
                 uri,
                 f"image {id_} of {self.name}",
-                name=_url(image) or inner(image.get("file_name")) or "",
+                name=_url(image) or below(name, self.root) or inner(name) or "",
                 size=_size(image),
-                dataset=dataset,
+                dataset=own if isinstance(own, str) else dataset,
                 licence=_named(self.licences, image.get("license")),
                 error=error,
             )
@@ -127,9 +134,12 @@ class _File:
         name = image.get("file_name")
         if url := _url(image):
             return url, None
+        if absolute := below(name, self.root):
+            return absolute, None
         if inside := inner(name):
             return uri_of(self.place.path(inside)), None
-        return f"{uri_of(self.path)}#image={id_}", _outside(name)
+        # Not read, but known by: whoever looks for an image of a set finds it by its place.
+        return below(name, "/") or f"{uri_of(self.path)}#image={id_}", _outside(name)
 
     def _annotations(self) -> Iterator[tuple[int, Id, Id | None, Given]]:
         for number, annotation in enumerate(self.parts["annotations"].items()):
@@ -140,22 +150,27 @@ class _File:
                 continue
             id_ = _id(annotation.get("id"))
             where = f"annotations[{number}] of {self.name}" if id_ is None else f"annotation {id_} of {self.name}"
-            given = self._given(annotation, where)
+            exported = isinstance(annotation.get("annotation"), str)
+            key = (str(self.scope), str(number)) if exported else None
+            given = self._given(annotation, where, key)
             if given is not None:
                 yield self.scope, image, id_, given
+                for text in _strings(annotation.get("descriptions")) if exported else ():
+                    yield self.scope, image, None, GivenRegionText(key, text, where)
 
-    def _given(self, annotation: dict[str, Any], where: str) -> Given | None:
+    def _given(self, annotation: dict[str, Any], where: str, key: Key | None) -> Given | None:
         box, caption = annotation.get("bbox"), annotation.get("caption")
         caption = caption if isinstance(caption, str) else None
         if not box and caption is not None:
             detail = annotation.get("detail")
-            return GivenText(caption, where=where, detail=detail if isinstance(detail, str) else None)
+            return GivenText(caption, where=where, detail=detail if isinstance(detail, str) else None, key=key)
         values = numbers(box) if isinstance(box, list) else None
         if values is None or len(values) != 4:
             what = "a bbox of four numbers, or a caption," if box is None else "a bbox of four numbers"
             self.index.faults.add(where, "bad_box", f"expected {what} not {shown(box)}; it was left out")
             return None
         x, y, width, height = values
+        line, polygon = annotation.get("utf8_string"), annotation.get("mask")
         return GivenRegion(
             label=self._label(annotation.get("category_id"), where),
             box=(x, y, x + width, y + height),
@@ -163,7 +178,10 @@ class _File:
             description=caption,
             crowd=annotation.get("iscrowd") in (1, True),
             where=where,
-            text=line if isinstance(line := annotation.get("utf8_string"), str) else None,
+            text=line if isinstance(line, str) else None,
+            key=key,
+            quad=polygon if isinstance(polygon, list) and len(polygon) == 8 else None,
+            score=annotation.get("score"),
         )
 
     def _label(self, category: object, where: str) -> str | None:
@@ -189,6 +207,10 @@ def _named(names: dict[Id, str], value: object) -> str | None:
     return None if id_ is None else names.get(id_)
 
 
+def _strings(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+
+
 def _url(image: dict[str, Any]) -> str | None:
     """Where on the web an image is of which no file is named: COCO's own URL first, as in LVIS, or Flickr's."""
     name = image.get("file_name")
@@ -202,5 +224,5 @@ def _size(image: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def _outside(name: object) -> ItemError:
-    message = f"expected a file_name below the folder of the images, not {shown(name)}; it is not read"
+    message = f"expected a file_name below the folder of the images, or image_root, not {shown(name)}; it is not read"
     return ItemError("ingest", "outside_root", message)

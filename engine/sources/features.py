@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.entry import Faults, Given, GivenRegion, GivenText
+from engine.sources import documents
 from engine.untrusted import numbers, shown
 
 LABELS = ("label", "labels")
 CAPTIONS = ("caption", "captions")
 TEXTS = (*CAPTIONS, "text", "texts", "sentences")
 OBJECTS = "objects"
+ABOUT = ("dataset", "licence")
 CATEGORIES = ("category", "categories", "label", "labels")
 NO_CLASS = -1
 Row = Mapping[str, Any]
@@ -26,8 +28,9 @@ Row = Mapping[str, Any]
 @dataclass(frozen=True)
 class Columns:
     """Columns that came along with images. `classes` are the names that numbers in `labels` stand for, `categories`
-    those in the objects' `category`; empty where they are words already. What is wrong in a row goes to `faults`, if
-    there are any; a box that is none is told with its image."""
+    those in the objects' `category`; empty where they are words already. Rows that are documents, as the engine exports
+    them, are read as such: `document` are their columns. What is wrong in a row goes to `faults`, if there are any; a
+    box that is none is told with its image."""
 
     image: str | None = None
     labels: str | None = None
@@ -36,11 +39,13 @@ class Columns:
     objects: str | None = None
     category: str | None = None
     categories: tuple[str, ...] = ()
+    document: tuple[str, ...] = ()
+    about: tuple[str, ...] = ()  # of a document's: which set it is from, and its licence
 
     @property
     def given(self) -> tuple[str, ...]:
         """The columns that `given_in` reads."""
-        return (*self.texts, *([self.objects] if self.objects else []))
+        return (*self.document, *self.texts, *([self.objects] if self.objects else []))
 
     def labels_in(self, row: Row, where: str = "", faults: Faults | None = None) -> tuple[str, ...]:
         """What is to be seen in the image; -1, the number of an image without a label, is none."""
@@ -49,6 +54,8 @@ class Columns:
         return tuple(word for word in words if word)
 
     def given_in(self, row: Row, where: str, faults: Faults | None = None) -> list[Given]:
+        if documents.is_document(row):
+            return documents.given_in(row, where)
         texts = [text for name in self.texts for text in _listed(row.get(name))]
         given: list[Given] = [GivenText(text, where=where) for text in texts if text is not None]
         objects = row.get(self.objects) if self.objects else None
@@ -71,6 +78,7 @@ def columns_of(features: Mapping[str, Any]) -> Columns:
     objects = _inner(features.get(OBJECTS))
     has_boxes = isinstance(objects, dict) and "bbox" in objects
     category = next((name for name in CATEGORIES if name in objects), None) if has_boxes else None
+    is_document = _is_text(features.get("format")) and isinstance(_inner(features.get("regions")), dict)
     return Columns(
         image=next((name for name, feature in features.items() if _type(feature) == "Image"), None),
         labels=labels,
@@ -79,6 +87,8 @@ def columns_of(features: Mapping[str, Any]) -> Columns:
         objects=OBJECTS if has_boxes else None,
         category=category,
         categories=_names(objects[category]) if category else (),
+        document=tuple(name for name in documents.COLUMNS if name in features) if is_document else (),
+        about=tuple(name for name in ABOUT if is_document and _is_text(features.get(name))),
     )
 
 

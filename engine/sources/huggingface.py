@@ -1,6 +1,6 @@
 """Hugging Face datasets as `save_to_disk` writes them: folders of Arrow streams, with what their columns are beside.
 
-Files are mapped into memory and stay on the disk until a row is read. https://huggingface.co/docs/datasets
+Files are mapped into memory and stay on the disk, or on their store, until a row is read. https://huggingface.co/docs/datasets
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ import pyarrow.types as types
 
 from engine.entry import Entry, Faults, Given
 from engine.errors import ConfigError, ImageError
+from engine.files import is_file, opened, stamp
+from engine.places import is_remote_uri
 from engine.sources.features import Columns, columns_of
 from engine.uris import reported, resolved, shown, uri_of
 
@@ -29,8 +31,8 @@ _lock = threading.Lock()
 
 
 def is_dataset(folder: str) -> bool:
-    has_data = all(os.path.isfile(os.path.join(folder, name)) for name in (INFO, STATE))
-    return has_data or os.path.isfile(os.path.join(folder, SPLITS))
+    has_data = all(is_file(os.path.join(folder, name)) for name in (INFO, STATE))
+    return has_data or is_file(os.path.join(folder, SPLITS))
 
 
 def entries(folder: str, faults: Faults | None = None) -> Iterator[Entry]:
@@ -39,16 +41,16 @@ def entries(folder: str, faults: Faults | None = None) -> Iterator[Entry]:
     `faults` gets what is wrong with labels as they are listed, and with objects once they are asked for.
     """
     faults = Faults() if faults is None else faults
-    if os.path.isfile(os.path.join(folder, SPLITS)):
+    if is_file(os.path.join(folder, SPLITS)):
         splits = _json(folder, SPLITS).get("splits")
         folders = [os.path.join(folder, _inside(folder, split)) for split in splits or ()]
     else:
         folders = [folder]
     for part in folders:
         info, files = _json(part, INFO), _files(part)
-        name, licence = info.get("dataset_name"), info.get("license")
+        name, licence = _text(info.get("dataset_name")), _text(info.get("license"))
         for file in files:
-            yield from _entries(file, name or shown(os.path.basename(folder)), licence or None, faults)
+            yield from _entries(file, name or shown(os.path.basename(folder)), licence, faults)
 
 
 def read_row(path: str, modified: int, row: int, place: str) -> bytes:
@@ -74,7 +76,7 @@ def read_row(path: str, modified: int, row: int, place: str) -> bytes:
 class _Table:
     """An Arrow stream in memory: where its batches begin in the file, and with which row."""
 
-    source: pa.MemoryMappedFile
+    source: pa.NativeFile
     schema: pa.Schema
     columns: Columns
     places: Sequence[int]
@@ -84,22 +86,22 @@ class _Table:
 def _entries(path: str, dataset: str, licence: str | None, faults: Faults) -> Iterator[Entry]:
     told: set[int] = set()
     with reported(path, WHAT), _as_value_error():
-        modified = os.stat(path).st_mtime_ns
+        modified = stamp(path)[1]
         with _lock:
             table = _table(path, modified)
         for number in range(len(table.places)):
             with _lock:
                 batch = _batch(path, modified, number)
             references = _references(batch, table.columns)
-            name = table.columns.labels
-            labels = [{name: value} for value in batch.column(name).to_pylist()] if name else [{}] * len(references)
+            names = [name for name in (table.columns.labels, *table.columns.about) if name]
+            about = batch.select(names).to_pylist() if names else [{}] * len(references)
             for offset, reference in enumerate(references):
                 row = table.rows[number] + offset
                 yield Entry(
                     resolved(reference, os.path.dirname(path)) if reference else f"{uri_of(path)}#{row}",
-                    dataset,
-                    licence,
-                    table.columns.labels_in(labels[offset], _where(path, row), faults),
+                    about[offset].get("dataset", dataset),
+                    about[offset].get("licence", licence),
+                    table.columns.labels_in(about[offset], _where(path, row), faults),
                     given=partial(_given, path, modified, row, faults, told) if table.columns.given else tuple,
                 )
 
@@ -140,7 +142,7 @@ def _row(path: str, modified: int, row: int, names: Sequence[str]) -> dict[str, 
 @lru_cache(maxsize=4)
 def _table(path: str, modified: int) -> _Table:
     """Raises ValueError or ConfigError for what is no stream of a dataset with images."""
-    source = pa.memory_map(os.fsencode(path))
+    source = pa.PythonFile(opened(path), mode="r") if is_remote_uri(path) else pa.memory_map(os.fsencode(path))
     messages = _messages(source)
     _, first = next(messages, (0, None))
     if first is None or first.type != "schema":
@@ -156,7 +158,7 @@ def _table(path: str, modified: int) -> _Table:
     return _Table(source, schema, columns, places, rows)
 
 
-def _messages(source: pa.MemoryMappedFile) -> Iterator[tuple[int, pa.Message]]:
+def _messages(source: pa.NativeFile) -> Iterator[tuple[int, pa.Message]]:
     while True:
         place = source.tell()
         try:
@@ -172,8 +174,8 @@ def _batch(path: str, modified: int, number: int) -> pa.RecordBatch:
     table = _table(path, modified)
     table.source.seek(table.places[number])
     batch = pa.ipc.read_record_batch(pa.ipc.read_message(table.source), table.schema)
-    names = [table.columns.image, table.columns.labels, *table.columns.given]
-    batch = batch.select([name for name in names if name])
+    names = [table.columns.image, table.columns.labels, *table.columns.about, *table.columns.given]
+    batch = batch.select(list(dict.fromkeys(name for name in names if name)))
     batch.validate(full=True)
     return batch
 
@@ -185,7 +187,8 @@ def _columns(path: str, schema: pa.Schema) -> Columns:
     if columns.image is None:
         found = ", ".join(features) if isinstance(features, dict) else "no features"
         raise ConfigError(f"{shown(folder)}: expected a feature of type Image in {INFO}; found {found}")
-    missing = [name for name in (columns.image, columns.labels, *columns.given) if name and name not in schema.names]
+    named = (columns.image, columns.labels, *columns.about, *columns.given)
+    missing = [name for name in named if name and name not in schema.names]
     if missing:
         raise ValueError(f"it has no column {', '.join(missing)}, which {INFO} names")
     kind = schema.field(columns.image).type
@@ -208,6 +211,11 @@ def _files(folder: str) -> list[str]:
     return [os.path.join(folder, _inside(folder, name)) for name in names]
 
 
+def _text(value: object) -> str | None:
+    """A text of a dataset_info.json as a column holds it; None for what is none."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) and value else None
+
+
 def _inside(folder: str, name: object) -> str:
     if not isinstance(name, str) or os.path.basename(name) != name or name in ("", ".", ".."):
         raise ConfigError(f"{shown(folder)}: expected the name of a file or folder in it, not {name!r}")
@@ -216,7 +224,7 @@ def _inside(folder: str, name: object) -> str:
 
 def _json(folder: str, name: str) -> dict[str, Any]:
     path = os.path.join(folder, name)
-    with reported(path, WHAT), open(path, "rb") as file:
+    with reported(path, WHAT), opened(path) as file:
         try:
             found = json.load(file)
         except RecursionError:

@@ -15,7 +15,17 @@ from functools import partial
 from operator import attrgetter
 from typing import TypeAlias
 
-from engine.entry import MOST_KEPT, Entry, Faults, Given, GivenRegion, GivenText
+from engine.entry import (
+    MOST_KEPT,
+    Entry,
+    Faults,
+    Given,
+    GivenMask,
+    GivenRegion,
+    GivenRegionText,
+    GivenText,
+    GivenTriplet,
+)
 from engine.errors import RunError
 from engine.records import ItemError
 
@@ -42,7 +52,7 @@ SELECT value, number FROM given JOIN (
 NO_IMAGE = """
 SELECT value, number FROM given WHERE NOT EXISTS (SELECT * FROM ids WHERE ids.scope = given.scope AND ids.id = given.id)
 """
-TYPES = (GivenText, GivenRegion)
+TYPES = (GivenText, GivenRegion, GivenRegionText, GivenMask, GivenTriplet)
 FIELDS = [attrgetter(*type_.__slots__) for type_ in TYPES]
 
 

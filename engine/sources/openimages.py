@@ -13,11 +13,14 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from io import TextIOWrapper
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import TypeAlias
 
 from engine.entry import Entry, Faults, Given, GivenRegion, GivenText
+from engine.files import children, is_folder, opened, stamp
+from engine.places import is_remote_uri
 from engine.records import Box
 from engine.sources import tables
 from engine.sources.index import Index, filling
@@ -54,13 +57,14 @@ def entries(
     for path in paths:
         with reported(path, "list of Open Images"):
             stamps.append(_stamp(path))
-    folders = tuple(_stamp(folder) for folder in _folders(paths, image_root) if os.path.isdir(folder))
+            if is_remote_uri(path) and _kind(path) == "masks":
+                raise ValueError("its masks are files that are read on this machine: copy the list and them here")
+    folders = tuple(_stamp(folder) for folder in _folders(paths, image_root) if is_folder(folder))
     yield from _index(tuple(stamps), folders, extensions).entries(faults)
 
 
 def _stamp(path: str) -> Stamp:
-    status = os.stat(path)
-    return path, status.st_size, status.st_mtime_ns
+    return (path, 0, 0) if is_remote_uri(path) and is_folder(path) else (path, *stamp(path))
 
 
 def _folders(paths: Sequence[str], image_root: str | None) -> list[str]:
@@ -89,7 +93,7 @@ def _kind(path: str) -> str | None:
     if path.lower().endswith(".jsonl"):
         return "narratives"
     try:
-        with open(path, encoding="utf-8-sig", errors="replace") as file:
+        with TextIOWrapper(opened(path), encoding="utf-8-sig", errors="replace") as file:
             first = file.readline(10_000)
     except OSError:
         return None
@@ -147,11 +151,10 @@ class _Images:
             self.index.connection.executemany("INSERT INTO files VALUES (?, ?, ?)", self._files(number, folder))
 
     def _files(self, number: int, folder: str) -> Iterator[tuple[str, int, bytes]]:
-        with os.scandir(folder) as found:
-            for file in found:
-                stem, extension = os.path.splitext(file.name)
-                if extension.lower() in self.extensions:
-                    yield stem.encode(errors="replace").decode(), number, os.fsencode(file.path)
+        for file in children(folder):
+            stem, extension = os.path.splitext(file.name)
+            if extension.lower() in self.extensions:
+                yield stem.encode(errors="replace").decode(), number, os.fsencode(file.path)
 
     def add(self, image: str, where: str, licence: str | None = None) -> bool:
         """Lists an image if it isn't listed yet. False for an id that no file can be named by."""
@@ -223,7 +226,7 @@ class _File:
         """Raises ValueError if no line has one."""
         first_fault = ""
         any_good = False
-        with open(self.path, "rb") as file:
+        with opened(self.path) as file:
             for number, line in enumerate(file, 1):
                 if not line.strip():
                     continue

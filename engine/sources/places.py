@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from engine.files import is_file, is_folder, normal
+from engine.places import LOCAL, is_remote_uri
+from engine.uris import MEMBER, ROW, path_of, uri_of
+
 SAMPLE = 50  # names that are tried
 
 
@@ -24,19 +28,39 @@ class Place:
 
 def inner(name: object) -> str | None:
     """A name as a list has it, without detours; None if it is none, or leads out of the folder that it is in."""
-    if not isinstance(name, str) or not name.strip() or "\0" in name or name.startswith("/"):
+    if not isinstance(name, str) or not name.strip() or "\0" in name or name.startswith("/") or LOCAL.fullmatch(name):
+        return None
+    if is_remote_uri(name):
         return None
     name = os.path.normpath(name)
     return None if name.split("/")[0] in ("..", ".") else name
 
 
+def below(name: object, folder: str) -> str | None:
+    """The uri of an absolute path, a file:// URI, or a place in a file at one, if it lies in a folder; None for any
+    other name."""
+    if not isinstance(name, str):
+        return None
+    inside = MEMBER.fullmatch(name) or ROW.fullmatch(name)
+    place = inside[1] if inside else name
+    path = normal(path_of(place) if LOCAL.fullmatch(place) else place)
+    if "\0" in path or not within(path, folder):
+        return None
+    return uri_of(path) + (f"#{inside[2]}" if inside else "")
+
+
+def within(path: str, folder: str) -> bool:
+    """Whether an absolute path without detours lies in a folder, links not followed."""
+    return path.startswith(folder.rstrip("/") + "/")
+
+
 def find(list_path: str, names: Sequence[str], image_root: str | None) -> Place:
     """The first place that has one of the first `names`; if none has, the first place of all."""
     names = names[:SAMPLE]
-    folders = [folder for folder in _folders(list_path, image_root) if os.path.isdir(folder)]
+    folders = [folder for folder in _folders(list_path, image_root) if is_folder(folder)]
     deepest = max((name.count("/") for name in names), default=0)
     places = [Place(folder, dropped) for dropped in range(deepest + 1) for folder in folders]
-    return next((place for place in places if any(os.path.isfile(place.path(name)) for name in names)), places[0])
+    return next((place for place in places if any(is_file(place.path(name)) for name in names)), places[0])
 
 
 def _folders(list_path: str, image_root: str | None) -> Iterator[str]:

@@ -14,7 +14,10 @@ from typing import Any, BinaryIO
 import ijson
 import numpy as np
 
+from engine.files import opened, stamp
+
 CHUNK = 1 << 20
+BLOCK_BYTES = 1 << 24  # of a file on a store, which is read from front to back
 DEEPEST = 64  # COCO has 5: object, annotations, annotation, segmentation, polygon
 ESCAPED = re.compile(rb"\\.", re.DOTALL)
 BARE = re.compile(rb"NaN|-?Infinity")
@@ -33,7 +36,7 @@ class Section:
 
     def items(self) -> Iterator[Any]:
         """The values of the list, one by one. Raises ValueError where it is no list, or no JSON."""
-        with open(self.path, "rb") as file:
+        with opened(self.path, BLOCK_BYTES) as file:
             file.seek(self.start)
             if file.read(1) != b"[":
                 raise ValueError("expected a list, not an object")
@@ -41,7 +44,7 @@ class Section:
 
     def value(self) -> Any:
         """All of it at once. Raises ValueError where it is no JSON."""
-        with open(self.path, "rb") as file:
+        with opened(self.path, BLOCK_BYTES) as file:
             return next(self._parsed(file, ""))
 
     def _parsed(self, file: BinaryIO, prefix: str) -> Iterator[Any]:
@@ -98,7 +101,7 @@ class _Until:
 
 def sections(path: str) -> dict[str, Section]:
     """The lists and objects that a JSON object has, by key. Raises ValueError for what is none, or is cut off."""
-    with open(path, "rb") as file:
+    with opened(path, BLOCK_BYTES) as file:
         begins = file.read(1000).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
         if begins != b"{":
             raise ValueError("expected a JSON object" + (", not a list" if begins == b"[" else ""))
@@ -111,6 +114,21 @@ def sections(path: str) -> dict[str, Section]:
                     raise ValueError(f"the key {key!r} stands twice")
                 found[key] = Section(path, start, stop)
     return found
+
+
+def list_of(path: str) -> Section:
+    """The list that a file consists of. Raises ValueError for what is none, or is cut off."""
+    with opened(path, BLOCK_BYTES) as file:
+        start = 3 if file.read(3) == b"\xef\xbb\xbf" else 0
+        file.seek(start)
+        beginning = file.read(1000)
+        start += len(beginning) - len(beginning.lstrip())
+        if beginning.lstrip()[:1] != b"[":
+            raise ValueError("expected a JSON list")
+        file.seek(0)
+        for _ in _bounds(file):
+            pass  # which raises where it is nested too deep
+    return Section(path, start, stamp(path)[0])
 
 
 def _key(file: BinaryIO, start: int) -> str | None:

@@ -8,8 +8,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import TextIOWrapper
 from typing import TextIO
 
+from engine import files
 from engine.entry import Faults
 
 LONGEST_FIELD = 1 << 17  # characters; more is a quote that never ends, or no text at all
@@ -21,7 +23,7 @@ ESCAPED = re.compile("[\udc80-\udcff]")  # as Python escapes bytes that aren't U
 @contextmanager
 def opened(path: str) -> Iterator[TextIO]:
     """A table as `rows` reads it."""
-    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+    with TextIOWrapper(files.opened(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         yield file
 
 

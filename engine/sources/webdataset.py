@@ -19,17 +19,21 @@ from typing import Any, BinaryIO
 
 from engine.entry import Entry, Faults, Given, GivenText
 from engine.errors import ConfigError, ImageError
+from engine.files import opened, piece, stamp
 from engine.images import HEAD_BYTES, format_of
 from engine.records import ALT, ItemError
+from engine.sources import documents
 from engine.uris import reported, shown, uri_of
 
 IMAGES = {"jpg", "jpeg", "png", "webp", "gif", "tif", "tiff", "bmp", "avif", "img", "image"}
 TEXTS, LABELS = {"txt", "caption", "text"}, {"cls", "label"}
 TEXT_KEYS = ("caption", "alt", "alt_text", "text", "txt")  # in a .json, where there is no text beside it
 LICENCE_KEYS = ("licence", "license")
+ABOUT = ("dataset", "licence", "labels")  # of a document
 BLOCK, RECORD = 512, 10_240  # bytes; what tar fills up its files to
 LONGEST_HEADER = 1 << 14  # bytes; names have at most 4096
-LONGEST = 1 << 20  # bytes of a text, label or .json that are read
+LONGEST = 1 << 20  # bytes of a text or label that are read
+LONGEST_JSON = 1 << 26  # of a document, with masks of everything
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 _lock = threading.Lock()
 
@@ -71,7 +75,7 @@ def entries(path: str, faults: Faults) -> Iterator[Entry]:
     """The images of a tar. A member that the archive ends in, and what would have come behind it, are entries in
     quarantine. Raises ConfigError for what is no tar, or compressed."""
     _check(path)
-    archive = _archive(path, os.stat(path).st_mtime_ns)
+    archive = _archive(path, stamp(path)[1])
     name = os.path.basename(path)
     for other, kind, message in archive.left_out:
         faults.add(f"{other} in {name}", kind, message)
@@ -115,6 +119,7 @@ class _Beside:
     labels: list[Member] = field(default_factory=list)
     about: dict[str, Any] = field(default_factory=dict)  # the .json, its keys in lower case
     said: list[str] = field(default_factory=list)  # the texts in it
+    document: Member | None = None  # the .json, if it has all that is known
 
     def add(self, member: Member, faults: Faults) -> None:
         kind = member.extension
@@ -123,12 +128,15 @@ class _Beside:
         where = f"{member.name} in {self.name}"
         if self.archive.is_cut(member):
             faults.add(where, "truncated", "the archive ends in the middle of it; it was left out")
-        elif member.size > LONGEST:
-            faults.add(where, "too_large", f"has {member.size:,} bytes, more than {LONGEST:,}; it was left out")
+        elif member.size > (most := LONGEST_JSON if kind == "json" else LONGEST):
+            faults.add(where, "too_large", f"has {member.size:,} bytes, more than {most:,}; it was left out")
         elif kind != "json":
             (self.texts if kind in TEXTS else self.labels).append(member)
-        elif (about := _object(_bytes(self.archive.path, member))) is None:
+        elif (about := _object(self.archive.path, member)) is None:
             faults.add(where, "bad_json", "is no JSON object; it was left out")
+        elif documents.is_document(about):
+            self.document = member
+            self.about = {key: about.get(key) for key in ABOUT}
         else:
             self.about = about
             value = next((about[key] for key in TEXT_KEYS if about.get(key)), None)
@@ -137,7 +145,10 @@ class _Beside:
                 faults.add(where, "bad_text", f"its text is a {type(value).__name__}; it was left out")
 
     def given(self) -> Callable[[], list[Given]]:
-        """Fetches the texts, or else those in the .json. A million of these are in memory: it holds on to no more."""
+        """Fetches what is in the document, or the texts, or else those in the .json. A million of these are in memory:
+        it holds on to no more."""
+        if self.document:
+            return partial(_documented, self.archive.path, self.document)
         return partial(_given, self.archive.path, tuple(self.texts), () if self.texts else tuple(self.said))
 
 
@@ -145,6 +156,10 @@ def _given(path: str, texts: Sequence[Member], said: Sequence[str]) -> list[Give
     name = os.path.basename(path)
     told = [GivenText(_text(path, member), ALT, f"{member.name} in {name}") for member in texts]
     return [*told, *(GivenText(text, ALT, f"a .json in {name}") for text in said)]
+
+
+def _documented(path: str, member: Member) -> list[Given]:
+    return documents.given_in(_object(path, member) or {}, f"{member.name} in {os.path.basename(path)}")
 
 
 def _entry(image: Member, beside: _Beside, archive: Archive) -> Entry:
@@ -156,7 +171,7 @@ def _entry(image: Member, beside: _Beside, archive: Archive) -> Entry:
         error = ItemError("ingest", "truncated", f"{os.path.basename(archive.path)} ends in the middle of {image.name}")
     return Entry(
         uri=f"{uri_of(archive.path)}#{image.name}",
-        dataset=os.path.basename(archive.path).rpartition(".")[0],
+        dataset=_dataset(beside, archive),
         licence=_storable(licence) if licence else None,
         labels=tuple(filter(None, labels)),
         error=error,
@@ -164,18 +179,23 @@ def _entry(image: Member, beside: _Beside, archive: Archive) -> Entry:
     )
 
 
-def _object(data: bytes) -> dict[str, Any] | None:
+def _dataset(beside: _Beside, archive: Archive) -> str | None:
+    if not beside.document:
+        return os.path.basename(archive.path).rpartition(".")[0]
+    name = beside.about.get("dataset")
+    return _storable(name) if isinstance(name, str) else None
+
+
+def _object(path: str, member: Member) -> dict[str, Any] | None:
     try:
-        value = json.loads(data)
+        value = json.loads(_bytes(path, member, LONGEST_JSON))
     except (ValueError, RecursionError):
         return None
     return {key.lower(): value for key, value in value.items()} if isinstance(value, dict) else None
 
 
 def _bytes(path: str, member: Member, most: int = LONGEST) -> bytes:
-    with open(path, "rb") as file:
-        file.seek(member.start)
-        return file.read(min(member.size, most))
+    return piece(path, member.start, min(member.size, most))
 
 
 def _text(path: str, member: Member) -> str:
@@ -205,8 +225,8 @@ def _names(sample: list[Member]) -> str:
 
 
 def _check(path: str) -> None:
-    with reported(path, "tar"), open(path, "rb") as file:
-        head = file.read(512)
+    with reported(path, "tar"):
+        head = piece(path, 0, 512)
     packed = next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None)
     if packed:
         raise ConfigError(
@@ -219,8 +239,8 @@ def _check(path: str) -> None:
 @lru_cache(maxsize=4)
 def _archive(path: str, modified: int) -> Archive:
     """Where the members are: headers are read one after the other, contents are skipped."""
-    archive = Archive(path, size=os.path.getsize(path))
-    with open(path, "rb") as file:
+    archive = Archive(path, size=stamp(path)[0])
+    with opened(path) as file:
         try:
             _index(file, archive)
         except OSError:

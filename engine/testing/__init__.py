@@ -10,7 +10,8 @@ names the rule that is broken, what was expected, what came, and what to do.
 
 A specialist, over drawn and odd images with empty, full and hostile records: can be described, pickled and built again;
 has a version and a licence; only appends, under its name and with fresh ids; gives what can be stored; says the same of
-an image twice, alone or in a batch, under any seed, in another instance; and invents no score, box, mask, text or span.
+an image twice, alone or in a batch, under any seed, in another instance, and, if it reads the image alone, whatever the
+record holds; and invents no score, box, mask, text or span.
 A filter, with parameters by which something falls: can be described and pickled, is pure, and decides about what
 stands, with a reason.
 """

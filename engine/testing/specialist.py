@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from typing import NoReturn
 
 import numpy as np
 
-from engine.protocols import Sample, Specialist
+from engine.protocols import Sample, Specialist, reads_of
+from engine.records import Record
+from engine.rounds import begun
 from engine.testing.answers import check_answer
 from engine.testing.component import check_built, renamed, unpickled
 from engine.testing.overall import check_scores, check_something, check_units
@@ -47,6 +49,8 @@ def check_specialist(
     check_units(shown, answers)
     _set_up(other)
     _check_same(ready, other, shown, answers, Tolerance(score_tolerance, pixel_tolerance))
+    if reads_of(specialist) == "image":
+        _check_reads_image(ready, shown, answers, Tolerance(score_tolerance, pixel_tolerance))
 
 
 def answers_of(specialist: Specialist, samples: Sequence[Sample], seed: int = 0) -> list[Answer]:
@@ -124,6 +128,23 @@ def _check_all(specialist: Specialist, samples: Sequence[Sample], answers: Seque
             check_answer(specialist.name, sample, answer)
         except AssertionError as error:
             raise AssertionError(f"{error} This was over {name_of(sample)}.") from error.__cause__
+
+
+def _check_reads_image(
+    ready: Specialist, samples: Sequence[Sample], answers: Sequence[Answer], tolerance: Tolerance
+) -> None:
+    """What it says of an image is not computed again when the record before it is another one."""
+    bare = [Record(sample.record.item, round=sample.record.round) for sample in samples]
+    again = answers_of(ready, [replace(s, record=r, before=begun(r)) for s, r in zip(samples, bare, strict=True)])
+    for sample, one, other in zip(samples, answers, again, strict=True):
+        came = difference(one, other, tolerance, ordered=False)
+        require(
+            not came,
+            'reads = "image"',
+            "the same annotations with an empty record",
+            f"{came} (over {name_of(sample)})",
+            'Say reads = "record", or leave it out: then it is asked again when what it reads has changed',
+        )
 
 
 def _check_same(

@@ -1,17 +1,22 @@
-"""The checkpoints of one model's training: how far each had come, which are kept, and which becomes the model."""
+"""The checkpoints of one model's training: how far each had come, which are kept, and which becomes the model.
+
+Where the output is on an object store, they are written on this machine and sent as they are whole: what the store has
+counts, and what it lacks is not there.
+"""
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from engine.copies import fetched, forget, moved, near, room_for
 from engine.errors import OutputError
-from engine.storage import read_json, write_json
+from engine.places import is_local
+from engine.storage import is_there, names_in, read_json, remove, remove_all, write_json
 from florence2.model import Florence2
 from florence2.processor import Processor
 from florence2.training.state import TRAINING
@@ -39,43 +44,54 @@ class Done:
         return self.places[rank] if len(self.places) == world else min(self.places)
 
 
+def keep(checkpoint: Path, save: Callable[[Path], None]) -> None:
+    """Has it saved into a folder of this machine, and brings it where it belongs."""
+    if is_local(checkpoint):
+        save(checkpoint)
+        return
+    with room_for(checkpoint):
+        save(unsent := near(checkpoint).with_name(f".{checkpoint.name}.unsent"))
+    moved(unsent, checkpoint, TRAINING)
+
+
 def kept(checkpoints: Path) -> list[tuple[Path, Done]]:
     """The checkpoints that are whole, by their step; what a kill amid the writing left is passed over."""
-    return [(path.parent, done_of(path.parent)) for path in sorted(checkpoints.glob(f"step-*/{TRAINING}"))]
+    folders = [checkpoints / name for name in names_in(checkpoints) if name.startswith("step-")]
+    return [(folder, _done(folder)) for folder in folders if is_there(folder / TRAINING)]
 
 
-def done_of(folder: Path) -> Done:
+def _done(folder: Path) -> Done:
     try:
         return Done(**read_json(folder / TRAINING)["extra"])
     except (KeyError, TypeError) as error:
         raise OutputError(f"{folder} is damaged ({error!r}). Remove it and run again.") from error
 
 
-def best_of(checkpoints: Path) -> Path:
+def best_of(there: Sequence[tuple[Path, Done]]) -> tuple[Path, Done]:
     """Of the last phase's checkpoints that with the least loss on held-out images; without any judged, the last."""
-    there = kept(checkpoints)
-    last = there[-1][1].phase
-    losses = [(done.loss, folder) for folder, done in there if done.phase == last and done.loss is not None]
-    judged = [(loss, folder) for loss, folder in losses if isfinite(loss)]
-    return min(judged)[1] if judged else there[-1][0]
+    phase = there[-1][1].phase
+    losses = [(done.loss, place) for place, (_, done) in enumerate(there) if done.phase == phase]
+    judged = [(loss, place) for loss, place in losses if loss is not None and isfinite(loss)]
+    return there[min(judged)[1] if judged else -1]
 
 
 def prune(checkpoints: Path) -> None:
     """Keeps the best and the last, and the ends of phases, where the next ones start."""
-    best, last = best_of(checkpoints), kept(checkpoints)[-1][0]
-    for folder, done in kept(checkpoints):
-        if folder not in (best, last) and not done.ended:
-            shutil.rmtree(folder)
+    there = kept(checkpoints)
+    wanted = (best_of(there)[0], there[-1][0])
+    for folder, done in there:
+        if folder not in wanted and not done.ended:
+            remove(folder / TRAINING)  # with which it is whole
+            remove_all(folder)
+            forget(folder)
 
 
 def publish(checkpoints: Path, target: Path, provenance: Mapping[str, Any]) -> None:
     """The best checkpoint becomes the model in the folder `target`, with what it was made by."""
-    best = best_of(checkpoints)
-    done = done_of(best)
-    aside = target.with_name(f".{target.name}.unpublished")
+    best, done = best_of(kept(checkpoints))
+    copy, aside = fetched(best), near(target).with_name(f".{target.name}.unpublished")
     shutil.rmtree(aside, ignore_errors=True)
-    Florence2.from_pretrained(best).save_pretrained(aside)
-    Processor.from_pretrained(best).save_pretrained(aside)
+    Florence2.from_pretrained(copy).save_pretrained(aside)
+    Processor.from_pretrained(copy).save_pretrained(aside)
     write_json(aside / MADE_BY, {**provenance, "step": done.step, "held_out_loss": done.loss})
-    shutil.rmtree(target, ignore_errors=True)
-    os.replace(aside, target)
+    moved(aside, target, "config.json")  # without which it is no model, of nobody's

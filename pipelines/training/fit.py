@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from engine.copies import near
 from engine.errors import RunError
-from engine.storage import read_json
+from engine.places import is_local
+from engine.runner import calls_ray
+from engine.storage import is_there, read_json
 from pipelines.training.crew import Crew
 from pipelines.training.progress import Follower
 from pipelines.training.worker import FAILURE, Job, train_worker
 
 LIVES = 3  # deaths of workers from which one training recovers
+LOOK_SECONDS, LOOK_FAR_SECONDS = 0.5, 5.0  # between looks at the journal; at one on a store
+log = logging.getLogger(__name__)
 
 
 def fit(job: Job, crew: Crew, follower: Follower) -> None:
@@ -22,13 +28,14 @@ def fit(job: Job, crew: Crew, follower: Follower) -> None:
     job.begin()
     attempt = Attempt(job, crew)
     attempt.start()
+    calls_ray(attempt)
     while attempt.is_alive():
-        follower.look()
-        attempt.join(0.5)
-    follower.look()
-    shutil.rmtree(job.folder / RAY, ignore_errors=True)
+        _look(follower)
+        attempt.join(LOOK_SECONDS if is_local(job.folder) else LOOK_FAR_SECONDS)
+    _look(follower)
+    shutil.rmtree(near(job.folder) / RAY, ignore_errors=True)
     failure = job.folder / FAILURE
-    if failure.exists():
+    if is_there(failure):
         told = read_json(failure)
         trace = f"\n{told['traceback']}" if "traceback" in told else ""
         raise RunError(f"the training stopped: {told['kind']}: {told['message']}{trace}")
@@ -36,7 +43,14 @@ def fit(job: Job, crew: Crew, follower: Follower) -> None:
         raise RunError(f"the training's workers ended {LIVES + 1} times, the last time so: {_last(attempt.error)}")
 
 
-RAY = "ray"  # where Ray Train keeps its own notes while it runs
+def _look(follower: Follower) -> None:
+    try:
+        follower.look()
+    except RunError as error:  # the store is away; whether the training needs it, its workers find out
+        log.warning("how the training goes is not known: %s", error)
+
+
+RAY = "ray"  # where Ray Train keeps its own notes while it runs: on the driver's machine
 
 
 class Attempt(threading.Thread):
@@ -54,7 +68,7 @@ class Attempt(threading.Thread):
                 resources_per_worker={"CPU": crew.cpus} | ({"GPU": 1} if crew.gpus else {}),
             ),
             run_config=RunConfig(
-                name="run", storage_path=str(job.folder / RAY), failure_config=FailureConfig(max_failures=LIVES)
+                name="run", storage_path=str(near(job.folder) / RAY), failure_config=FailureConfig(max_failures=LIVES)
             ),
         )
 

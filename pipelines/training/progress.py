@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from engine.progress import duration
-from pipelines.training.journal import followed, journal_size
+from pipelines.training.journal import followed, is_cut_back, journal_size
 
 PLAIN_EVERY = 10.0  # seconds between lines
 MOST_FAULTS = 5  # that are told one by one
@@ -26,6 +26,7 @@ class Follower:
     run: str  # whose lines are told: what the journal has of earlier ones was told then
     steps: int  # of all phases
     offset: int = 0
+    last: bytes = b""  # line before the offset
     step: dict[str, Any] = field(default_factory=dict)  # the last one
     faults: int = 0
     cut: int = 0  # regions
@@ -37,10 +38,11 @@ class Follower:
     _told: float = 0.0
 
     def look(self) -> None:
-        if journal_size(self.folder) < self.offset:  # cut back, by workers that go on from a checkpoint
-            self.offset, self._starts_here, self._heard = 0, 0, self.starts
-        for line, offset in followed(self.folder, self.offset):
-            self.offset = offset
+        size = journal_size(self.folder)
+        if is_cut_back(self.folder, self.offset, size, self.last):  # by workers that go on from a checkpoint
+            self.offset, self.last, self._starts_here, self._heard = 0, b"", 0, self.starts
+        for raw, line, offset in followed(self.folder, self.offset, size):
+            self.offset, self.last = offset, raw
             self.hear(line)
         now = time.monotonic()
         if self.step and (now - self._told >= PLAIN_EVERY or self.step["step"] == self.steps):
@@ -51,6 +53,8 @@ class Follower:
         if line["event"] == "start" and line.get("run") == self.run:
             self._starts_here += 1
             if self._starts_here > self.starts:
+                if self.starts:
+                    self.say(f"! {self.name}: a worker ended; it goes on after step {line['step']}", "yellow")
                 self.starts, self.pace, self.step = self._starts_here, [], {}
         if self._starts_here <= self._heard:
             return

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+from engine.copies import moved, near
+from engine.storage import is_there
 from florence2.model import Florence2
 from florence2.processor import Processor
 from florence2.tasks import Task
@@ -14,11 +17,12 @@ from pipelines.training.settings import Settings
 
 SIDE = {"nano": 96, "pico": 64}  # px, where the configuration says no size
 RELEASED_SIDE = 768
+LAST = "processor_config.json"
 
 
 def scratch(settings: Settings, counted: Census, folder: Path) -> Path:
-    """Written into `folder`, unless it was already: a training that goes on keeps its tokens."""
-    if (folder / "processor_config.json").exists():  # written last
+    """Becomes `folder`, unless it is there already: a training that goes on keeps its tokens."""
+    if is_there(folder / LAST):
         return folder
     texts = [task.sentence for task in Task] + sorted(counted.texts)
     tokens = Tokens.train(texts, settings.train.vocabulary_size)
@@ -27,6 +31,9 @@ def scratch(settings: Settings, counted: Census, folder: Path) -> Path:
     assert size is not None  # see Settings.at
     model = Florence2(config)
     start_from_scratch(model, settings.train.seed, side=-(-max(size) // config.vision.stride))
-    model.save_pretrained(folder)
-    Processor.for_model(config, tokens, size).save_pretrained(folder)
+    aside = near(folder).with_name(f".{folder.name}.unfinished")
+    shutil.rmtree(aside, ignore_errors=True)
+    model.save_pretrained(aside)
+    Processor.for_model(config, tokens, size).save_pretrained(aside)
+    moved(aside, folder, LAST)
     return folder

@@ -12,12 +12,14 @@ from typing import Any
 from rich.console import Console
 
 from engine.config import Config
+from engine.copies import located, near, room_for
 from engine.dataset import Dataset
 from engine.errors import ConfigError, OutputError, RunError
 from engine.folds import EVERYTHING, Choice, Folds
+from engine.places import is_remote_uri, place
 from engine.records import ALT, HUMAN
 from engine.runner import cluster
-from engine.storage import Output, Round, read_json, write_json
+from engine.storage import Output, Round, is_there, names_in, read_json, write_json
 from engine.versions import digest_of_json
 from florence2.checkpoint import locate, read_config
 from florence2.errors import Florence2Error
@@ -104,30 +106,29 @@ class Training:
             raise ConfigError("train.start: previous is the model of the round before, and round 0 has none before it")
         for fold in range(settings.train.folds):
             path = self.output.round(self.round_number - 1).model(fold, settings.train.folds) / MADE_BY
-            if not path.exists():
+            if not is_there(path):
                 raise OutputError(f"train.start: previous, and there is no {path.parent}: train that round first")
             yield path
 
     def is_done(self, made_by: dict[str, Any]) -> bool:
         """Whether the models of all folds are there. Where they started need not be there any more."""
         models = [self.round.model(fold, made_by["folds"]) for fold in range(made_by["folds"])]
-        return all(
-            all((model / name).exists() for name in MODEL) and read_json(model / MADE_BY)["digest"] == made_by["digest"]
-            for model in models
-        )
+        return all(_is_whole(model) and read_json(model / MADE_BY)["digest"] == made_by["digest"] for model in models)
 
     def is_trained(self, fold: int, made_by: dict[str, Any]) -> bool:
         """Whether the fold's model is there. Raises OutputError if it, or one half trained, is of another kind."""
         folds = made_by["folds"]
         target, begun = self.round.model(fold, folds), self.round.training / f"fold-{fold}" / BEGUN
         for path in (target / MADE_BY, begun):
-            if path.exists() and (there := read_json(path))["digest"] != made_by["digest"]:
+            if is_there(path) and (there := read_json(path))["digest"] != made_by["digest"]:
                 raise OutputError(_other(self.round, path.parent, there, made_by))
-        if (target / "config.json").exists() and not (target / MADE_BY).exists():
+        if is_there(target / "config.json") and not is_there(target / MADE_BY):
             raise OutputError(f"{target} holds a model that was not trained here. Move it away, to have one trained")
-        return all((target / name).exists() for name in MODEL)
+        return _is_whole(target)
 
     def _train(self, settings: Settings, made_by: dict[str, Any], waiting: list[int], crew: Crew) -> None:
+        with room_for(self.round.training):
+            near(self.round.training).mkdir(parents=True, exist_ok=True)
         folds = Folds(settings.train.folds, self.leaders, self.choice)
         source = Source(self.output, self.round_number, self.config.ingest, folds, None, settings.train.held_out)
         with self.console.status("train: counting what there is to learn"):
@@ -185,7 +186,7 @@ class Training:
 
     def unknown_sources(self, settings: Settings) -> Iterator[str]:
         """What may be meant, and is more likely misspelt."""
-        known = {HUMAN, ALT, *(name for name, _ in self.made_of)}
+        known = {HUMAN, ALT, self.config.ingest.source, *(name for name, _ in self.made_of)}
         for phase in settings.phases:
             asked = phase.config
             for name in {*asked.exclude, *(asked.texts_from or ()), *asked.exhaustive} - known:
@@ -209,15 +210,23 @@ class Training:
         if start == PREVIOUS:
             start = str(next(iter(self.previous(settings))).parent)
         try:
-            read_config(locate(start))
-            return Processor.from_pretrained(start).size
-        except Florence2Error as error:
+            # Before all that is there is fetched.
+            if is_remote_uri(start) and not is_there(place(start) / "config.json"):
+                raise ConfigError(f"train.start: {start} is no model's folder: it has no config.json")
+            here = located(start)
+            read_config(locate(here))
+            return Processor.from_pretrained(here).size
+        except (FileNotFoundError, Florence2Error) as error:
             raise ConfigError(f"train.start: {error}") from error
 
     def summary(self, settings: Settings) -> dict[str, Any]:
         folds = settings.train.folds
         models = [self.round.model(fold, folds) for fold in range(folds)]
         return {"models": [str(model) for model in models], "made_by": [read_json(m / MADE_BY) for m in models]}
+
+
+def _is_whole(model: Path) -> bool:
+    return set(MODEL) <= set(names_in(model))
 
 
 def _other(round_: Round, what: Path, there: dict[str, Any], asked: dict[str, Any]) -> str:
@@ -231,7 +240,8 @@ def _other(round_: Round, what: Path, there: dict[str, Any], asked: dict[str, An
     if not lines:
         return (
             f"{what} was trained by the same settings, but the round's labels have changed since (--stage filter?), "
-            f"gate.labels, or the model that it starts from. {anew}; to keep it, decide as before."
+            f"gate.labels, what engine decontaminate found, or the model that it starts from. {anew}; to keep it, "
+            "decide as before."
         )
     joined = "\n".join(lines)
     return f"{what} was trained by another configuration:\n{joined}\n{anew}; to keep it, name another --out."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 import traceback
@@ -16,8 +17,10 @@ import ray.train
 import ray.train.torch
 import torch
 
+from engine.copies import fetched, forget, located
 from engine.errors import EngineError, RunError, is_no_space
-from engine.storage import ShardId, write_json, write_text
+from engine.places import is_local
+from engine.storage import ShardId, is_there, read_bytes, remove, write_json, write_text
 from florence2.errors import Florence2Error
 from florence2.model import Florence2
 from florence2.processor import Processor, image_tokens
@@ -25,7 +28,7 @@ from florence2.training import ranks
 from florence2.training.batch import Batch
 from florence2.training.trainer import TaskLoss, Trainer
 from pipelines.training.census import wanted
-from pipelines.training.checkpoints import Done, kept, prune, publish
+from pipelines.training.checkpoints import Done, keep, kept, prune, publish
 from pipelines.training.journal import Journal, Silent, Written
 from pipelines.training.picks import Picks, at_places
 from pipelines.training.samples import draw_samples
@@ -34,12 +37,16 @@ from pipelines.training.stream import Passed, Preparation, Prepared, Source, Unp
 
 MOST_ANSWER = 1024  # ids of an answer, where the model's positions allow it: longer ones cost more than they teach
 MOST_FAULTS = 10_000  # that are told
+SHOW_SECONDS = 15.0  # between the journals that go to a store; longer where sending takes more than SHOW_SHARE of it
+SHOW_SHARE = 0.02
+log = logging.getLogger(__name__)
 FAILURE, RUN, SAMPLES = "failure.json", "run", "samples"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One model's training. `folder` keeps its checkpoints and journal; `start` is a folder or a hub's id."""
+    """One model's training. `folder` keeps its checkpoints and journal; `start` is a folder or a hub's id. Each worker
+    fetches what it needs of those that are on a store."""
 
     settings: Settings
     source: Source
@@ -59,11 +66,11 @@ class Job:
 
     def begin(self) -> None:
         """Says that this run trains here now: workers may outlive a run that was killed, and shall write no more."""
-        (self.folder / FAILURE).unlink(missing_ok=True)
+        remove(self.folder / FAILURE)
         write_text(self.folder / RUN, self.run)
 
     def is_current(self) -> bool:
-        return (self.folder / RUN).read_text() == self.run
+        return read_bytes(self.folder / RUN).decode() == self.run
 
 
 def train_worker(config: dict[str, Job]) -> None:
@@ -71,7 +78,7 @@ def train_worker(config: dict[str, Job]) -> None:
     other death ends this worker alone: Ray Train starts the workers anew, and they go on from the last checkpoint."""
     job = config["job"]
     failure = job.folder / FAILURE
-    if failure.exists():
+    if is_there(failure):
         return  # as another worker found out: these were started for nothing
     if job.threads:
         torch.set_num_threads(job.threads)
@@ -111,8 +118,10 @@ class Worker:
         self.journal: Journal = Written(job.folder, self.step) if self.rank == 0 else Silent()
         self.faults: dict[str, str] = {}  # message -> item, of images that can't be learned; each is told once
         self.told = 0  # of them
+        self.next_show = 0.0
 
     def run(self) -> None:
+        self.show()  # cut back, for who follows it to know
         self.journal.tell("start", self.step, run=self.job.run, workers=self.world, device=str(self.device))
         for number, phase in enumerate(self.job.settings.phases):
             if number >= self.done.phase + self.done.ended:
@@ -121,6 +130,26 @@ class Worker:
             publish(self.job.checkpoints, self.job.target, self.job.provenance)
             self.journal.tell("end", self.step)
             self.journal.close()
+        if not is_local(self.job.folder):
+            ranks.gathered(None)  # nobody reads a copy any more
+            forget(self.job.checkpoints)
+
+    def check_current(self) -> None:
+        if not self.job.is_current():
+            os._exit(1)  # another run trains here now
+
+    def show(self) -> None:
+        """The journal to those who look from elsewhere, now and then. A checkpoint insists on it, this does not."""
+        if self.rank or is_local(self.job.folder) or time.monotonic() < self.next_show:
+            return
+        start = time.monotonic()
+        try:
+            self.check_current()
+            self.journal.send()
+        except RunError as error:
+            log.warning("the journal can't be sent: %s", error)
+        end = time.monotonic()
+        self.next_show = end + max(SHOW_SECONDS, (end - start) / SHOW_SHARE)
 
     def fault(self, one: Unprepared) -> None:
         """The first worker, who writes the journal, tells its own at once."""
@@ -146,13 +175,13 @@ class PhaseRun:
         self.worker, self.job, self.number, self.phase = worker, worker.job, number, phase
         self.last: list[Prepared] = []  # the images of the last step
         ended = [folder for folder, done in kept(self.job.checkpoints) if done.ended]
-        start = ended[-1] if ended else self.job.start
+        start = located(ended[-1] if ended else self.job.start)
         model, processor = Florence2.from_pretrained(start), Processor.from_pretrained(start)
         config, size = model.config, phase.config.size or processor.size
         processor = replace(processor, size=size, image_tokens=image_tokens(size, config.vision.stride))
         self.trainer = Trainer(model, phase.recipe, worker.device, processor)
         if worker.checkpoint and number == worker.done.phase and not worker.done.ended:
-            self.trainer.restore(worker.checkpoint)
+            self.trainer.restore(fetched(worker.checkpoint))
         most = min(MOST_ANSWER, config.text.max_position_embeddings)
         self.preparation = Preparation(self.job.source, phase, processor, self.job.settings.train.seed + number, most)
 
@@ -184,6 +213,7 @@ class PhaseRun:
             waited=waited,  # seconds for data
             cut=sum(image.cut for image in images),
         )
+        worker.show()
 
     def take(self, prepared: Iterator[Prepared | Unprepared | Passed], count: int) -> list[Prepared]:
         """The next `count` images. Those that can't be read are named on the way. RunError if there is none."""
@@ -219,11 +249,12 @@ class PhaseRun:
         loss = self.judge(shown)
         places = ranks.gathered(worker.place)
         done = Done(self.number, self.trainer.done == self.phase.recipe.steps, worker.step, tuple(places), loss)
-        if not self.job.is_current():
-            os._exit(1)  # another run trains here now
+        worker.check_current()
         worker.tell_faults()
         if worker.rank == 0:
-            self.trainer.save(self.job.checkpoints / f"step-{worker.step:09d}", asdict(done))
+            worker.journal.send()
+            checkpoint = self.job.checkpoints / f"step-{worker.step:09d}"
+            keep(checkpoint, lambda folder: self.trainer.save(folder, asdict(done)))
             worker.journal.tell("kept", worker.step, phase=self.phase.name)
             prune(self.job.checkpoints)
             self.draw(shown or self.last)

@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from engine.protocols import Sample
+from engine.protocols import Reads, Sample
 from engine.records import Text
 from specialists.chat.notes import NOTHING, notes_of
 from specialists.chat.prompts import Writing
@@ -43,6 +43,10 @@ class Annotator(ChatSpecialist):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._writer = Writer(self.name, self.prompts(Writing), self.details, together=self.server is not None)
+
+    @property
+    def reads(self) -> Reads:
+        return "record" if self.hints else "image"
 
     def annotate(self, batch: Sequence[Sample]) -> list[list[Text]]:
         return self._writer.write(self._chat, [self._subject(sample) for sample in batch])

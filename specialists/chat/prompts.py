@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, PositiveInt, StringConstraints, model_validator
 
+from engine import plain_yaml
 from engine.errors import ConfigError
 from engine.records import Detail
 from engine.validation import validated
@@ -80,8 +80,8 @@ def load(kind: type[Kind], named: str, *, where: str) -> tuple[Kind, str]:
     path = _path(pinned[1] if pinned else named, where)
     try:
         data = path.read_bytes()
-        values = yaml.safe_load(data) if len(data) <= LONGEST else None
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        values = plain_yaml.parse(data.decode()) if len(data) <= LONGEST else None
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{where}: prompt {path} can't be read: {error}") from error
     digest = hashlib.sha256(data).hexdigest()[:12]
     if pinned and pinned[2] != digest:

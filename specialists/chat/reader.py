@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat
 
 from engine.geometry import area, clip
-from engine.protocols import Image, Sample
+from engine.protocols import Image, Reads, Sample
 from engine.records import Box, Region
 from specialists.chat.prompts import Coordinates, Reading, filled
 from specialists.chat.question import Question
@@ -56,6 +56,7 @@ class Reader(ChatSpecialist):
     prompt: Prompt = "read-1"
     max_new_tokens: Annotated[int, Field(ge=1, le=100_000, description="of an answer; a line has some 30")] = 4096
     coordinates: Annotated[Coordinates, Field(description="what the model writes boxes in")] = "thousandths"
+    reads: ClassVar[Reads] = "image"
     models: ClassVar[dict[str, str]] = {
         "Qwen/Qwen2.5-VL-7B-Instruct": "Apache-2.0",
         "Qwen/Qwen3-VL-4B-Instruct": "Apache-2.0",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 from PIL import Image as Pillow
 from pydantic import Field
 
-from engine.protocols import Image, Sample
+from engine.protocols import Image, Reads, Sample
 from engine.records import Detail, Region, RegionText, Scores, Text
 from specialists.hub.crops import Crops
 from specialists.hub.pixels import alike, widened
@@ -51,6 +51,10 @@ class Captioner(HubSpecialist):
     families: ClassVar[tuple[str, ...]] = ("blip", "blip-2", "git", "vision-encoder-decoder")
     _model: Any = field(default=None, init=False, repr=False, compare=False)
     _processor: Any = field(default=None, init=False, repr=False, compare=False)
+
+    @property
+    def reads(self) -> Reads:
+        return "record" if self.max_regions else "image"
 
     def _load(self, weights: Weights) -> None:
         from transformers import AutoModelForImageTextToText, AutoProcessor

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 from PIL import Image as Pillow
 from pydantic import Field
 
-from engine.protocols import Image, Sample
+from engine.protocols import Image, Reads, Sample
 from engine.records import Region, Scores
 from engine.vocabulary import Vocabulary
 from specialists.hub.pixels import alike, in_full, widened
@@ -43,6 +43,7 @@ class Detr(HubSpecialist):
     max_proposals: Annotated[Count, Field(description="the surest so many of an image; 0: no proposals")] = 50
     iou: Annotated[Share, Field(description="of proposals that overlap more, one is reported")] = 0.7
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    reads: ClassVar[Reads] = "image"
     models: ClassVar[dict[str, str]] = {
         "PekingU/rtdetr_v2_r18vd": "Apache-2.0",
         "PekingU/rtdetr_v2_r50vd": "Apache-2.0",

@@ -14,7 +14,7 @@ from PIL import Image as Pillow
 from pydantic import Field
 
 from engine.errors import ConfigError
-from engine.protocols import Image, Sample
+from engine.protocols import Image, Reads, Sample
 from engine.records import Phrase, Region, Scores, Text
 from engine.vocabulary import Vocabulary
 from specialists.hub.detector import Count, Share
@@ -116,6 +116,7 @@ class Owlv2(HubSpecialist):
     max_proposals: Annotated[Count, Field(description="the surest so many of an image; 0: no proposals")] = 50
     iou: Annotated[Share, Field(description="of boxes of a label that overlap more, and of proposals, one stays")] = 0.7
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    reads: ClassVar[Reads] = "image"
     models: ClassVar[dict[str, str]] = MODELS
     families: ClassVar[tuple[str, ...]] = ("owlv2",)
     _owl: Any = field(default=None, init=False, repr=False, compare=False)

@@ -15,8 +15,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-
+from engine import plain_yaml
 from engine.errors import ConfigError
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -176,11 +175,14 @@ def absolute(model: str) -> str:
 def licence_in(folder: Path) -> str:
     """The licence that a model's card states in its front matter, word for word."""
     card = folder / "README.md"
-    text = card.read_text(errors="replace")[:100_000] if card.is_file() else ""
+    if not card.is_file():
+        return UNSTATED
+    with card.open(errors="replace") as file:
+        text = file.read(100_000)
     matter = re.match(r"---\s*\n(.*?)\n---\s*(?:\n|$)", text, re.DOTALL)
     try:
-        stated = yaml.safe_load(matter[1]) if matter else None
-    except (yaml.YAMLError, ValueError, RecursionError):
+        stated = plain_yaml.parse(matter[1]) if matter else None
+    except ValueError:
         return UNSTATED
     if not isinstance(stated, dict):
         return UNSTATED

@@ -19,9 +19,10 @@ from engine.config import Ingest, load_config
 from engine.entry import Entry, Fault, GivenRegion, GivenText
 from engine.errors import ConfigError, RunError
 from engine.geometry import decode_mask, mask_area
+from engine.given import take
 from engine.ingest import ingest
 from engine.listing import Listing
-from engine.records import Record
+from engine.records import Item, Record
 from engine.sources.index import TABLES
 from engine.sources.sections import sections
 from engine.storage import Output, read_faults, read_given
@@ -192,9 +193,75 @@ def test_names_that_lead_outside_are_rows_that_are_not_read(write: Write, tmp_pa
     picture(tmp_path / "x.png")
     (entry,), _ = listed(path)
     assert entry.error is not None and entry.error.kind == "outside_root"
-    assert entry.uri == f"{path}#image=5"
+    assert entry.uri == (name if name == "/etc/passwd" else f"{path}#image=5")  # by which a set may know it
     manifest = ingest(Output(tmp_path / "out"), Ingest(images=(str(path),)), "digest", lambda items: None)
     assert manifest["errors"] == {"outside_root": 1} and manifest["given"] == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("{}/photos/x.png", "{}/photos/x.png"),
+        ("{}/photos//sub/../x.png", "{}/photos/x.png"),
+        ("{}/photos/set.tar#a/../x.png", "{}/photos/set.tar#a/../x.png"),
+        ("{}/photos/rows.parquet#3", "{}/photos/rows.parquet#3"),
+        ("file://{}/photos/%ff.png", "file://{}/photos/%FF.png"),
+        ("file://{}/photos/set.tar%23x.png", "file://{}/photos/set.tar%23x.png"),
+        ("{}/photos/../x.png", None),
+        ("{}/photos/../../../../../etc/passwd", None),
+        ("{}/photos/../set.tar#x.png", None),
+        ("{}/photos2/x.png", None),
+        ("{}/photos", None),
+        ("{}/photos/a\0.png", None),
+    ],
+)
+def test_absolute_names_are_read_below_the_folder_of_images(
+    write: Write, tmp_path: Path, name: str, place: str | None
+) -> None:
+    """As exports that refer to images have them; a list of others' may not choose what is read."""
+    (tmp_path / "photos").mkdir()
+    images = [{"id": 5, "file_name": name.format(tmp_path)}]
+    path = write("lists/x.json", images=images)
+    (entry,), _ = listed(path, image_root=f"{tmp_path}/photos")
+    if place is not None:
+        assert entry.uri == place.format(tmp_path)
+    assert (entry.error is None) == (place is not None)
+    (entry,), _ = listed(path)
+    assert entry.error is not None and entry.error.kind == "outside_root"
+    if place is not None:
+        (entry,), _ = listed(write("x.json", images=images))
+        assert entry.error is None and entry.uri == place.format(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name", ["file:///etc/passwd", "file:///{}/photos/%2e%2e/%2e%2e/etc/passwd", "file:/etc/passwd"]
+)
+def test_uris_lead_nowhere_else(write: Write, tmp_path: Path, name: str) -> None:
+    path = write("x.json", images=[{"id": 5, "file_name": name.format(tmp_path)}])
+    (entry,), _ = listed(path)
+    assert entry.error is not None and entry.error.kind == "outside_root"
+
+
+def test_what_the_engine_exported_is_taken_to_the_character(write: Write) -> None:
+    """And of others without white space around it; a line of COCO-Text with its polygon."""
+    box = {"image_id": 7, "bbox": [2, 3, 10, 10.5], "score": 0.5}
+    told = {"utf8_string": " exit ", "mask": [2, 3, 12, 3, 12, 13, 2, 13]}
+    of_engine = {"id": 3, **box, **told, "annotation": "0.ocr.1", "descriptions": [" red ", 5, "sign"]}
+    annotations = [{"id": 2, **box, **told, "descriptions": ["x"]}, of_engine, {**of_engine, "descriptions": ["late"]}]
+    (a, _), listing = listed(write(images=[{**IMAGES[0], "dataset": "mine"}, IMAGES[1]], annotations=annotations))
+    assert a.dataset == "mine"
+    given = a.given()
+    assert kinds(listing) == {"repeated_id": 1}
+    record, faults = take(Item(b"", a.uri, width=40, height=30), given)
+    assert [fault.kind for fault in faults] == ["unknown_region"]
+    assert [(region.kind, region.text, region.quad, region.score) for region in record.regions] == [
+        ("text", "exit", tuple(told["mask"]), 0.5),
+        ("text", " exit ", tuple(told["mask"]), 0.5),
+    ]
+    assert [(one.region_id, one.text) for one in record.region_texts] == [
+        (record.regions[1].id, " red "),
+        (record.regions[1].id, "sign"),
+    ]
 
 
 # Faults

@@ -101,3 +101,21 @@ def test_counts_are_cocos() -> None:
 def test_counts_of_another_size_are_refused(counts: bytes) -> None:
     with pytest.raises(RecordError, match=r"mask 0\.s\.0: counts are no COCO run lengths of size \(4, 4\)"):
         decode_mask(mask((4, 4), counts))
+
+
+@given(st.binary(max_size=40), st.tuples(st.integers(1, 20), st.integers(1, 20)))
+def test_no_counts_harm_the_process(counts: bytes, size: tuple[int, int]) -> None:
+    """pycocotools would write behind the image's memory."""
+    try:
+        pixels = decode_mask(mask(size, counts))
+    except RecordError as error:
+        assert "0.s.0" in str(error)
+    else:
+        assert pixels.shape == size and encode_mask(pixels) == counts
+
+
+def test_counts_that_are_too_many_are_refused() -> None:
+    counts = coco.encode(np.asfortranarray(np.ones((40, 40), np.uint8)))["counts"]
+    for _ in range(100):  # as they come, this ends the process
+        with pytest.raises(RecordError, match="do not fill it"):
+            decode_mask(mask((4, 4), counts))

@@ -67,7 +67,7 @@ def test_large_files_wait_for_one_another_and_are_read_all_the_same(
 ) -> None:
     folder = image_set(8)
     at_once, _ = ingested(tmp_path / "at once", folder)
-    monkeypatch.setattr("engine.ingest.LARGE_BYTES", 1000)
+    monkeypatch.setattr("engine.ingest.items.LARGE_BYTES", 1000)
     assert ingested(tmp_path / "one by one", folder)[0] == at_once
     items, _ = ingested(tmp_path / "none", folder, max_bytes=999)
     assert {item.error.message for item in items if item.error} == {
@@ -240,7 +240,7 @@ def test_a_kill_before_any_write(
         write_table(*arguments)
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr("engine.ingest.write_table", write)
+        patched.setattr("engine.ingest.shards.write_table", write)
         ingest(Output(tmp_path / "killed"), config, "digest", lambda items: None)
     assert not Output(tmp_path / "killed").manifest.exists()
     ingest(Output(tmp_path / "killed"), config, "digest", lambda items: None)
@@ -258,6 +258,20 @@ def test_lost_shards_are_made_again(image_set: Callable[..., Path], tmp_path: Pa
         Output(tmp_path / "out").items(ShardId(0, number)).unlink()
     ingested(tmp_path / "out", folder, shard_size=4)
     assert files(tmp_path / "out") == whole
+
+
+def test_marks_go_when_the_first_copy_is_another_image(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    folder = image_set(6)
+    first = folder / "0000.png"
+    (folder / "0005.png").write_bytes(first.read_bytes())
+    items, _ = ingested(tmp_path / "out", folder, shard_size=2)
+    assert items[5].duplicate_of == items[0].item_id
+    Output(tmp_path / "out").manifest.unlink()
+    Output(tmp_path / "out").items(ShardId(0, 0)).unlink()
+    Image.new("RGB", (3, 3)).save(first)
+    items, manifest = ingested(tmp_path / "out", folder, shard_size=2)
+    assert [item.duplicate_of for item in items] == [None] * 6
+    assert manifest["duplicates"] == 0
 
 
 def test_shards_of_images_that_went_meanwhile_are_removed(image_set: Callable[..., Path], tmp_path: Path) -> None:
@@ -308,9 +322,9 @@ def test_limit_and_partitions(image_set: Callable[..., Path], tmp_path: Path) ->
     items, manifest = ingested(tmp_path / "out", folder, limit=7, partition_size=3, shard_size=2)
     assert [Path(item.uri).name for item in items] == [f"{n:04d}.png" for n in range(7)]
     assert manifest["partitions"] == [
-        {"items": 3, "shard_size": 2, "shards": 2},
-        {"items": 3, "shard_size": 2, "shards": 2},
-        {"items": 1, "shard_size": 2, "shards": 1},
+        {"items": 3, "shard_size": 2, "shards": 2, "digest": "digest"},
+        {"items": 3, "shard_size": 2, "shards": 2, "digest": "digest"},
+        {"items": 1, "shard_size": 2, "shards": 1, "digest": "digest"},
     ]
 
 

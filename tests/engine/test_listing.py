@@ -359,6 +359,20 @@ def test_a_list_that_is_no_text(tmp_path: Path) -> None:
         uris(tmp_path / "list.txt")
 
 
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=40))
+@settings(deadline=None)
+def test_repeats_are_told_where_the_images_are_too_many_for_the_memory(
+    tmp_path_factory: pytest.TempPathFactory, numbers: list[int]
+) -> None:
+    path = tmp_path_factory.mktemp("listed") / "list.txt"
+    path.write_text("".join(f"{n}.jpg\n" for n in numbers))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("engine.spill.FEW", 2)
+        listing = Listing([path])
+        assert [Path(entry.uri).stem for entry in listing] == list(map(str, dict.fromkeys(numbers)))
+    assert listing.repeated == len(numbers) - len(set(numbers))
+
+
 # URIs
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from engine import cli
 from engine.annotate import annotate
+from engine.cli import commands, terminal
 from engine.components import build, installed
 from engine.config import Http, Ingest, load_config
 from engine.download import Downloader
@@ -106,8 +106,8 @@ def test_the_name_is_taken_from_then_on(tmp_path: Path) -> None:
 
 def test_the_terminal_says_what_was_written_and_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli.console, "width", 200)
-    result = CliRunner().invoke(cli.app, ["new", "specialist", "shining-spot", "--to", "my spot"])
+    monkeypatch.setattr(terminal.console, "width", 200)
+    result = CliRunner().invoke(commands.app, ["new", "specialist", "shining-spot", "--to", "my spot"])
     assert result.exit_code == 0
     assert result.stdout.splitlines() == [
         "Written:",

@@ -73,7 +73,7 @@ def test_read_without_permission(tmp_path: Path) -> None:
 
 
 def test_read_other_schemes_and_long_names(tmp_path: Path) -> None:
-    for uri in ("ftp://example.org/a.jpg", "s3://bucket/a.parquet#3", f"file://host{tmp_path}/a.jpg"):
+    for uri in ("ftp://example.org/a.jpg", "sftp://host/a.parquet#3", f"file://host{tmp_path}/a.jpg"):
         with refused("unreadable", uri.partition("#")[0], "local files"):
             read(uri, max_bytes=MAX)
     with refused("unreadable", "File name too long"):

@@ -1,16 +1,13 @@
-"""The report over records of every kind, hostile ones among them, and in a real browser where there is one."""
+"""The report over records of every kind, hostile ones among them. In a browser: test_report_browser."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import io
 import json
 import os
 import re
-import shutil
-import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -49,13 +46,22 @@ from engine.records import (
 from engine.report import write_report
 from engine.report.page import visible
 from engine.report.pictures import LONGEST_TEXT, MOST_REGIONS
-from engine.report.plots import MOST_BINS, histogram
+from engine.report.plots import histogram
 from engine.report.shapes import Frame, mask_outline
 from engine.report.spans import Span, tokens
 from engine.schema import items_to_table
-from engine.storage import Output, ShardId, read_items, write_annotations, write_decisions, write_json, write_table
+from engine.stats.histograms import MOST_BINS, of_whole_numbers
+from engine.storage import (
+    Output,
+    ShardId,
+    Tables,
+    read_items,
+    write_annotations,
+    write_decisions,
+    write_json,
+    write_table,
+)
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 VOID = {"meta", "link", "img", "input", "br"}
 URLS = {"src", "href", "srcset", "action", "formaction", "data", "poster", "background", "xlink:href", "ping"}
 ATTACK = "document.title='taken'"
@@ -146,7 +152,7 @@ def write(root: Path, made: Sequence[Record], shard_size: int = 4) -> Dataset:
 
 
 def page(made: Sequence[Record], tmp_path: Path, **options: Any) -> Page:
-    to = write_report(write(tmp_path / "out", made), Ingest(), tmp_path / "report.html", **options)
+    to = write_report(write(tmp_path / "out", made), Ingest(), tmp_path / "report", **options)
     return Page(to.read_text())
 
 
@@ -202,7 +208,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     sources = {text[:80]: about for text in HOSTILE if text[:80].isprintable()} | {"lone \ud800": about}
     path = dataset.output.round(0).sources
     path.write_text(json.dumps({"sources": sources}))
-    return write_report(dataset, Ingest(images=tuple(HOSTILE)), tmp_path / "report.html")
+    return write_report(dataset, Ingest(images=tuple(HOSTILE)), tmp_path / "report")
 
 
 def infested(record: Record, texts: Sequence[str]) -> Record:
@@ -236,11 +242,14 @@ def infested(record: Record, texts: Sequence[str]) -> Record:
 def test_hostile_page_is_data_alone(hostile: Path) -> None:
     found = Page(hostile.read_text())
     (policy,) = (e.attributes["content"] for e in found.all("meta") if "http-equiv" in e.attributes)
-    (script,), (style,) = found.all("script"), found.all("style")
+    (data, script), (style,) = found.all("script"), found.all("style")
     for element, directive in ((script, "script-src"), (style, "style-src-elem")):
         digest = base64.b64encode(hashlib.sha256(element.text.encode()).digest()).decode()
         assert f"{directive} 'sha256-{digest}'" in policy
         assert not element.attributes
+    assert data.attributes == {"type": "application/json", "id": "index"}
+    assert re.fullmatch("[\n -~]*", data.text)
+    assert not set("<>&") & set(data.text)
     assert policy.startswith("default-src 'none'; img-src data:; ")
     assert not any(attack in script.text + style.text for attack in (ATTACK, "taken", "xxx"))
     for element in found.elements:
@@ -249,6 +258,7 @@ def test_hostile_page_is_data_alone(hostile: Path) -> None:
             assert re.fullmatch("[a-z][a-z-]*", name), name
             assert not name.startswith("on")
             assert name not in URLS or value.startswith(("data:image/jpeg;base64,", "#")) or value == "data:,"
+            assert name != "href" or value == "data:," or re.fullmatch("#[a-z0-9-]+", value)
             assert name != "style" or re.fullmatch("[a-z:;%0-9.-]+", value)
 
 
@@ -400,10 +410,12 @@ def test_what_fell_is_told_with_value_and_threshold(image_set: Any, tmp_path: Pa
     record = record.decide([record.reject(record.regions[1], "score", "low_score", 0.125, 0.4)])
     found = page([record], tmp_path)
     assert ["2 object 0.detector.1", "cup", "score", "low score", "0.125 against 0.4"] in found.rows()
-    assert ["score", "low score", "1"] in found.rows()
+    assert ["score", "low score", "1", "0.125", "0.4"] in found.rows()
     assert all("fallen" in e.attributes["class"] for e in found.all("g", **{"data-regions": "2"}))
     (threshold,) = found.all("line", **{"class": "threshold"})
     assert threshold.attributes["x1"] == "40.00%"
+    (example,) = found.all("figure", **{"class": "example"})
+    assert " ".join(example.text.split()) == "cupobject · 0.125 against 0.4 · 0000.png"
 
 
 def test_quarantine_is_listed_up_to_a_number(tmp_path: Path) -> None:
@@ -416,31 +428,45 @@ def test_quarantine_is_listed_up_to_a_number(tmp_path: Path) -> None:
     assert not found.all("article")
 
 
-def test_pictures_are_evenly_spaced(image_set: Any, tmp_path: Path) -> None:
-    made = ingested(image_set(10), tmp_path)
+def names(found: Page) -> list[str]:
+    return [e.text for e in found.all("h3") if "article" in e.within]
+
+
+def test_pictures_are_the_most_disputed(image_set: Any, tmp_path: Path) -> None:
+    made = ingested(image_set(6), tmp_path)
     twin = replace(made[0].item, item_id=Item.id_of("twin"), uri="twin.png", duplicate_of=made[0].item.item_id)
+    for n, falls in ((1, (0.39,)), (3, (0.39, 0.38)), (4, (0.1, 0.2))):  # against 0.4: two of them are close calls
+        record = made[n].append([thing(k, scores=Scores(label=score)) for k, score in enumerate(falls)])
+        made[n] = record.decide([record.reject(r, "score", "low_score", r.score, 0.4) for r in record.regions])
     made.insert(1, Record(twin))
-    names = [e.text for e in page(made, tmp_path, images=3).all("h3") if "article" in e.within]
-    assert names == ["0001.png", "0005.png", "0008.png"]
-    everything = [e.text for e in page(made, tmp_path, images=60).all("h3") if "article" in e.within]
-    assert everything == [f"{n:04d}.png" for n in range(10)]
+    assert names(page(made, tmp_path, images=3)) == ["0003.png", "0001.png", "0004.png"]
+    everything = page(made, tmp_path, images=None)
+    assert names(everything) == [f"{n:04d}.png" for n in (3, 1, 4, 0, 2, 5)]
+    assert [" ".join(e.text.split()) for e in everything.all("p", **{"class": "disputed"})] == [
+        "2 disputed 2 close calls",
+        "1 disputed 1 close call",
+    ]
     assert not page(made, tmp_path, images=0).all("article")
 
 
-def test_only_shards_with_pictures_are_read_whole(
+def test_only_shards_with_pictures_become_records(
     image_set: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import engine.report as report
+    import engine.report.gallery as gallery
 
     read: list[int] = []
-    reading = report.read_records
+    reading = gallery.read_shard
 
-    def counting(output: Output, round: int, shard: ShardId) -> list[Record]:
+    def counting(output: Output, round: int, shard: ShardId) -> Tables:
         read.append(shard.number)
         return reading(output, round, shard)
 
-    monkeypatch.setattr(report, "read_records", counting)
-    page(ingested(image_set(20), tmp_path), tmp_path, images=2)
+    monkeypatch.setattr(gallery, "read_shard", counting)
+    made = ingested(image_set(20), tmp_path)
+    for n in (5, 14):
+        made[n] = made[n].append([thing(0)])
+        made[n] = made[n].decide([made[n].reject(made[n].regions[0], "score", "low_score", 0.5, 0.5)])
+    page(made, tmp_path, images=2)
     assert read == [1, 3]
 
 
@@ -452,7 +478,7 @@ def test_a_record_without_end_makes_a_card_with_one(image_set: Any, tmp_path: Pa
     assert len(found.all("g", **{"data-regions": "1"})) == 1
     assert len(found.all("li", **{"class": "object"})) == MOST_REGIONS
     assert "2800 more regions are not shown." in [e.text for e in found.all("p")]
-    assert (tmp_path / "report.html").stat().st_size < 400_000
+    assert (tmp_path / "report/index.html").stat().st_size < 400_000
 
 
 def test_composed_texts_are_said_to_be_and_counted_apart(image_set: Any, tmp_path: Path) -> None:
@@ -485,87 +511,25 @@ def test_composed_texts_are_said_to_be_and_counted_apart(image_set: Any, tmp_pat
 
 @given(st.dictionaries(st.integers(0, 5000), st.integers(1, 99), max_size=30))
 def test_histograms_count_everything_once(counts: dict[int, int]) -> None:
-    made = histogram("words", Counter(counts))
+    made = histogram("words", of_whole_numbers(Counter(counts)), whole=True)
     assert sum(bar.value for bar in made.bars) == sum(counts.values())
     assert 1 <= len(made.bars) <= MOST_BINS
     assert max((bar.length for bar in made.bars), default=0) in (0, 100)
 
 
 @given(st.lists(records(), max_size=3, unique_by=lambda record: record.item.item_id))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_record_can_be_shown(made: list[Record]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         found = page(made, Path(folder))
     cards = [record for record in made if record.item.duplicate_of is None and record.item.error is None]
     assert len(found.all("article")) == len(cards)
-    assert len(found.all("script")) == len(found.all("style")) == 1
+    assert len(found.all("script")) == 1 + bool(cards)
+    assert len(found.all("style")) == 1
 
 
 def test_the_same_dataset_gives_the_same_page(image_set: Any, tmp_path: Path) -> None:
     made = [record.append([thing(0)]) for record in ingested(image_set(2), tmp_path)]
     dataset = write(tmp_path / "out", made)
-    one, two = (write_report(dataset, Ingest(), tmp_path / name).read_bytes() for name in ("1.html", "2.html"))
+    one, two = (write_report(dataset, Ingest(), tmp_path / name).read_bytes() for name in ("1", "2"))
     assert one == two
-
-
-def dumped(path: Path) -> str:
-    """The document as Chromium has it once scripts ran."""
-    assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
-    with tempfile.TemporaryDirectory() as profile:
-        done = subprocess.run(
-            [*command, f"--user-data-dir={profile}", path.as_uri()], capture_output=True, text=True, timeout=120
-        )
-    return done.stdout
-
-
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
-
-
-@needs_chromium
-def test_hostile_page_does_nothing_in_a_browser(hostile: Path) -> None:
-    title = re.search("<title>(.*)</title>", hostile.read_text())
-    document = dumped(hostile)
-    assert title is not None
-    assert title[0] in document
-    assert 'data-ready=""' in document
-    assert len(Page(document).all("script")) == 1
-
-
-@needs_chromium
-def test_the_policy_stops_what_would_get_through(hostile: Path, tmp_path: Path) -> None:
-    """The test before this one could not fail if the browser ran no script from the body at all."""
-    page = hostile.read_text().replace("</main>", f"<script>{ATTACK}</script></main>")
-    (tmp_path / "with.html").write_text(page)
-    (tmp_path / "without.html").write_text(re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", page))
-    assert "<title>taken</title>" not in dumped(tmp_path / "with.html")
-    assert "<title>taken</title>" in dumped(tmp_path / "without.html")
-
-
-@needs_chromium
-def test_toggles_and_lights_work_in_a_browser(image_set: Any, tmp_path: Path) -> None:
-    (record,) = ingested(image_set(1), tmp_path)
-    kinds: list[dict[str, Any]] = [{}, {"kind": "text", "text": "w"}, {"kind": "proposal"}, {}]
-    record = record.append([thing(n, **fields) for n, fields in enumerate(kinds)])
-    record = record.decide([record.reject(record.regions[3], "score", "low_score")])
-    record = described(record, "A cup", [("A cup", (record.regions[0].id,))])
-    write_report(write(tmp_path / "out", [record]), Ingest(), tmp_path / "report.html")
-    probe = """
-      const group = n => document.querySelector(`g[data-regions="${n}"]`);
-      const shown = () => [1, 2, 3, 4].filter(n => getComputedStyle(group(n)).display !== "none").join("");
-      const point = part => part.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
-      const click = id => document.getElementById(id).click();
-      const seen = [shown()];
-      click("show-proposal"); seen.push(shown());
-      click("show-fallen"); seen.push(shown());
-      click("show-object"); seen.push(shown());
-      point(document.querySelector("mark")); seen.push(shown());
-      point(document.body); seen.push(shown());
-      click("source-0"); seen.push(shown());
-      document.title = seen.join(" ");
-    """
-    source = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", (tmp_path / "report.html").read_text())
-    (tmp_path / "probed.html").write_text(source.replace("</body>", f"<script>{probe}</script></body>"))
-    title = re.search("<title>(.*)</title>", dumped(tmp_path / "probed.html"))
-    assert title is not None
-    assert html.unescape(title[1]) == "12 123 1234 23 123 23 "

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browsing import dumped, needs_chromium
 from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
-from test_report import ATTACK, HOSTILE, URLS, Page, dumped, needs_chromium, write
+from test_report import ATTACK, HOSTILE, URLS, Page, write
 
 from engine import open_dataset
 from engine.config import Ingest
@@ -56,7 +57,7 @@ def log(out: Path, lines: Iterable[dict[str, Any] | str], fold: int = 0, round: 
 
 
 def shown(out: Path, round: int = 0) -> Page:
-    to = write_report(open_dataset(out, round), Ingest(), out.parent / "report.html")
+    to = write_report(open_dataset(out, round), Ingest(), out.parent / "report")
     return Page(to.read_text())
 
 
@@ -373,7 +374,7 @@ def test_a_log_without_end_makes_a_section_with_one(out: Path) -> None:
     found = shown(out)
     assert "3 more tasks are not shown." in section(found)
     assert len(read_log(folder / "log.jsonl").phases) == MOST_PHASES
-    assert (out.parent / "report.html").stat().st_size < 900_000
+    assert (out.parent / "report").stat().st_size < 900_000
 
 
 def sampled(folder: Path, *listed: dict[str, Any]) -> Path:
@@ -442,7 +443,7 @@ def infested(out: Path, photos: Path) -> Path:
     ]
     samples = sampled(folder, *listed, *({"picture": text, "said": text} for text in HOSTILE))
     Image.open(photos / "coffee.png").convert("RGB").resize((60, 40)).save(samples / "0.jpg")
-    return write_report(open_dataset(out), Ingest(), out.parent / "report.html")
+    return write_report(open_dataset(out), Ingest(), out.parent / "report")
 
 
 def test_hostile_trainings_are_data_alone(out: Path, photos: Path) -> None:

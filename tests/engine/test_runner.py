@@ -4,70 +4,16 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import pytest
-from toys import Brightness, Dark, Unloadable
+from running import annotated, errors
+from toys import Brightness, Unloadable
 
-from engine.annotate import Tally
-from engine.config import Ingest, Run
+from engine.config import Run
 from engine.errors import RunError
-from engine.ingest import ingest
-from engine.protocols import Specialist
-from engine.records import Record
-from engine.runner import each_shard, run_shards
-from engine.storage import Output, ShardId, read_records
-from engine.vocabulary import Vocabulary
-from engine.worker import Plan
-
-
-@dataclass
-class Log:
-    """A watcher that remembers."""
-
-    warnings: list[str] = field(default_factory=list)
-    tallies: list[int] = field(default_factory=list)
-
-    def workers(self, ready: int, total: int) -> None:
-        assert 0 <= ready <= total
-
-    def progress(self, tally: Tally) -> None:
-        self.tallies.append(tally.items)
-
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
-
-
-def annotated(
-    folder: Path, out: Path, specialist: Specialist, log: Log | None = None, **run: object
-) -> tuple[dict[str, Record], Log]:
-    """The records by file name, after a run with 4 images a shard."""
-    config = Ingest(images=(str(folder),), shard_size=4)
-    output, log = Output(out), log or Log()
-    ingest(output, config, "digest", lambda items: None)
-    plan = Plan(
-        output,
-        0,
-        (specialist,),
-        (Dark(),),
-        "made",
-        "decided",
-        Vocabulary(),
-        config,
-        Run(memory_mb_per_worker=300, **run),
-    )  # type: ignore[arg-type]
-    shards = list(output.shards())
-    tally = run_shards(plan, shards, log)
-    records = [record for shard in shards for record in read_records(output, 0, shard)]
-    assert tally.items == len(records)
-    assert not list((out / "round-0" / "notes").rglob("shard-*"))
-    return {Path(record.item.uri).name: record for record in records}, log
-
-
-def errors(records: dict[str, Record]) -> dict[str, tuple[str, str]]:
-    return {name: (record.error.stage, record.error.kind) for name, record in records.items() if record.error}
+from engine.runner import each_shard
+from engine.storage import Output, ShardId
 
 
 def test_whatever_happens_over_an_image_stays_with_it(image_set: Callable[..., Path], tmp_path: Path) -> None:
@@ -132,25 +78,6 @@ def test_a_specialist_that_workers_can_not_import_is_named(
         annotated(image_set(4), tmp_path / "out", homemade, workers=1)
 
 
-@dataclass
-class Killer(Log):
-    """Ends Ray's own process, and a worker so that another one would have to start, at the first image."""
-
-    def progress(self, tally: Tally) -> None:
-        children = psutil.Process().children(recursive=True)
-        names = {child: "".join(child.cmdline()) for child in children if child.status() != psutil.STATUS_ZOMBIE}
-        if tally.items and not any(self.tallies):
-            for child in [c for c in names if c.name() == "raylet"] + [c for c in names if "ray::Worker" in names[c]]:
-                child.kill()
-        super().progress(tally)
-
-
-def test_the_end_of_ray_itself_ends_the_run(image_set: Callable[..., Path], tmp_path: Path) -> None:
-    """Ray would wait for it, and the run with it."""
-    with pytest.raises(RunError, match=r"Ray's own process .* has ended .* run the same again to go on"):
-        annotated(image_set(4), tmp_path / "out", Brightness(troubles={"0001.png": "sleep"}), workers=1, log=Killer())
-
-
 def test_workers_that_end_again_and_again_without_an_image_end_the_run(
     image_set: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -176,4 +103,4 @@ def test_tasks_without_a_model_run_over_shards_in_order() -> None:
     each_shard(str, shards, Run(), done.append)
     assert done == [f"part-00000/shard-{n:05d}" for n in range(12)]
     with pytest.raises(RunError, match="part-00000/shard-00000: TypeError"):
-        each_shard(len, shards, Run(), done.append)  # type: ignore[arg-type]
+        each_shard(len, shards, Run(), done.append)  # type: ignore[arg-type, misc]

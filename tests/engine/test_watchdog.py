@@ -33,10 +33,13 @@ def test_ends_what_hangs(tmp_path: Path, body: str) -> None:
     assert "<string>" in note.hung_at
 
 
-def test_a_death_leaves_the_note_without_a_place(tmp_path: Path) -> None:
-    code, path = in_process(tmp_path, "os.kill(os.getpid(), signal.SIGKILL)")
+@pytest.mark.parametrize(
+    "body, ends", [("os.kill(os.getpid(), signal.SIGKILL)", -9), ("raise SystemExit(0)", 0), ("os._exit(4)", 4)]
+)
+def test_a_death_leaves_the_note_without_a_place(body: str, ends: int, tmp_path: Path) -> None:
+    code, path = in_process(tmp_path, body)
     note = read_note(path)
-    assert code == -9
+    assert code == ends
     assert note is not None
     assert (note.item_ids, note.hung_at) == (ITEMS, None)
 

@@ -9,7 +9,7 @@ import pytest
 from command import COUNT, Call, start
 from PIL import Image
 
-from engine import cli
+from engine.cli import commands, terminal
 
 
 @pytest.fixture(scope="session")
@@ -44,9 +44,9 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
 
     def call(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["engine", *arguments])
-        monkeypatch.setattr(cli.console, "width", 200)
+        monkeypatch.setattr(terminal.console, "width", 200)
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            commands.run()
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out + said.err
 

@@ -42,18 +42,9 @@ def test_help_names_every_command_and_exit_code(call: Call) -> None:
 
 def test_help_waits_for_nothing_heavy() -> None:
     heavy = {"ray", "torch", "transformers", "cv2", "onnxruntime", "rapidocr", "spacy"}
-    code = f"import sys, engine.cli; print(*{heavy} & set(sys.modules))"
+    code = f"import sys, engine.cli.commands; print(*{heavy} & set(sys.modules))"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.split() == []
-
-
-@pytest.mark.parametrize("stage", ["export"])
-def test_stages_to_come_say_so_in_one_line(call: Call, tmp_path: Path, stage: str) -> None:
-    code, said = call("run", "--stage", stage, "--out", str(tmp_path / "out"))
-    assert code == 2
-    assert said.startswith(f"Error: --stage {stage} is not there yet")
-    assert said.count("\n") == 1
-    assert not (tmp_path / "out").exists()
 
 
 def test_components_are_listed_with_parameters_and_licences(call: Call) -> None:

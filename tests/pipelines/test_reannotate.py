@@ -26,11 +26,13 @@ from engine.annotate import Tally, annotate, open_image
 from engine.config import Ingest, load_config
 from engine.errors import ConfigError, OutputError
 from engine.folds import Folds
+from engine.partitions import reopen_from
 from engine.protocols import Sample
-from engine.records import VERIFIED, VERIFIED_BLANK, Decision, ItemError, Record, Region, Scores, Text
+from engine.records import VERIFIED, VERIFIED_BLANK, Decision, Item, ItemError, Record, Region, Scores, Text
 from engine.rounds import added, begun
 from engine.storage import Output, ShardId, read_given, read_records, shard_digest, write_given, write_json
 from engine.summary import count_round
+from engine.uris import uri_of
 from engine.worker import Orders, Worker
 from florence2 import ask
 from pipelines.build import Pipeline, build_pipeline
@@ -44,6 +46,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 COMMAND = [ENGINE, "run", "--stage", "reannotate", "--out"]
 SAID = ("a dog beside a car", "two people walk")  # by the model of each fold
 FOLDS = len(SAID)
+NAMES = [f"{n:04d}.png" for n in range(6)]
 LOOKALIKE, TWIN, BROKEN, GONE = "lookalike.jpg", "twin.png", "broken.png", "0002.png"
 CONFIG = {
     "ingest": {"shard_size": 2},
@@ -58,15 +61,14 @@ CONFIG = {
 @pytest.fixture(scope="session")
 def image_folder(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path:
     """Six crops of photos, one of them once more as it is, one as a JPEG, and a broken file; and their annotations."""
-    folder = tmp_path_factory.mktemp("again")
-    names = [f"{n:04d}.png" for n in range(6)]
-    for n, name in enumerate(names):
+    folder = next(filter(has_both_folds, (tmp_path_factory.mktemp("again") for _ in range(100))))
+    for n, name in enumerate(NAMES):
         source = Image.open(photos / ("coffee.png", "astronaut.png", "motorcycle_left.png")[n % 3]).convert("RGB")
         source.crop((70 * n, 40 * n, 70 * n + 96, 40 * n + 96)).save(folder / name)
     Image.open(folder / "0000.png").save(folder / LOOKALIKE, quality=95)
     shutil.copy(folder / "0001.png", folder / TWIN)
     (folder / BROKEN).write_bytes(b"\x89PNG once")
-    names += [LOOKALIKE, TWIN, BROKEN]
+    names = [*NAMES, LOOKALIKE, TWIN, BROKEN]
     images = [{"id": n, "file_name": name, "width": 96, "height": 96} for n, name in enumerate(names)]
     boxes = [{"id": n, "image_id": n, "category_id": 1, "bbox": [8, 8, 40, 30], "iscrowd": 0} for n in range(6)]
     captions = [{"id": n, "image_id": n, "caption": f"a dog, number {n}"} for n in range(6)]
@@ -74,6 +76,12 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Path
     (folder / "instances.json").write_text(json.dumps(document))
     (folder / "captions.json").write_text(json.dumps({"images": images, "annotations": captions}))
     return folder
+
+
+def has_both_folds(folder: Path) -> bool:
+    """Ids, and with them folds, go by the path."""
+    uris = [uri_of(str(folder / name)) for name in NAMES]
+    return len({Folds(FOLDS).of(Item(Item.id_of(uri), uri)) for uri in uris}) == FOLDS
 
 
 @pytest.fixture(scope="session")
@@ -270,9 +278,11 @@ def test_an_image_that_fails_keeps_what_it_had(round_0: Path, image_folder: Path
 def test_one_that_killed_its_worker_keeps_what_it_had(round_0: Path) -> None:
     stages = stages_of(round_0)
     worker = Worker(again(stages.pipeline, stages.output, 0).plan(stages.output, 1))
-    (record, *_) = worker._read(ShardId(0, 0))
+    half = worker._read(ShardId(0, 0))
+    record, orders = half.records[0], Orders(ShardId(0, 0))
     error = ItemError("annotate", "killed", "killed its worker; given up")
-    (made,) = worker._annotate([record], Orders(ShardId(0, 0), quarantined={record.item.item_id: error}), Tally())
+    orders.quarantined[record.item.item_id] = error
+    (made,) = worker._annotate([record], [half.befores[0]], orders, Tally(), half.known)
     assert made == replace(record, error=error)
     nothing = added(made, begun(record))
     assert (tuple(nothing.annotations()), nothing.decisions, nothing.error) == ((), (), error)
@@ -336,6 +346,7 @@ def test_what_came_along_with_the_images_is_among_the_labels(undisturbed: Path, 
     digest = str(shard_digest(output.given(shard)))
     write_given(output, shard, taken, digest)
     same = digest_of_rounds(output, 0)
+    reopen_from(output, 0, shard.partition)  # as whoever changes a shard does
     moved = [replace(record, regions=[replace(r, box=(1, 1, 9, 9)) for r in record.regions]) for record, _ in taken]
     write_given(output, shard, [(record, ()) for record in moved], digest)
     assert digest_of_rounds(output, 0) != same

@@ -396,7 +396,6 @@ def test_progress_goes_on_where_the_training_does(tmp_path: Path) -> None:
     follower.look()
     assert told.export_text(clear=False) == ""
     write(("start", 0), ("step", 1), ("step", 2), ("step", 3), ("judged", 3))
-    follower.offset = 0  # as after a cut that left more than there was
     follower.look()
     assert "after 3 steps" in told.export_text(clear=False)
     write(("start", 0), ("step", 1), ("start", 1))

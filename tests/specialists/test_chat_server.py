@@ -545,13 +545,14 @@ def test_a_schema_that_grew_is_asked_for_again(make: Make, web: Web) -> None:
 
 
 def asking(*arguments: object) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, "-m", "asking", *map(str, arguments)], stdout=subprocess.PIPE)
+    """Without a buffer, in which `readline` would keep what `communicate` then misses."""
+    return subprocess.Popen([sys.executable, "-m", "asking", *map(str, arguments)], stdout=subprocess.PIPE, bufsize=0)
 
 
-def killed(process: subprocess.Popen[bytes]) -> bytes:
-    """What it has said by then."""
+def killed(process: subprocess.Popen[bytes]) -> list[bytes]:
+    """The whole lines that it has said by then: a full pipe takes a part of one."""
     process.send_signal(signal.SIGKILL)
-    return process.communicate(timeout=60)[0]
+    return process.communicate(timeout=60)[0].split(b"\n")[:-1]
 
 
 def test_a_killed_run_pays_nothing_twice(make: Make, web: Web, tmp_path: Path) -> None:
@@ -577,12 +578,11 @@ def test_a_killed_run_pays_nothing_twice(make: Make, web: Web, tmp_path: Path) -
 
 def test_a_kill_loses_nothing(tmp_path: Path) -> None:
     processes = [asking(tmp_path, name) for name in ("a", "b")]
-    begun = [process.stdout.readline() for process in processes for _ in range(30) if process.stdout]
+    begun = [process.stdout.readline().rstrip() for process in processes for _ in range(30) if process.stdout]
     assert [process.poll() for process in processes] == [None, None], "neither is in the other's way"
-    said = b"".join([*begun, *map(killed, processes)])
+    keys = [*begun, *chain.from_iterable(map(killed, processes))]
     ledger = Ledger(tmp_path, "both")
     assert ledger._db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    keys = said.split(b"\n")[:-1]
     assert len(keys) >= 60
     assert all(ledger.answer(key) == "answer" for key in keys)
     ((kept,),) = ledger._db.execute("SELECT count(*) FROM answers")

@@ -46,11 +46,13 @@ def wait_for_shards(out: Path, count: int) -> None:
 
 
 def files(out: Path) -> dict[str, bytes]:
-    """Every file but the summary, whose timings are the run's own, and the lock."""
+    """Every file but those that tell of the run itself: the summary, the heartbeat, the logs and the lock."""
     return {
         path.relative_to(out).as_posix(): path.read_bytes()
         for path in sorted(out.rglob("*"))
-        if path.is_file() and path.name not in ("summary.json", ".engine-lock")
+        if path.is_file()
+        and path.name not in ("summary.json", "progress.json", ".engine-lock")
+        and path.parent != out / "logs"
     }
 
 

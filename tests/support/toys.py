@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from engine.errors import RunError
-from engine.protocols import Sample
-from engine.records import AnyAnnotation, Decision, Record, Region, Scores
+from engine.protocols import Reads, Sample
+from engine.records import AnyAnnotation, Decision, Record, Region, Scores, Text
 
 
 @dataclass
@@ -111,3 +111,71 @@ class Broken:
 
     def decide(self, record: Record) -> Iterable[Decision]:
         raise ZeroDivisionError("it had to happen")
+
+
+@dataclass
+class Looker:
+    """Reads the image alone. One region, scored by its brightness times `gain`. It writes down in `diary` which images
+    it was asked about, and that it was loaded; it can't bear those for which a file "<name>.bad" lies beside that."""
+
+    name: str = "looker"
+    diary: str = ""
+    gain: float = 1.0
+    licence: ClassVar[str] = "Apache-2.0"
+    version: ClassVar[str] = "1"
+    reads: ClassVar[Reads] = "image"
+
+    def setup(self) -> None:
+        self.ready = True
+        noted(self.diary, self.name, "loaded")
+
+    def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation]]:
+        assert self.ready
+        for sample in batch:
+            noted(self.diary, self.name, Path(sample.record.item.uri).name)
+            if Path(self.diary).with_name(f"{Path(sample.record.item.uri).name}.bad").exists():
+                raise ValueError("can't bear it")
+        return [[self._region(sample)] for sample in batch]
+
+    def _region(self, sample: Sample) -> Region:
+        height, width = sample.image.shape[:2]
+        score = min(self.gain * float(sample.image.mean()) / 255, 1.0)
+        box = (0.0, 0.0, float(width), float(height))
+        id_ = next(sample.record.ids(self.name))
+        return Region(id=id_, source=self.name, kind="object", box=box, label="thing", scores=Scores(label=score))
+
+
+@dataclass
+class Teller:
+    """Reads the record. A text about what stands, made from it, and an opinion of each region that does. Diary as
+    above."""
+
+    name: str = "teller"
+    diary: str = ""
+    word: str = "things"
+    licence: ClassVar[str] = "Apache-2.0"
+    version: ClassVar[str] = "1"
+
+    def setup(self) -> None:
+        self.ready = True
+        noted(self.diary, self.name, "loaded")
+
+    def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation | Decision]]:
+        assert self.ready
+        for sample in batch:
+            noted(self.diary, self.name, Path(sample.record.item.uri).name)
+        return [list(self._said(sample)) for sample in batch]
+
+    def _said(self, sample: Sample) -> Iterable[AnyAnnotation | Decision]:
+        regions = sample.standing.regions
+        made_from = tuple(region.id for region in regions)
+        text = f"{len(regions)} {self.word} of {sum(r.scores.label or 0 for r in regions):.4f}"
+        id_ = next(sample.record.ids(self.name))
+        yield Text(id=id_, source=self.name, derived_from=made_from, text=text, detail="brief")
+        for region in regions:
+            yield Decision(annotation_id=region.id, action="keep", by=self.name, reason="liked", value=0.5)
+
+
+def noted(diary: str, *words: str) -> None:
+    with open(diary, "a") as file:
+        file.write(" ".join(words) + "\n")

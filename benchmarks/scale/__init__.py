@@ -1,0 +1,1 @@
+"""What the engine itself costs as sets grow, without any model: see `docs/scale.md`."""

@@ -1,0 +1,46 @@
+"""The command line. It sits on top: the one part of `engine` that knows the pipelines.
+
+All that is heavy is imported by `main`, once a Ctrl-C is heard: the first second is of imports.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import Any
+
+from engine import process
+
+QUARANTINED, FAILED, STOPPED = 1, 3, 130  # the last as shells have it for SIGINT
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a batch system's stop, and a closed terminal, are as Ctrl-C
+
+
+def main() -> None:
+    """The `engine` command."""
+    process.is_command = True
+    heard = [stop for stop in STOPS if signal.getsignal(stop) != signal.SIG_IGN]  # as `nohup` has it
+    for stop in heard:
+        signal.signal(stop, _stopped)
+    from engine.cli.commands import run
+
+    for stop in heard:
+        signal.signal(stop, signal.default_int_handler)
+    code: Any = 0
+    try:
+        run()
+    except SystemExit as end:
+        code = end.code
+    if code not in (None, 0, QUARANTINED):  # what has to be in order is; Ray's farewell may fail, and takes seconds
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _stopped(number: int, frame: object) -> None:
+    """Before anything was begun. What is being imported may take an exception for one of its own."""
+    os.write(2, b"Stopped.\n")
+    os._exit(STOPPED)

@@ -1,0 +1,81 @@
+"""The commands, and how they end."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import typer
+from rich.text import Text
+from typer.core import TyperGroup
+
+from engine.cli import FAILED, STOPPED, exchange, look, make, plan, status, verify
+from engine.cli import run as running
+from engine.cli.terminal import errors
+from engine.errors import EngineError
+
+
+class Commands(TyperGroup):
+    def invoke(self, context: Any) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:  # where a command has nothing to say on how to go on
+            errors.print("Stopped.")
+            raise typer.Exit(STOPPED) from None
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="An open data engine after Florence-2's: photos in, an annotated vision-language dataset out.",
+    epilog="Exit codes: 0 done, 1 done but too many images in quarantine, 2 wrong usage or configuration, 3 failed, "
+    "130 interrupted, 141 nobody reads the output any more.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Run": {"run": running.run, "refine": running.refine, "retry-failed": running.retry_failed},
+    "Operate": {"plan": plan.plan, "status": status.status, "verify": verify.verify},
+    "Look": {"show": look.show, "diff": look.diff, "stats": look.stats, "report": look.report},
+    "Exchange": {
+        "export": exchange.export,
+        "import": exchange.import_,
+        "evaluate": exchange.evaluate,
+        "decontaminate": exchange.decontaminate,
+    },
+    "Make": {
+        "specialists": make.specialists,
+        "filters": make.filters,
+        "config": make.config_,
+        "new": make.new,
+        "audit": make.audit,
+    },
+}
+for panel, commands in COMMANDS.items():
+    for name, command in commands.items():
+        app.command(name, rich_help_panel=panel)(command)
+
+
+def run() -> None:
+    """The command that was given: errors that the engine can explain end in a sentence, not in a traceback."""
+    try:
+        app()
+    except (EngineError, OSError, MemoryError) as error:
+        with suppress(OSError):  # there may be no room for this either
+            errors.print(Text.assemble(("Error: ", "bold red"), _said(error)), soft_wrap=True)
+        sys.exit(error.exit_code if isinstance(error, EngineError) else FAILED)
+    except Exception:  # a fault of ours, or of a component: with all that is known, and the code that says failed
+        errors.print_exception()
+        sys.exit(FAILED)
+
+
+def _said(error: EngineError | OSError | MemoryError) -> str:
+    if isinstance(error, MemoryError):
+        return "there is not enough memory. What is done is safe; make room and run the same again"
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        where = f"{error.filename} can't be written: its disk is read-only"
+        return f"{where}. What is done is safe; mend that and run the same again"
+    return str(error)

@@ -1,0 +1,164 @@
+"""To and from other tools, and held against what is true: `export`, `import`, `evaluate`, `decontaminate`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from engine.cli.options import OutArgument, SetOption, output_of, shares, words
+from engine.cli.run import check_quarantined, report_run
+from engine.cli.terminal import QUARANTINED, console, errors
+from engine.config import Config, load_config
+from engine.dataset import accepted, open_dataset
+from engine.files import absolute
+from engine.lock import run_lock
+from engine.places import place
+from engine.records import HUMAN
+from engine.uris import is_url
+from pipelines.build import EMBEDDED
+from pipelines.compatible import config_there
+
+
+def export(
+    out: OutArgument = "out",
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="parquet, coco, yolo, webdataset, hf, florence, llava, or yours.")
+    ] = "parquet",
+    to: Annotated[str | None, typer.Option("--to", help="New folder. Default: export/FORMAT in OUT.")] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="NAME=SHARE,...", help="Such as train=0.9,val=0.1.")
+    ] = None,
+    kinds: Annotated[
+        str | None, typer.Option("--kinds", help="Of texts,objects,lines,proposals,region_texts,masks,triplets.")
+    ] = None,
+    sources: Annotated[
+        str | None, typer.Option("--sources", help="Only what these made, such as human,nanodet.")
+    ] = None,
+    min_score: Annotated[
+        list[str] | None,
+        typer.Option("--min-score", metavar="[SOURCE=]SCORE", help="Of regions; what has none stays. Can be repeated."),
+    ] = None,
+    label_map: Annotated[
+        str | None, typer.Option("--label-map", help="Vocabulary, YAML or coco: only its classes, under its names.")
+    ] = None,
+    images: Annotated[
+        str | None, typer.Option("--images", help="refer, link, copy or inside. Default: the format's own way.")
+    ] = None,
+    missing: Annotated[
+        str, typer.Option("--missing", help="stop or skip: what to do when images are gone. Skipping ends with code 1.")
+    ] = "stop",
+    round: Annotated[int | None, typer.Option("--round", min=0, help="Default: the last that was accepted.")] = None,
+    settings: SetOption = None,
+) -> None:
+    """Write what stands in the form of another tool: to train on, to publish, to label further."""
+    from pipelines.exporting import export_round
+
+    output = output_of(out)
+    open_dataset(output.root, round or 0)
+    overrides = {
+        "export.format": format,
+        "export.to": str(place(to)) if to else None,
+        "export.split": shares("--split", split) if split else {},
+        "export.kinds": words(kinds),
+        "export.sources": words(sources),
+        "export.min_score": shares("--min-score", ",".join(min_score)) if min_score else {},
+        "export.label_map": label_map,
+        "export.images": images,
+        "export.missing": missing,
+    }
+    there = output.config if output.config.exists() else EMBEDDED
+    config = load_config(there, settings or (), overrides)  # what made the annotations need not be installed
+    with run_lock(output.root):
+        summary = export_round(output, accepted(output) if round is None else round, config, console)
+    if summary["missing"]:
+        raise typer.Exit(QUARANTINED)
+
+
+def evaluate(
+    out: OutArgument,
+    truth: Annotated[
+        list[str],
+        typer.Option(
+            "--truth",
+            metavar="PATH",
+            help="Annotated set of any kind, or another output folder: what is true of some images. Can be repeated.",
+        ),
+    ],
+    kind: Annotated[
+        str, typer.Option("--kind", help="detection, masks, captions, grounding, referring or ocr.")
+    ] = "detection",
+    source: Annotated[str | None, typer.Option("--source", help="Only what this one made. Default: all.")] = None,
+    round: Annotated[int | None, typer.Option("--round", min=0, help="Default: the last that was accepted.")] = None,
+    label_map: Annotated[
+        str | None, typer.Option("--label-map", help="Vocabulary, YAML or coco: both sides' labels to its classes.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, with every class.")] = False,
+) -> None:
+    """Measure what stands in each round, and what each source made, against what is true: who is right, and where."""
+    from engine.stats import whole_round
+    from pipelines.evaluating import (  # PyTorch takes seconds to import
+        Evaluation,
+        to_json,
+    )
+    from pipelines.evaluation.table import print_evaluation
+    from pipelines.exporting import label_map as read_label_map
+
+    output = output_of(out)
+    open_dataset(output.root)
+    dataset = whole_round(output.root, accepted(output) if round is None else round)
+    there = config_there(dataset.output) or Config()
+    paths = [path if is_url(path) else absolute(path) for path in truth]
+    mapping = read_label_map(label_map) if label_map else None
+    with errors.status("evaluate"):
+        told = Evaluation(dataset, there, kind, paths, source, mapping).run()
+    if as_json:
+        console.out(to_json(told), highlight=False)
+    else:
+        print_evaluation(told, console)
+
+
+def import_(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Annotated sets, as --images takes them.")],
+    out: Annotated[str, typer.Option("--out", "-o", help="New folder, or one where this set was being imported.")],
+    source: Annotated[str, typer.Option("--source", help="Who says what came along: human, or a name.")] = HUMAN,
+    format: Annotated[
+        str, typer.Option("--format", "-f", help="auto, coco, yolo, webdataset, hf, parquet, florence or llava.")
+    ] = "auto",
+    image_root: Annotated[
+        str | None, typer.Option("--image-root", help="Where the images are that lists name. Default: near the lists.")
+    ] = None,
+) -> None:
+    """Make an annotated set a dataset of the engine's own, without any specialist: to look at, export or judge by."""
+    from pipelines.importing import import_set
+
+    summary = import_set(paths, output_of(out), source, format, console, image_root)
+    report_run(summary, "annotate", out, 0)
+    check_quarantined(summary, Config())
+
+
+def decontaminate(
+    out: OutArgument,
+    against: Annotated[
+        list[str],
+        typer.Option("--against", metavar="PATH", help="Evaluation set: images or output folder. Can be repeated."),
+    ],
+    distance: Annotated[
+        int, typer.Option("--distance", min=0, max=16, help="Bits of 64 in which images that look alike may differ.")
+    ] = 6,
+    anew: Annotated[
+        bool, typer.Option("--anew", help="Forget what was found before, instead of adding to it.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, with every image.")] = False,
+) -> None:
+    """Find images that are in evaluation sets: from then on none is exported, or trained on."""
+    from pipelines.decontaminating import look, print_contamination, to_json
+
+    output = output_of(out)
+    open_dataset(output.root)
+    paths = tuple(path if is_url(path) else absolute(path) for path in against)
+    found = look(output, paths, distance, errors, anew)
+    if as_json:
+        console.out(to_json(found), highlight=False)
+    else:
+        print_contamination(found, console)

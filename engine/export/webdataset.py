@@ -1,0 +1,97 @@
+"""WebDataset: tars that are read from front to back, with an image, its document and its caption one after another.
+
+    <to>/<split>/part-00000-shard-00000.tar   <item_id>.jpg, <item_id>.json, <item_id>.txt
+    <to>/README.md                            what is in it, and how it is loaded
+
+The .json is the whole document (`engine.export.documents`); the .txt, for who wants image and text alone, is a brief
+caption where there is one. https://github.com/webdataset/webdataset
+"""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import orjson
+
+from engine.export.card import note, readme
+from engine.export.documents import illustrated
+from engine.export.format import Part, Whole
+from engine.export.images import How, Picture
+from engine.export.selection import KINDS
+from engine.storage import aside, write_text
+
+USE = """## How to load it
+```python
+import glob
+import webdataset
+
+shards = sorted(glob.glob("{split}/*.tar")){braces}
+samples = webdataset.WebDataset(shards, shardshuffle=100).shuffle(1000).decode("pil")
+for image, document in samples.to_tuple("jpg;png;webp;gif;tif;bmp;avif", "json"):
+    texts = [text["text"] for text in document["texts"]]
+    boxes = [(region["label"], region["box"]) for region in document["regions"] if region["kind"] == "object"]
+```
+A sample is an image, a `.json` with all that is known of it, and a `.txt` with one caption, if it has any. In the
+`.json`: `texts`; `regions` with a `box` (x0, y0, x1, y1) and for lines of text a `quad`; `region_texts` and `masks`
+(COCO's run lengths) of the region `region_id`; and `triplets`, the characters `start` to `stop` of the text `text_id`
+with the `region_ids` that they name."""
+
+
+@dataclass(frozen=True)
+class WebDataset:
+    name: ClassVar[str] = "webdataset"
+    kinds: ClassVar[tuple[str, ...]] = KINDS
+    by_default: ClassVar[tuple[str, ...]] = KINDS
+    how: ClassVar[tuple[How, ...]] = ("inside",)
+    needs_classes: ClassVar[bool] = False
+    by_record: ClassVar[bool] = False
+
+    def write(self, part: Part) -> None:
+        for split in part.splits:
+            with aside(part.path(split, ".tar")) as file:
+                for picture, document in illustrated(part, split):
+                    file.writelines(_member(name, data) for name, data in _sample(picture, document))
+                file.write(bytes(2 * tarfile.BLOCKSIZE))  # the end
+        note(part)
+
+    def finish(self, whole: Whole) -> None:
+        split = next(iter(whole.totals), whole.setting.splits[0])
+        to = whole.setting.to
+        shards = braces(path.relative_to(to) for path in (to / split).glob("*.tar"))
+        use = USE.format(split=split, braces=f'  # or "{shards}"' if shards else "")
+        write_text(to / "README.md", readme(whole, use))
+
+
+def braces(paths: Iterable[Path]) -> str | None:
+    """Shards in one expression, as WebDataset expands it; None if their numbers don't follow one another."""
+    names = sorted(map(str, paths))
+    before, numbers = {name[:-9] for name in names}, [int(name[-9:-4]) for name in names]
+    if len(before) != 1 or len(names) < 2 or numbers[-1] - numbers[0] + 1 != len(numbers):
+        return None
+    return f"{before.pop()}{{{numbers[0]:05d}..{numbers[-1]:05d}}}.tar"
+
+
+def _sample(picture: Picture, document: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """The members, whose names have no dot but the one before the extension: what is before the first is the key."""
+    key = document["item_id"]
+    yield f"{key}.{picture.extension}", picture.data
+    yield f"{key}.json", orjson.dumps(document)
+    if document["texts"]:
+        yield f"{key}.txt", caption(document["texts"]).encode()
+
+
+def caption(texts: Iterable[dict[str, Any]]) -> str:
+    """A brief text, rather than a longer one; a written one, rather than one that was composed from regions."""
+    chosen: str = min(texts, key=lambda text: (text["detail"] != "brief", text["composed"]))["text"]
+    return chosen
+
+
+def _member(name: str, data: bytes) -> bytes:
+    """A file in a tar, the same at any time, on any machine: of nobody, from 1970."""
+    header = tarfile.TarInfo(name)
+    header.size, header.mode, header.mtime = len(data), 0o644, 0
+    return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)

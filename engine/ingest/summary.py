@@ -1,0 +1,51 @@
+"""What manifest.json counts, read back from the shards by columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from engine.ingest.duplicates import Contents
+from engine.partitions import Partition, listed_in
+from engine.schema import ANNOTATION_COLUMNS
+from engine.storage import Output, names_in, read_json, read_table, write_json
+
+SOURCES = [f"{column}.list.element.source" for column in ANNOTATION_COLUMNS]
+FAULTS = "faults.list.element.kind"
+
+
+def count_given(output: Output, partitions: Iterable[Partition]) -> tuple[dict[str, int], Counter[str]]:
+    """How many annotations came along, by source and column, and how many faults were found in them, by kind."""
+    given: Counter[str] = Counter()
+    faults: Counter[str] = Counter()
+    for partition in partitions:
+        names: set[str] | None = None
+        for shard in partition.shards:
+            path = output.given(shard)
+            names = set(names_in(path.parent)) if names is None else names
+            if path.name not in names:
+                continue
+            table = read_table(path, [*SOURCES, FAULTS])
+            for column in ANNOTATION_COLUMNS:
+                given.update({f"{source} {column}": count for source, count in _counts(table, column, "source")})
+            faults.update(dict(_counts(table, "faults", "kind")))
+    return dict(sorted(given.items())), faults
+
+
+def _counts(table: Any, column: str, name: str) -> Iterator[tuple[str, int]]:
+    for row in table.column(column).combine_chunks().flatten().field(name).value_counts().to_pylist():
+        yield row["values"], row["counts"]
+
+
+def write_counts(output: Output) -> None:
+    """Counts again what manifest.json counts of its shards."""
+    there = read_json(output.manifest)
+    partitions = listed_in(there)
+    given, faults = count_given(output, partitions)
+    contents = Contents(output, [shard for partition in partitions for shard in partition.shards])
+    for _ in contents:
+        pass
+    told = faults + Counter(there["list_faults"])
+    there |= {"duplicates": contents.marked, "errors": dict(sorted(contents.errors.items()))}
+    write_json(output.manifest, there | {"given": given, "faults": dict(sorted(told.items()))})

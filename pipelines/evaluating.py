@@ -1,0 +1,333 @@
+"""Evaluating a set: what stands in each round, and what each source made, held against what somebody says is true.
+
+The truth is any annotated set, or what stands in another output folder; see `engine.truth`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from engine.config import Config, Ingest
+from engine.dataset import Dataset
+from engine.errors import ConfigError
+from engine.flat import Flat, Ints, flatten
+from engine.lock import run_lock
+from engine.records import HUMAN
+from engine.said import Said, equal, gathered
+from engine.stats import OBEYED
+from engine.storage import Output, ShardId, read_json, read_shard, read_table
+from engine.truth import Truth, adopt, annotated, matched, told_by
+from engine.versions import digest_of_json
+from engine.vocabulary import Vocabulary
+from florence2.errors import Florence2Error
+from pipelines.evaluation.captions import Captions
+from pipelines.evaluation.classes import Classes
+from pipelines.evaluation.comparing import compared
+from pipelines.evaluation.lines import Ocr
+from pipelines.evaluation.measured import Judged, Kind, Measured
+from pipelines.evaluation.objects import Detection
+from pipelines.evaluation.phrases import Grounding, Referring
+
+VERSION = 1  # of what `run` gives
+SHOWN = 5  # images that are named
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images that are looked at: ids of the set in hex, and sizes (height, width)."""
+
+    ids: list[str]
+    sizes: list[tuple[int, int]]
+
+
+KINDS: dict[str, Callable[[Said, Classes, Images], Kind]] = {
+    "detection": lambda truth, classes, images: Detection(truth, classes, images.ids, images.sizes),
+    "masks": lambda truth, classes, images: Detection(truth, classes, images.ids, images.sizes, masks=True),
+    "captions": lambda truth, classes, images: Captions(truth, images.ids),
+    "grounding": lambda truth, classes, images: Grounding(truth, classes, images.ids),
+    "referring": lambda truth, classes, images: Referring(truth, images.ids),
+    "ocr": lambda truth, classes, images: Ocr(truth, images.ids),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what stands in a round, or what a source made, in one `made_in`, or stands of it."""
+
+    name: str
+    round: int
+    standing: bool
+    said: Said
+    source: str | None = None
+    made_in: int | None = None
+    same_as: str | None = None  # another row, where all of it stands: measuring takes seconds
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Of `dataset` as it is in its round, with all rounds before."""
+
+    dataset: Dataset
+    config: Config
+    kind: str
+    paths: Sequence[str]
+    source: str | None = None
+    label_map: Vocabulary | None = None
+
+    def run(self) -> dict[str, Any]:
+        """All that is told, as JSON. ConfigError for a truth that does not fit."""
+        if self.kind not in KINDS:
+            raise ConfigError(f"--kind {self.kind}: no such kind; there are {', '.join(KINDS)}")
+        rows = list(self.rows())
+        try:
+            measured = self.measured(rows)
+            judged = self.judged(rows)
+        except Florence2Error as error:
+            raise ConfigError(f"--truth {', '.join(self.paths)}: {error}") from error
+        self._check_classes(measured)
+        protocol = next(iter(measured.values())).protocol
+        return {
+            "version": VERSION,
+            "kind": self.kind,
+            "round": self.dataset.round,
+            "truth": self.about_truth(),
+            "rows": [self._told(row, measured[row.name]) for row in rows],
+            "never found": self.never_found(),
+            "where": self.where(judged),
+            "protocol": f"{protocol}. {self._protocol()}",
+            "notes": [*self._notes(rows), *self.asked.notes],
+        }
+
+    # The truth
+
+    @cached_property
+    def truth(self) -> Truth:
+        """What is told of images of the set. Ingested once, into a folder of its own."""
+        asked = self.config.ingest.model_copy(
+            update={
+                "images": tuple(self.paths),
+                "limit": None,
+                "class_folders": False,
+                "image_root": None,
+                "source": HUMAN,
+            }
+        )
+        output = self.dataset.output
+        there = output.evaluation(_digest(output, asked))
+        try:
+            with run_lock(output.root / "evaluation"):
+                told = told_by(asked, there)
+                if annotated(asked).images:
+                    adopt(there, asked, output)
+        except ConfigError as error:
+            raise ConfigError(f"--truth: {error}") from error
+        truth = matched(output, told)
+        if not truth.shards:
+            errors = ", ".join(f"{kind} {count}" for kind, count in truth.errors.items())
+            raise ConfigError(
+                f"--truth {', '.join(self.paths)}: none of its {truth.listed} images is one of the {output.root} set: "
+                "neither by their bytes nor, where those can't be read, by their place or by a file name that only one "
+                f"has ({errors or 'all could be read'}). First: {_first(truth.strangers) or 'none that could be read'}"
+            )
+        return truth
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """Of the images that have truth, by id in hex."""
+        return {id_.hex(): number for number, id_ in enumerate(self.truth.shards)}
+
+    @cached_property
+    def images(self) -> Images:
+        sizes = [(0, 0)] * len(self.numbers)
+        for shard in self.shards:
+            table = read_table(self.dataset.output.items(shard), ["item_id", "height", "width"])
+            for row in table.to_pylist():
+                if (number := self.numbers.get(row["item_id"].hex())) is not None:
+                    sizes[number] = row["height"], row["width"]
+        return Images(list(self.numbers), sizes)
+
+    @cached_property
+    def shards(self) -> list[ShardId]:
+        return sorted(set(self.truth.shards.values()))
+
+    @cached_property
+    def asked(self) -> Kind:
+        def parts() -> Iterator[tuple[Flat, Ints]]:
+            for part in self.truth.parts:
+                flat = flatten(part.told.tables(part.shard))
+                numbers = np.full(len(flat.images), -1)
+                for row, id_ in part.rows.items():
+                    numbers[row] = self.numbers[id_.hex()]
+                yield flat, numbers
+
+        classes = Classes(self.config.vocabulary, self.label_map)
+        return KINDS[self.kind](gathered(parts()), classes, self.images)
+
+    # What is held against it
+
+    def rows(self) -> Iterator[Row]:
+        """What stands in each round up to the dataset's; and of each source what it made, and what of that stands."""
+        number = self.dataset.round
+        standing = {n: self.said(n) for n in range(number + 1)}
+        made, mains = self.said(number, standing=False), self.asked.mains
+        kind = self.asked.region_kind
+        of_kind = made if kind is None else made.only("regions", equal(made["regions"]["kind"], kind))
+        makers = of_kind.makers(mains)
+        sources = sorted({source for source, _ in makers})
+        if self.source is None:
+            for n, said in standing.items():
+                yield Row(f"round {n}, standing", n, True, said)
+        elif self.source not in sources:
+            raise ConfigError(
+                f"--source {self.source}: it made nothing of this kind in the images that have truth; those that did: "
+                f"{', '.join(sources) or 'none'}"
+            )
+        for source, round_ in makers:
+            if self.source in (None, source):
+                several = sum(name == source for name, _ in makers) > 1
+                name = f"{source} (round {round_})" if several else source
+                own, stands = (said.by(source, round_, mains) for said in (made, standing[number]))
+                yield Row(f"{name}, made", number, False, own, source, round_)
+                same_as = f"{name}, made" if stands.is_all_of(own, mains) else None
+                yield Row(f"{name}, standing", number, True, stands, source, round_, same_as)
+
+    def said(self, number: int, *, standing: bool = True) -> Said:
+        def parts() -> Iterator[tuple[Flat, Ints]]:
+            for shard in self.shards:
+                flat = flatten(
+                    read_shard(self.dataset.output, number, shard, columns=self.asked.reads), standing=standing
+                )
+                ids = flat.images["item_id"].to_pylist()
+                yield flat, np.array([self.numbers.get(id_, -1) for id_ in ids])
+
+        return gathered(parts())
+
+    def judged(self, rows: Sequence[Row]) -> dict[str, Judged]:
+        """Of each source what it made, if there are several to compare."""
+        of = {row.name.removesuffix(", made"): row for row in rows if row.source and not row.standing}
+        found = {name: self.asked.judge(row.said) for name, row in of.items()}
+        return {name: one for name, one in found.items() if one is not None}
+
+    def measured(self, rows: Sequence[Row]) -> dict[str, Measured]:
+        measured: dict[str, Measured] = {}
+        for row in rows:
+            same = measured.get(row.same_as or "")
+            measured[row.name] = same or self.asked.measure(row.said, standing=row.source is None)
+        return measured
+
+    # What is told
+
+    def where(self, judged: dict[str, Judged]) -> dict[str, Any] | None:
+        if not judged:
+            return None
+        how = "better" if self.kind == "captions" else "right"
+        return {"by": self.asked.by, "how": how, **compared(self.asked.strata, judged)}
+
+    def never_found(self) -> dict[str, Any] | None:
+        """Classes of the truth that nothing in the set has."""
+        if not isinstance(self.asked, Detection):
+            return None
+        share, names = self.asked.never_met()
+        return {"share": share, "classes": len(names), "first": names[:10]}
+
+    def about_truth(self) -> dict[str, Any]:
+        truth = self.truth
+        return {
+            "paths": [str(path) for path in self.paths],
+            "listed": truth.listed,
+            "images": len(truth.shards),
+            "matched": dict(truth.how),
+            "strangers": {"count": len(truth.strangers), "first": [_name(uri) for uri in truth.strangers[:SHOWN]]},
+            "unread": dict(truth.errors),
+            "faults": dict(truth.faults),
+            "told twice": truth.twice,
+        }
+
+    def _told(self, row: Row, measured: Measured) -> dict[str, Any]:
+        return {
+            "name": row.name,
+            "what": "standing" if row.standing else "made",
+            "round": row.round,
+            "source": row.source,
+            "made in round": row.made_in,
+            **measured.told(),
+        }
+
+    def _protocol(self) -> str:
+        classes = (
+            f"; {Classes(self.config.vocabulary, self.label_map).protocol}"
+            if self.kind in ("detection", "masks")
+            else ""
+        )
+        return (
+            "A row of what stands is of all sources; of a source it is what it made in one round, and what of that "
+            "stands in the last one. Images of the truth are those of the set with the same bytes; where they can't be "
+            f"read, those at the same place, or of a file name that only one has{classes}"
+        )
+
+    def _notes(self, rows: Sequence[Row]) -> Iterator[str]:
+        truth = self.truth
+        if truth.strangers:
+            yield f"{len(truth.strangers)} images of the truth are not in the set: {_first(truth.strangers)}"
+        if truth.errors:
+            told = ", ".join(f"{kind} {count}" for kind, count in truth.errors.items())
+            unread = sum(truth.errors.values())
+            yield f"{unread} images of the truth could not be read, nor known by place or name ({told})"
+        if truth.faults:
+            told = ", ".join(f"{kind} {count}" for kind, count in truth.faults.items())
+            yield (
+                f"{sum(truth.faults.values())} annotations of the truth could not be taken as they are ({told}): where "
+                "one is missing, what is right counts as wrong"
+            )
+        if truth.twice:
+            yield f"{truth.twice} images of the truth have the bytes of another one: what it says of them was left out"
+        never = self.never_found()
+        if never and never["classes"]:
+            told = ", ".join(never["first"]) + (", ..." if never["classes"] > len(never["first"]) else "")
+            share = f"{never['share']:.1%} of the truth's objects"
+            yield f"{share} are of {never['classes']} classes that no row has: {told}"
+        if self.kind != "captions" and any(row.source == HUMAN for row in rows):
+            yield "people's own annotations are part of the set: if the truth came from them, they prove nothing"
+
+    def _check_classes(self, measured: dict[str, Measured]) -> None:
+        """Raises ConfigError where rows have labels, and none of them is one of the truth's."""
+        labels = sum(one.labels for one in measured.values())
+        if not isinstance(self.asked, Detection) or not labels:
+            return
+        unmapped = sum(sum(one.unmapped.values()) for one in measured.values())
+        if unmapped == labels:
+            words = sum((one.unmapped for one in measured.values()), start=next(iter(measured.values())).unmapped)
+            said = ", ".join(word for word, _ in words.most_common(10))
+            raise ConfigError(
+                f"--truth {', '.join(self.paths)}: its classes and the set's have no name in common. None of the set's "
+                f"labels is a class of the truth (100 % unmapped): {said}. Classes of the truth that the set has not: "
+                f"{', '.join(self.asked.categories[:10])}. Say which is which with --label-map: YAML, classes: "
+                "{dog: {synonyms: [puppy]}}"
+            )
+
+
+def to_json(told: dict[str, Any]) -> str:
+    """With characters that terminals obey written as JSON's own escapes."""
+    document = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
+    return OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", document)
+
+
+def _digest(output: Output, asked: Ingest) -> str:
+    """Of where the truth is, how it is read, and the set that it is of."""
+    settings = asked.model_dump(mode="json", exclude={"http"})
+    return digest_of_json([settings, read_json(output.manifest)["listed"]])
+
+
+def _name(uri: str) -> str:
+    return uri.rpartition("/")[2] or uri
+
+
+def _first(uris: Sequence[str]) -> str:
+    told = ", ".join(_name(uri)[:100] for uri in uris[:SHOWN])
+    return told + (", ..." if len(uris) > SHOWN else "")

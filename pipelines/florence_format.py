@@ -1,0 +1,138 @@
+"""Questions and answers for a Florence-2, a line each: what transformers' processor and our own trainer learn from.
+
+    <to>/<split>/part-00000-shard-00000.jsonl    {"image": ..., "task": "OD", "prompt": ..., "target": ..., ...}
+
+`image` is relative to <to> where images are copied or linked. `prompt` is the whole sentence with a region's tokens in
+it, `target` the answer without <s> </s>: `florence2.targets` says which annotations make which. `source` names who made
+what a line is made of, `composed` whether a text of it was composed from regions, which teaches only repeating them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any, BinaryIO, ClassVar
+
+import orjson
+
+from engine.export.format import Part, Whole
+from engine.export.images import How
+from engine.export.selection import KINDS
+from engine.records import Decision, Record, Region
+from engine.storage import aside
+from florence2.examples import Example
+from florence2.tasks import Task
+from pipelines.lessons import Lessons, lessons_of
+from pipelines.origins import Origins
+from specialists.composer import Composer
+
+# transformers' processor takes these for questions, wherever in a prompt they stand.
+ASKED = re.compile(f"<({'|'.join(Task)})>")
+
+
+@dataclass(frozen=True)
+class FlorenceFormat:
+    name: ClassVar[str] = "florence"
+    kinds: ClassVar[tuple[str, ...]] = KINDS
+    by_default: ClassVar[tuple[str, ...]] = KINDS
+    how: ClassVar[tuple[How, ...]] = ("refer", "copy", "link")
+    needs_classes: ClassVar[bool] = False
+    by_record: ClassVar[bool] = True
+
+    def write(self, part: Part) -> None:
+        lessons = lessons_of(part.setting.output, part.setting.round)
+        with ExitStack() as files:
+            into: dict[str, BinaryIO] = {
+                split: files.enter_context(aside(part.path(split, ".jsonl"))) for split in part.splits
+            }
+            composers, composed = _composers(part), _composed(part)
+            for image, record in _records(part):
+                file = into[image["split"]]
+                said = {one.id for one in record.region_texts if one.source in composers}
+                for line in lines(lessons, image, record, said | composed.get(image["row"], set())):
+                    file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+
+    def finish(self, whole: Whole) -> None:
+        """Nothing is left to do."""
+
+
+def lines(
+    lessons: Lessons, image: Mapping[str, Any], record: Record, composed: Collection[str]
+) -> Iterator[dict[str, Any]]:
+    """All that an image teaches. `image` is its row of the flat table, `composed` are ids of texts, of regions too."""
+    view = lessons.view(record)
+    scene = view.scene()
+    origins = Origins(view, scene.size)
+    for number, example in enumerate(lessons.examples(scene, list(Task), image["item_id"])):
+        made_of = origins.of(example)
+        yield {
+            "image": image["file"],
+            "id": f"{image['item_id']}-{number}",
+            "item_id": image["item_id"],
+            "task": example.task.value,
+            "prompt": ASKED.sub(r"< \1>", example.prompt.text),
+            "target": ASKED.sub(r"< \1>", example.answer),
+            "width": image["width"],
+            "height": image["height"],
+            "split": image["split"],
+            "source": sorted({one.source for one in made_of} or _absent(lessons, example)),
+            "composed": any(one.id in composed for one in made_of),
+            "licence": image["licence"],
+            "dataset": image["dataset"],
+        }
+
+
+def _absent(lessons: Lessons, example: Example) -> set[str]:
+    """Who would have marked what is not there."""
+    return {name for name, classes in lessons.exhaustive.items() if classes.intersection(example.prompt.labels)}
+
+
+def _records(part: Part) -> Iterator[tuple[dict[str, Any], Record]]:
+    """Each image's row, and its record with labels as they leave, in which what does not leave is turned down: not left
+    away, or of a class of which an instance is missing it would seem that all are there."""
+    rows = part.flat.images.to_pylist()
+    labels: dict[int, dict[str, str | None]] = {row["row"]: {} for row in rows}
+    leaving: dict[int, set[str]] = {row["row"]: set() for row in rows}
+    for name in ("texts", "regions", "region_texts", "masks", "triplets"):
+        table = part.flat[name]
+        for row, id_ in zip(table["row"].to_pylist(), table["id"].to_pylist(), strict=True):
+            leaving[row].add(id_)
+    regions = part.flat["regions"]
+    for row, id_, label in zip(*(regions[name].to_pylist() for name in ("row", "id", "label")), strict=True):
+        labels[row][id_] = label
+    for image, record in zip(rows, part.tables.records([row["row"] for row in rows]), strict=True):
+        own, kept = labels[image["row"]], leaving[image["row"]]
+        kept |= {parse.id for parse in record.parses if parse.text_id in kept}
+        named = tuple(_named(one, own.get(one.id, one.label)) for one in record.regions)
+        stands = [one.id for one in record.standing.annotations()]
+        others = [_turned_down(id_, record.round) for id_ in stands if id_ not in kept]
+        yield image, replace(record, regions=named).decide(others)
+
+
+def _named(region: Region, label: str | None) -> Region:
+    """Most have the label already; making them anew takes longer."""
+    return region if region.label == label else replace(region, label=label)
+
+
+def _turned_down(annotation_id: str, round_number: int) -> Decision:
+    return Decision(
+        annotation_id=annotation_id, action="reject", by="export", reason="not_exported", round=round_number
+    )
+
+
+def _composers(part: Part) -> frozenset[str]:
+    """The sources whose words are put together from what was found, by whatever name."""
+    made_by = f"{Composer.__module__}:{Composer.__qualname__}"
+    return frozenset(name for name, said in part.setting.sources.items() if said.get("specialist") == made_by)
+
+
+def _composed(part: Part) -> dict[int, set[str]]:
+    """Ids of the texts that were composed from regions, by row."""
+    found: dict[int, set[str]] = {}
+    texts = part.flat["texts"]
+    for row, id_, composed in zip(*(texts[name].to_pylist() for name in ("row", "id", "composed")), strict=True):
+        if composed:
+            found.setdefault(row, set()).add(id_)
+    return found

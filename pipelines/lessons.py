@@ -1,0 +1,82 @@
+"""What a dataset teaches outside of a training: its records as scenes and examples, by what its configuration says.
+
+`train.targets`, `train.exclude`, `train.texts_from` and `train.exhaustive` hold, as they do in a training that has no
+phases; but captions that were composed from regions are there: who reads the examples is told, and may leave them out.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from engine.config import Config, Ingest, load_config
+from engine.dataset import Dataset
+from engine.records import Record
+from engine.storage import Output
+from florence2.examples import Example
+from florence2.scene import Scene
+from florence2.targets import Targets
+from florence2.tasks import Task
+from pipelines.scenes import View
+from pipelines.training.settings import made
+
+
+@dataclass(frozen=True)
+class Lessons:
+    """How records become examples. `exhaustive` are the classes of which a source marks every instance."""
+
+    targets: Targets
+    exclude: tuple[str, ...]
+    texts_from: tuple[str, ...] | None
+    exhaustive: Mapping[str, frozenset[str]]
+    ingest: Ingest
+
+    def at(self, size: int) -> Lessons:
+        """For a model that sees images of `size` pixels a side: smaller boxes make no target there."""
+        return replace(self, targets=replace(self.targets, model_size=size))
+
+    def view(self, record: Record) -> View:
+        return View(record, None, None, self.exclude, self.texts_from, self.exhaustive)
+
+    def examples(self, scene: Scene, tasks: Sequence[Task], seed: str) -> Iterator[Example]:
+        """All of the tasks, in their order. What is drawn at random hangs on the seed alone."""
+        for task in tasks:
+            yield from self.targets.examples(scene, task, random.Random(f"{seed} {task}"))
+
+
+def lessons_of(output: Output, round_number: int) -> Lessons:
+    """By the configuration that an output folder keeps, and the defaults where it keeps none."""
+    there = output.config
+    stamp = there.stat().st_mtime_ns if there.exists() else 0
+    return _lessons_of(output, round_number, stamp)
+
+
+@lru_cache(maxsize=4)
+def _lessons_of(output: Output, round_number: int, stamp: int) -> Lessons:
+    """Kept by each process: which labels a source has is seen by going through all shards."""
+    config = load_config(output.config) if stamp else Config()
+    train, vocabulary = config.train, config.vocabulary
+    every = {source for source, classes in train.exhaustive.items() if classes == "all"}
+    seen = _labels(Dataset(output, round_number), every) if every else {}
+    named = {
+        source: frozenset(map(vocabulary.canonical, classes))
+        for source, classes in train.exhaustive.items()
+        if not isinstance(classes, str)
+    }
+    # Noise is for who weighs the loss of each token, which no file says.
+    targets = replace(made(Targets, train.targets, "train.targets"), noise=0)
+    return Lessons(targets, train.exclude, train.texts_from, {**named, **seen}, config.ingest)
+
+
+def _labels(dataset: Dataset, sources: set[str]) -> dict[str, frozenset[str]]:
+    """The labels that sources have in the whole round, of what fell, too."""
+    found: dict[str, set[str]] = {source: set() for source in sources}
+    for shard in dataset.shards():
+        regions = dataset.table("regions", shard, standing=False)
+        columns = (regions[name].to_pylist() for name in ("source", "kind", "label", "raw_label"))
+        for source, kind, label, raw in zip(*columns, strict=True):
+            if source in found and kind == "object" and (word := label or raw):
+                found[source].add(word)
+    return {source: frozenset(labels) for source, labels in found.items()}

@@ -1,0 +1,59 @@
+"""Images in quarantine, once more: those that ingest could not read, and those that failed in a round."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from engine.ingest import Retried, retry
+from engine.partitions import closed, partitions, reopen_from
+from engine.storage import ShardId, read_table, shard_digests
+from pipelines.annotating import Annotating
+
+
+@dataclass(frozen=True)
+class Retrying:
+    """Of a round that is whole and made by one pipeline, `annotating`'s."""
+
+    annotating: Annotating
+
+    def run(self) -> dict[str, Any]:
+        """The round's summary. "retried" has how many images were tried again, and how many of them are saved."""
+        annotating = self.annotating
+        before = annotating.quarantined()
+        again = self.read_again() if annotating.number == 0 else Retried(0, 0)
+        read = sum(len(rows) for rows in again.read.values())
+        tried = again.tried - again.unlisted - read + annotating.failures()
+        summary = annotating.retry(self.sources())
+        saved = before - annotating.quarantined()
+        if others := sum(len(rows) for rows in again.replaced.values()):
+            line = f"! {others} files are others by now; what came along with them, as human labels, is as it is listed"
+            annotating.console.print(line, style="yellow", highlight=False, soft_wrap=True)
+        annotating.console.print(f"retry-failed: {tried} images tried again, {saved} saved", highlight=False)
+        return {**summary, "retried": {"tried": tried, "saved": saved}}
+
+    def read_again(self) -> Retried:
+        """Those that ingest could not read, and those of which nothing was made, whose files may be others by now. What
+        came along with them may be new: so that their partitions are open."""
+        output, failed = self.annotating.output, dict(self.failed())
+        for number in {shard.partition for shard in failed}:
+            reopen_from(output, 0, number)
+        return retry(output, self.annotating.pipeline.config.ingest, failed)
+
+    def failed(self) -> Iterator[tuple[ShardId, frozenset[int]]]:
+        """The shards that have images in quarantine, and the rows of these."""
+        output, round_ = self.annotating.output, self.annotating.round
+        markers = closed(output, round_)
+        for partition in partitions(output):
+            if partition.number in markers and not markers[partition.number].quarantined:
+                continue
+            for shard in partition.shards:
+                errors = read_table(round_.annotations(shard), ["error"]).column("error").is_valid().to_pylist()
+                if any(errors):
+                    yield shard, frozenset(row for row, failed in enumerate(errors) if failed)
+
+    def sources(self) -> dict[str, str]:
+        """The digests of the sources that made the round: by others nothing would be replayed."""
+        first = next(self.annotating.output.shards())
+        return shard_digests(self.annotating.round.annotations(first))[1]

@@ -1,0 +1,78 @@
+"""How runs end that something outside ends: what they say, the code, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from command import ENGINE, start, wait_for_shards
+
+from engine.lock import run_lock
+
+SECONDS = 10.0  # within which nothing of Ray is left
+
+
+@pytest.fixture
+def begin(image_set: Callable[..., Path], tmp_path: Path) -> Callable[[], subprocess.Popen[str]]:
+    """Begins to annotate twelve images, in shards of three."""
+    config = tmp_path / "pipeline.yaml"
+    config.write_text("{specialists: {nanodet: {use: nanodet}}, run: {workers: 1, memory_mb_per_worker: 500}}")
+    return lambda: start(image_set(12), tmp_path / "out", "--config", str(config))
+
+
+def raylet_of(process: subprocess.Popen[str]) -> psutil.Process:
+    for _ in range(600):
+        for child in psutil.Process(process.pid).children():
+            if child.name() == "raylet":
+                return child
+        time.sleep(0.05)
+    raise AssertionError("no raylet after half a minute")
+
+
+@pytest.mark.parametrize("when", ["as it starts", "in the middle"])
+def test_the_end_of_ray_itself_ends_the_run(
+    begin: Callable[[], subprocess.Popen[str]], when: str, tmp_path: Path
+) -> None:
+    """Ray would wait for it, and the run with it; or end the run with code 1 and without a word."""
+    process, out = begin(), tmp_path / "out"
+    raylet = raylet_of(process)
+    if when == "in the middle":
+        wait_for_shards(out, 1)
+    everything = psutil.Process(process.pid).children(recursive=True)
+    raylet.kill()
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 3, said
+    told = "Error: Ray's own process on this machine was killed (out of memory?). What is done is safe; run the same "
+    assert f"{told}again to go on: engine run --stage annotate --out {out}" in said
+    assert "Traceback" not in said
+    beat = json.loads((out / "round-0" / "progress.json").read_text())
+    assert beat["ended"].startswith("failed: Ray's own process on this machine was killed")
+    _, left = psutil.wait_procs(everything, timeout=SECONDS)
+    assert left == []
+    with run_lock(out):
+        pass
+
+
+@pytest.mark.parametrize("seconds", [0.15, 0.4, 0.8, 1.4])
+def test_a_stop_of_the_first_seconds_is_heard(seconds: float, tmp_path: Path) -> None:
+    """All that is heavy is imported then."""
+    process = subprocess.Popen(
+        [ENGINE, "run", "--out", str(tmp_path / "out"), "--limit", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in what a script starts with &
+    )
+    time.sleep(seconds)
+    os.kill(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "Stopped." in said
+    assert "Traceback" not in said

@@ -1,0 +1,667 @@
+"""Each row of an evaluation is what one counts by hand; a truth that does not fit is said to, and why."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from command import Call
+from judged import HEIGHT, WIDTH, Judged, coco, pictures, regions, several
+from rich.console import Console
+
+from engine.config import Config, Ingest
+from engine.dataset import open_dataset
+from engine.errors import ConfigError, OutputError
+from engine.geometry import encode_mask
+from engine.records import HUMAN, AnyAnnotation, Box, Detail, Mask, Record, Region, RegionText, Scores, Text, Triplet
+from engine.vocabulary import ClassEntry, Vocabulary
+from florence2.evaluation.captions import caption_scores
+from pipelines.evaluating import Evaluation
+from pipelines.evaluation.table import print_evaluation
+
+DOG, CAT, COW = (10.0, 10.0, 40.0, 40.0), (50.0, 20.0, 90.0, 70.0), (5.0, 50.0, 30.0, 75.0)
+NAMES = [f"{n}.png" for n in range(4)]
+TRUTH: list[dict[str, Any]] = [
+    {"image": "0.png", "label": "dog", "bbox": DOG},
+    {"image": "0.png", "label": "cat", "bbox": CAT},
+    {"image": "1.png", "label": "dog", "bbox": COW},
+    {"image": "2.png", "label": "dog", "bbox": CAT},
+    {"image": "2.png", "label": "dog", "bbox": DOG},
+]
+
+
+def moved(box: Box, x: float, y: float = 0.0) -> Box:
+    return box[0] + x, box[1] + y, box[2] + x, box[3] + y
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    return pictures(tmp_path / "images", 4)
+
+
+@pytest.fixture
+def judged(images: Path, tmp_path: Path) -> Judged:
+    """ "sure" has scores and errs, "mute" has none. Round 1 adds what "later" found and takes one of "sure"'s away."""
+    made = Judged.of(images, tmp_path / "out")
+    made.round(
+        {
+            0: several(
+                regions("sure", ("Dog", moved(DOG, 2), 0.9), ("cat", moved(CAT, 30), 0.8), ("dog", CAT, 0.3)),
+                regions("mute", ("cat", CAT), ("dog", DOG)),
+            ),
+            1: several(regions("sure", ("dog", COW, 0.6)), regions("mute", ("cat", COW))),
+            2: several(regions("sure", ("dog", CAT, 0.7), ("dog", moved(CAT, 1), 0.65)), regions("mute", ("dog", DOG))),
+            3: regions("sure", ("dog", DOG, 0.95)),
+        }
+    )
+    made.round(
+        {2: regions("later", ("dog", DOG, 0.5))},
+        lambda record: record.decide(
+            record.reject(r, "test", "stray") for r in record.regions if r.source == "sure" and r.score == 0.95
+        ),
+    )
+    return made
+
+
+def evaluate(judged: Judged, *paths: str, kind: str = "detection", number: int | None = None, **options: Any) -> Any:
+    dataset = open_dataset(judged.output.root, len(judged.rounds) - 1 if number is None else number)
+    config = options.pop("config", Config(ingest=Ingest(images=(str(judged.images),), shard_size=2)))
+    return Evaluation(dataset, config, kind, paths, **options).run()
+
+
+def row(told: Any, name: str) -> Any:
+    return next(row for row in told["rows"] if row["name"] == name)
+
+
+def plain_ap(found: Iterable[tuple[int, str, Box, float]], truth: Sequence[tuple[int, str, Box]]) -> float:
+    """COCO's AP by its definition, a class, an IoU and a recall at a time; for scores that all differ."""
+    values = []
+    for label in {label for _, label, _ in truth}:
+        own = sorted((one for one in found if one[1] == label), key=lambda one: -one[3])
+        there = [(image, box) for image, other, box in truth if other == label]
+        for least in np.arange(0.5, 0.951, 0.05):
+            taken: set[int] = set()
+            hits = []
+            for image, _, box, _ in own:
+                overlaps = {n: iou(box, t) for n, (i, t) in enumerate(there) if i == image and n not in taken}
+                best = max(overlaps, key=overlaps.__getitem__, default=None)
+                hits.append(best is not None and overlaps[best] >= least - 1e-9)
+                if hits[-1] and best is not None:
+                    taken.add(best)
+            right = np.cumsum(hits) if hits else np.zeros(0)
+            precision, recall = right / np.arange(1, len(hits) + 1), right / len(there)
+            values += [max(precision[recall >= at - 1e-9], default=0.0) for at in np.linspace(0, 1, 101)]
+    return float(np.mean(values))
+
+
+def iou(a: Box, b: Box) -> float:
+    width, height = (max(0.0, min(a[n + 2], b[n + 2]) - max(a[n], b[n])) for n in (0, 1))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (sum(areas) - width * height)
+
+
+def objects(judged: Judged, number: int, source: str | None = None) -> list[tuple[int, str, Box, float]]:
+    """Of what stands, or of all that a source made, record by record."""
+    found = []
+    for uri, record in judged.rounds[number].items():
+        for region in (record if source else record.standing).regions:
+            if source in (None, region.source):
+                score = -1.0 if region.score is None else region.score
+                found.append((int(Path(uri).stem), region.label or "", region.box, score))
+    return found
+
+
+THERE = [(int(one["image"][0]), one["label"], one["bbox"]) for one in TRUTH]
+
+
+def test_each_row_is_what_one_counts_by_hand(judged: Judged, images: Path) -> None:
+    told = evaluate(judged, coco(images, NAMES, TRUTH))
+    assert [one["name"] for one in told["rows"]] == [
+        "round 0, standing",
+        "round 1, standing",
+        *(f"{source}, {what}" for source in ("later", "mute", "sure") for what in ("made", "standing")),
+    ]
+    sure = row(told, "sure, made")
+    assert sure["numbers"]["AP"] == pytest.approx(plain_ap(objects(judged, 1, "sure"), THERE))
+    assert 0.1 < sure["numbers"]["AP"] < 0.9
+    # At 0.6: found 0.95 (wrong), 0.9, 0.8 (wrong), 0.7, 0.65 (a second one), 0.6: three right of six, five there.
+    assert sure["numbers"]["F1"] == pytest.approx(2 * 3 / (6 + 5))
+    assert sure["numbers"]["threshold"] == pytest.approx(0.6)
+    standing = row(told, "sure, standing")["numbers"]
+    assert standing["F1"] == pytest.approx(2 * 3 / (5 + 5)), "what fell in an image without objects counts no more"
+    assert standing["AP"] > sure["numbers"]["AP"]
+    later = row(told, "later, made")
+    assert later["numbers"]["AP"] == pytest.approx(plain_ap(objects(judged, 1, "later"), THERE))
+    assert later["made in round"] == 1
+    assert row(told, "later, standing")["numbers"] == later["numbers"]
+
+
+def test_what_stands_is_of_the_round(judged: Judged, images: Path) -> None:
+    told = evaluate(judged, coco(images, NAMES, TRUTH))
+    counts = [row(told, f"round {n}, standing")["counts"]["found"] for n in (0, 1)]
+    assert counts == [len(objects(judged, 0)), len(objects(judged, 1))]
+    assert evaluate(judged, coco(images, NAMES, TRUTH), number=0)["rows"][0] == told["rows"][0]
+    assert "later" not in str([one["name"] for one in evaluate(judged, coco(images, NAMES, TRUTH), number=0)["rows"]])
+
+
+def test_a_source_without_scores_has_no_ranking(judged: Judged, images: Path) -> None:
+    """Its order is nobody's: only what needs no score is told."""
+    told = evaluate(judged, coco(images, NAMES, TRUTH), source="mute")
+    assert [one["name"] for one in told["rows"]] == ["mute, made", "mute, standing"]
+    numbers, score = told["rows"][0]["numbers"], told["rows"][0]["score"]
+    assert [numbers[name] for name in ("AP", "AP50", "AP75", "AP small", "threshold")] == [None] * 5
+    assert score == "none"
+    # Of dogs 2 of 4, the sure ones first: 51 of 101 recalls at precision 1. Of cats one, and a wrong one elsewhere.
+    assert numbers["AP constant scores"] == pytest.approx((51 / 101 + 1) / 2)
+    assert numbers["F1"] == pytest.approx(2 * 3 / (4 + 5))
+    assert told["rows"][0]["counts"]["found without score"] == 4
+
+
+def test_a_source_of_several_rounds_has_a_row_for_each(images: Path, tmp_path: Path) -> None:
+    """Or what it found again would be too much."""
+    made = Judged.of(images, tmp_path / "out")
+    for _ in range(2):
+        made.round({0: regions("model", ("dog", DOG, 0.5), ("cat", CAT, 0.4))})
+    told = evaluate(made, coco(images, NAMES, TRUTH[:2]), source="model")
+    assert [one["name"] for one in told["rows"][::2]] == ["model (round 0), made", "model (round 1), made"]
+    assert [one["numbers"]["F1"] for one in told["rows"]] == [1.0] * 4
+    assert told["where"]["pairs"] == {
+        "model (round 0)": {"model (round 1)": 0},
+        "model (round 1)": {"model (round 0)": 0},
+    }
+
+
+def test_what_stands_is_ranked_by_calibrated_scores_and_its_crowds_are_nothing_found(
+    images: Path, tmp_path: Path
+) -> None:
+    """A wrong dog is surer by its own score, and less sure by the calibrated one; a crowd is no dog that was found."""
+
+    def make(record: Record) -> Iterator[Region]:
+        for box, own, calibrated, crowd in ((DOG, 0.2, 0.9, False), (CAT, 0.8, 0.1, False), (CAT, None, None, True)):
+            scores = Scores(label=own, calibrated=calibrated)
+            id_ = f"0.model.{box is CAT}{crowd}"
+            yield Region(
+                id=id_, source="model", kind="object", box=box, raw_label="dog", label="dog", scores=scores, crowd=crowd
+            )
+
+    told = evaluate(Judged.of(images, tmp_path / "out").round({0: make}), coco(images, NAMES, TRUTH[:1]))
+    standing, made = row(told, "round 0, standing"), row(told, "model, made")
+    assert standing["numbers"]["AP"] == 1  # the right one first
+    assert made["numbers"]["AP"] == pytest.approx(0.5)  # behind the wrong one
+    assert standing["counts"]["found"] == made["counts"]["found"] == 2
+
+
+def perfect(images: Path, root: Path, change: Any = lambda label, box: (label, box)) -> Judged:
+    made = {
+        n: regions("model", *((*change(one["label"], one["bbox"]), 0.5) for one in TRUTH if one["image"] == f"{n}.png"))
+        for n in range(3)
+    }
+    return Judged.of(images, root).round(made)
+
+
+def test_perfect_is_one_and_a_shifted_box_loses(images: Path, tmp_path: Path) -> None:
+    truth = coco(images, NAMES, TRUTH)
+    numbers = evaluate(perfect(images, tmp_path / "a"), truth)["rows"][0]["numbers"]
+    assert [numbers[name] for name in ("AP", "AP50", "AP75", "F1", "AP constant scores", "AR@100")] == [1.0] * 6
+    shifted = perfect(images, tmp_path / "b", lambda label, box: (label, moved(box, 8)))
+    worse = evaluate(shifted, truth)["rows"][0]["numbers"]
+    assert worse["AP"] < 0.5 < worse["AP50"]
+    swapped = perfect(images, tmp_path / "c", lambda label, box: (label, (box[1], box[0], box[3], box[2])))
+    assert evaluate(swapped, truth)["rows"][0]["numbers"]["AP"] < 1
+    renamed = perfect(images, tmp_path / "d", lambda label, box: ("cat", box))
+    assert evaluate(renamed, truth)["rows"][0]["numbers"]["AP50"] < 1
+
+
+def test_crowds_are_ignored_and_images_without_objects_kept(images: Path, tmp_path: Path) -> None:
+    truth = [*TRUTH, {"image": "3.png", "label": "dog", "bbox": (0, 0, 60, 80), "iscrowd": 1}]
+    stray = regions("model", ("dog", DOG, 0.9))
+    with_stray = perfect(images, tmp_path / "a")
+    made = Judged.of(images, tmp_path / "b").round(
+        {
+            n: regions("model", *((o["label"], o["bbox"], 0.5) for o in TRUTH if o["image"] == f"{n}.png"))
+            for n in range(3)
+        }
+        | {3: stray}
+    )
+    without = evaluate(made, coco(images, NAMES, TRUTH))
+    assert without["rows"][0]["numbers"]["AP"] < 1, "found in an image that has no object"
+    assert without["rows"][0]["counts"]["images without objects"] == 1
+    in_crowd = evaluate(made, coco(images, NAMES, truth))
+    assert in_crowd["rows"][0]["numbers"]["AP"] == 1
+    assert in_crowd["where"]["best"]["class"]["dog"]["worth"] == {"model": 1.0}
+    assert evaluate(with_stray, coco(images, NAMES, truth))["rows"][0]["counts"]["crowds"] == 1
+
+
+def test_who_is_right_where(judged: Judged, images: Path) -> None:
+    where = evaluate(judged, coco(images, NAMES, TRUTH))["where"]
+    assert where["things"] == 5
+    # Truth in order: dog and cat in 0, dog in 1, two dogs in 2. sure: 1 0 1 1 0; mute: 1 1 0 0 1; later: 0 0 0 0 1.
+    assert where["pairs"]["sure"] == {"later": 3, "mute": 2}
+    assert where["pairs"]["mute"] == {"later": 2, "sure": 2}
+    assert where["pairs"]["later"] == {"mute": 0, "sure": 1}
+    dogs, cats = where["best"]["class"]["dog"], where["best"]["class"]["cat"]
+    assert dogs["things"] == 4
+    assert dogs["worth"] == {"sure": 2 * 3 / (4 + 6), "mute": 2 * 2 / (4 + 2), "later": 2 * 1 / (4 + 1)}
+    assert dogs["best"] == ["mute"]
+    assert cats["best"] == ["mute"]
+    assert cats["worth"]["sure"] == 0
+    assert set(where["best"]["size"]) == {"small", "medium"}
+
+
+def test_labels_meet_in_the_vocabulary_or_a_map(images: Path, tmp_path: Path) -> None:
+    made = perfect(images, tmp_path / "out", lambda label, box: ({"dog": "puppy", "cat": "kitten"}[label], box))
+    truth = coco(images, NAMES, TRUTH)
+    with pytest.raises(ConfigError, match=r"no name in common.*puppy.*cat, dog.*--label-map"):
+        evaluate(made, truth)
+    some = Vocabulary(classes={"hound": ClassEntry(synonyms=("Dog", "puppy"))})
+    told = evaluate(made, truth, label_map=some)
+    assert told["rows"][0]["numbers"]["AP"] == 1
+    assert told["rows"][0]["unmapped"] == {"share": 1 / 5, "first": ["kitten"]}
+    assert "20.0% of the truth's objects have no class in the label map (cat)" in told["notes"][0]
+    assert "then to the 1 classes of the map" in told["protocol"]
+    assert told["never found"]["classes"] == 0
+    one = perfect(images, tmp_path / "one", lambda label, box: ("cat", box))
+    told = evaluate(one, truth)
+    assert told["never found"] == {"share": 4 / 5, "classes": 1, "first": ["dog"]}
+    assert "80.0% of the truth's objects are of 1 classes that no row has: dog" in told["notes"]
+    own = Vocabulary(classes={"dog": ClassEntry(synonyms=("puppy",)), "cat": ClassEntry(synonyms=("kitten",))})
+    config = Config(ingest=Ingest(images=(str(images),), shard_size=2), vocabulary=own)
+    assert evaluate(made, truth, config=config)["rows"][0]["numbers"]["AP"] == 1
+
+
+def test_images_are_known_by_content_place_or_name(judged: Judged, images: Path, tmp_path: Path) -> None:
+    here = evaluate(judged, coco(images, NAMES, TRUTH))
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in NAMES:
+        shutil.copy(images / name, elsewhere / f"copy of {name}")
+    renamed = [one | {"image": f"copy of {one['image']}"} for one in TRUTH]
+    copies = evaluate(judged, coco(elsewhere, [f"copy of {name}" for name in NAMES], renamed))
+    by_name = evaluate(judged, coco(tmp_path / "far" / "away", NAMES, TRUTH))
+    assert here["truth"]["matched"] == copies["truth"]["matched"] == {"content": 4}
+    assert by_name["truth"]["matched"] == {"file name": 4}
+    assert by_name["truth"]["unread"] == {}
+    assert by_name["truth"]["faults"] == {}
+    assert here["rows"] == copies["rows"] == by_name["rows"]
+
+
+def test_by_place_and_not_by_a_name_that_two_have(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "more" / "images")
+    (tmp_path / "more" / "images" / "0.png").write_bytes((images / "1.png").read_bytes() + b"\0")
+    config = Config(ingest=Ingest(images=(str(images), str(tmp_path / "more")), shard_size=3))
+    made = Judged.of(images, tmp_path / "out", config).round({n: regions("model", ("dog", DOG, 0.5)) for n in range(4)})
+    assert evaluate(made, coco(tmp_path / "far" / "away", NAMES, TRUTH))["truth"]["matched"] == {"file name": 3}
+    twice = [*NAMES, "other/1.png"]
+    assert evaluate(made, coco(tmp_path / "far" / "away", twice, TRUTH))["truth"]["matched"] == {"file name": 2}
+    truth = coco(images, NAMES, TRUTH)
+    (images / "0.png").unlink()
+    told = evaluate(made, truth)
+    assert told["truth"]["matched"] == {"content": 3, "uri": 1}
+
+
+def test_a_truth_of_other_images_says_which(judged: Judged, tmp_path: Path) -> None:
+    other = pictures(tmp_path / "other", 4)
+    for name in NAMES:
+        path = other / name
+        path.write_bytes(path.read_bytes() + b"\0")
+        path.rename(other / f"other {name}")
+    renamed = [one | {"image": f"other {one['image']}"} for one in TRUTH]
+    truth = coco(other, [f"other {name}" for name in NAMES], renamed)
+    with pytest.raises(ConfigError, match=r"none of its 4 images is one of .*First: other 0\.png, other 1\.png"):
+        evaluate(judged, truth)
+    shutil.copy(judged.images / "0.png", other / "other 0.png")
+    told = evaluate(judged, coco(other, [f"other {name}" for name in NAMES], renamed, "again.json"))
+    assert told["truth"]["strangers"] == {"count": 3, "first": [f"other {n}.png" for n in (1, 2, 3)]}
+    assert "3 images of the truth are not in the set: other 1.png" in told["notes"][0]
+    with pytest.raises(ConfigError, match=r"--truth: no such file"):
+        evaluate(judged, str(tmp_path / "nowhere.json"))
+    with pytest.raises(ConfigError, match=r"--kind ocr: the truth of 4 images has no line of text"):
+        evaluate(judged, coco(judged.images, NAMES, TRUTH), kind="ocr")
+    with pytest.raises(ConfigError, match=r"--kind detection: the truth of 4 images has no objects; it says texts 1"):
+        evaluate(judged, coco(judged.images, NAMES, [{"image": "0.png", "caption": "a dog"}]))
+
+
+def test_faults_and_copies_of_the_truth_are_told(judged: Judged, images: Path) -> None:
+    shutil.copy(images / "0.png", images / "twin.png")
+    outside = {"image": "1.png", "label": "dog", "bbox": (500, 500, 510, 510)}
+    again = {"image": "twin.png", "label": "cat", "bbox": DOG}
+    told = evaluate(judged, coco(images, [*NAMES, "twin.png"], [*TRUTH, outside, again]))
+    assert told["truth"]["faults"] == {"box_outside": 1}
+    assert told["truth"]["told twice"] == 1
+    assert row(told, "sure, made")["counts"]["objects"] == 5
+    assert any("box_outside 1" in note for note in told["notes"])
+
+
+def test_the_truth_is_ingested_once(judged: Judged, images: Path) -> None:
+    truth = coco(images, NAMES, TRUTH)
+    first = evaluate(judged, truth)
+    (kept,) = judged.output.root.glob("evaluation/*/images/manifest.json")
+    before = kept.stat().st_mtime_ns
+    assert evaluate(judged, truth) == first
+    assert kept.stat().st_mtime_ns == before
+    coco(images, NAMES, TRUTH[:-1])
+    assert row(evaluate(judged, truth), "sure, made")["counts"]["objects"] == 4
+    judged.output.clear()
+    assert not (judged.output.root / "evaluation").exists()
+
+
+def test_another_output_folder_is_truth_by_what_stands_in_it(judged: Judged, images: Path, tmp_path: Path) -> None:
+    copies = Path(shutil.copytree(images, tmp_path / "copies"))
+    strict = perfect(copies, tmp_path / "truth")
+    told = evaluate(judged, str(strict.output.root))
+    assert told["truth"]["matched"] == {"content": 4}
+    assert told["rows"] == evaluate(judged, coco(images, NAMES, TRUTH))["rows"]
+    strict.round(
+        {}, lambda record: record.decide(record.reject(r, "test", "no cat") for r in record.regions if r.label == "cat")
+    )
+    assert row(evaluate(judged, str(strict.output.root)), "sure, made")["counts"]["objects"] == 5, "not accepted yet"
+    strict.output.round(1).manifest.write_text(json.dumps({"outcome": "accepted"}))
+    assert row(evaluate(judged, str(strict.output.root)), "sure, made")["counts"]["objects"] == 4
+    assert len(list(judged.output.root.glob("evaluation/*/images"))) == 1, "of the COCO file alone"
+    next(strict.output.root.glob("round-1/decisions/*/*.parquet")).unlink()
+    with pytest.raises(OutputError, match="round 1 is not whole"):
+        evaluate(judged, str(strict.output.root))
+
+
+def test_peoples_own_annotations_are_pointed_out(images: Path, tmp_path: Path) -> None:
+    truth = coco(images, NAMES, TRUTH)
+    made = Judged.of(images, tmp_path / "out").round({0: regions(HUMAN, ("dog", DOG))})
+    assert any("prove nothing" in note for note in evaluate(made, truth)["notes"])
+    assert not any("prove nothing" in note for note in evaluate(perfect(images, tmp_path / "o"), truth)["notes"])
+
+
+# Masks
+
+
+def square(box: Box) -> bytes:
+    x0, y0, x1, y1 = (int(value) for value in box)
+    return encode_mask(np.ones((y1 - y0, x1 - x0), bool), (x0, y0), (HEIGHT, WIDTH))
+
+
+def ring(box: Box) -> list[list[float]]:
+    x0, y0, x1, y1 = box
+    return [[x0, y0, x1, y0, x1, y1, x0, y1]]
+
+
+def masked(source: str, *found: tuple[str, Box, Box]) -> Any:
+    """Objects of "boxes" with masks of a source: label, box, and the box that the mask fills."""
+
+    def make(record: Record) -> Iterable[AnyAnnotation]:
+        boxes = list(regions("boxes", *((label, box, 0.5) for label, box, _ in found))(record))
+        yield from boxes
+        ids = record.ids(source)
+        for region, (_, _, filled) in zip(boxes, found, strict=True):
+            yield Mask(id=next(ids), source=source, region_id=region.id, size=(HEIGHT, WIDTH), counts=square(filled))
+
+    return make
+
+
+def test_masks_are_measured_by_their_pixels(images: Path, tmp_path: Path) -> None:
+    truth = coco(images, NAMES, [one | {"segmentation": ring(one["bbox"])} for one in TRUTH[:2]])
+    # The boxes are off, the masks are right; and the other way round.
+    right = Judged.of(images, tmp_path / "a").round({0: masked("sam", ("dog", CAT, DOG), ("cat", DOG, CAT))})
+    wrong = Judged.of(images, tmp_path / "b").round({0: masked("sam", ("dog", DOG, moved(DOG, 40)), ("cat", CAT, CAT))})
+    told = evaluate(right, truth, kind="masks")
+    assert [one["name"] for one in told["rows"]] == ["round 0, standing", "sam, made", "sam, standing"]
+    assert row(told, "sam, made")["numbers"]["AP"] == 1
+    assert told["where"]["best"]["class"]["dog"]["worth"] == {"sam": 1.0}
+    worse = evaluate(wrong, truth, kind="masks")
+    assert row(worse, "sam, made")["numbers"]["AP"] == pytest.approx(0.5)
+    assert worse["where"]["best"]["class"]["dog"]["best"] == []
+    assert evaluate(wrong, truth)["rows"][0]["numbers"]["AP"] == 1
+
+
+def test_an_object_without_a_mask_is_ignored(images: Path, tmp_path: Path) -> None:
+    truth = coco(
+        images, NAMES, [TRUTH[0] | {"segmentation": ring(DOG)}, {"image": "0.png", "label": "dog", "bbox": CAT}]
+    )
+    made = Judged.of(images, tmp_path / "a").round({0: masked("sam", ("dog", DOG, DOG), ("dog", CAT, CAT))})
+    told = evaluate(made, truth, kind="masks")
+    assert row(told, "sam, made")["numbers"]["AP"] == 1
+    assert row(told, "sam, made")["counts"] | {"objects": 1, "crowds": 1} == row(told, "sam, made")["counts"]
+    with pytest.raises(ConfigError, match="has no objects with masks"):
+        evaluate(made, coco(images, NAMES, TRUTH), kind="masks")
+
+
+# Texts
+
+
+def texts(source: str, *said: tuple[str, Detail]) -> Any:
+    def make(record: Record) -> Iterable[AnyAnnotation]:
+        ids = record.ids(source)
+        for text, detail in said:
+            yield Text(id=next(ids), source=source, text=text, detail=detail)
+
+    return make
+
+
+REFERENCES = {0: ["a brown dog on grass", "a dog runs"], 1: ["two cats asleep"], 2: ["a red bus in the street"]}
+
+
+def test_captions_are_measured_by_granularity(images: Path, tmp_path: Path) -> None:
+    said = [{"image": f"{n}.png", "caption": text} for n, own in REFERENCES.items() for text in own]
+    truth = coco(images, NAMES, said)
+    answers = {0: "a brown dog on grass", 1: "two cats asleep"}
+    made = Judged.of(images, tmp_path / "out").round(
+        {
+            0: several(
+                texts("good", (answers[0], "brief"), ("a second one", "brief")), texts("bad", ("a bus", "brief"))
+            ),
+            1: several(
+                texts(HUMAN, ("by a person", "brief")), texts("good", (answers[1], "brief"), ("long", "detailed"))
+            ),
+        }
+    )
+    told = evaluate(made, truth, kind="captions")
+    references = {f"{n}": own for n, own in REFERENCES.items()}
+    expected = caption_scores(references, {f"{n}": text for n, text in answers.items()}).numbers
+    for name in ("good, made", "good, standing", "round 0, standing"):
+        assert row(told, name)["numbers"] == {
+            "brief CIDEr-D": pytest.approx(expected["CIDEr-D"]),
+            "brief BLEU-4": pytest.approx(expected["BLEU-4"]),
+        }, name
+    assert row(told, "good, made")["counts"]["brief: further texts left out"] == 1
+    assert row(told, "good, made")["counts"]["brief: images without caption"] == 1
+    assert told["where"]["how"] == "better"
+    assert told["where"]["pairs"]["good"] == {"bad": 2, HUMAN: 2}
+    assert told["where"]["best"]["granularity"]["brief"]["best"] == ["good"]
+    assert "none that people wrote" in told["protocol"]
+
+
+def test_a_few_long_references_are_not_a_granularity_of_their_own(images: Path, tmp_path: Path) -> None:
+    long = " ".join(["a dog runs over the grass"] * 3)
+    said = [{"image": f"{n % 4}.png", "caption": f"a dog number {n}"} for n in range(15)]
+    truth = coco(images, NAMES, [*said, {"image": "0.png", "caption": long}])
+    made = Judged.of(images, tmp_path / "out").round({0: texts("model", (long, "brief"), (long, "detailed"))})
+    told = evaluate(made, truth, kind="captions")
+    assert set(row(told, "model, made")["numbers"]) == {"brief CIDEr-D", "brief BLEU-4"}
+    assert "1 of the truth's 16 texts are detailed" in told["notes"][0]
+    both = coco(images, NAMES, [*said[:4], *({"image": "0.png", "caption": long},) * 2], "both.json")
+    assert set(row(evaluate(made, both, kind="captions"), "model, made")["numbers"]) == {
+        f"{detail} {name}" for detail in ("brief", "detailed") for name in ("CIDEr-D", "BLEU-4")
+    }
+
+
+# Phrases
+
+
+CAPTION = "a dog and a dog beside two cows"
+
+
+def grounded(source: str, *phrases: tuple[int, int, list[Box]], text: str = CAPTION) -> Any:
+    """A text of "writer", and triplets of a source with regions of its own."""
+
+    def make(record: Record) -> Iterable[AnyAnnotation]:
+        written = Text(id=next(record.ids("writer")), source="writer", text=text, detail="brief")
+        if not any(one.text == text for one in record.texts):
+            yield written
+        there = next((one for one in record.texts if one.text == text), written)
+        ids = record.ids(source)
+        for start, stop, boxes in phrases:
+            own = [
+                Region(
+                    id=next(ids),
+                    source=source,
+                    kind="object",
+                    box=box,
+                    label="thing",
+                    scores=Scores(label=0.9 - n / 10),
+                )
+                for n, box in enumerate(boxes)
+            ]
+            yield from own
+            named = tuple(region.id for region in own)
+            yield Triplet(id=next(ids), source=source, text_id=there.id, start=start, stop=stop, region_ids=named)
+
+    return make
+
+
+def test_phrases_of_the_truth_are_looked_for_at_their_place(images: Path, tmp_path: Path) -> None:
+    """The same words twice: each is held against its own box. ANY and MERGED differ where a phrase names two."""
+    truth = Judged.of(images, tmp_path / "truth").round(
+        {
+            0: grounded("people", (0, 5, [DOG]), (10, 15, [CAT]), (23, 31, [COW, moved(COW, 60)])),
+            1: grounded("people", (0, 5, [DOG])),
+        }
+    )
+    made = Judged.of(images, tmp_path / "out").round(
+        {
+            0: several(
+                grounded("right", (0, 5, [DOG]), (10, 15, [CAT]), (23, 31, [COW, DOG])),
+                grounded("crossed", (0, 5, [CAT]), (10, 15, [DOG]), (23, 31, [(5, 50, 90, 75)])),
+            )
+        }
+    )
+    told = evaluate(made, str(truth.output.root), kind="grounding")
+    right, crossed = (row(told, f"{name}, made")["numbers"] for name in ("right", "crossed"))
+    assert right == {"R@1 ANY": 3 / 4, "R@1 MERGED": 2 / 4}
+    assert crossed == {"R@1 ANY": 0, "R@1 MERGED": 1 / 4}
+    assert row(told, "right, made")["counts"]["phrases without answer"] == 1
+    assert told["where"]["pairs"]["right"] == {"crossed": 3}
+    assert told["where"]["best"]["length"]["2 words"]["worth"] == {"right": 3 / 4, "crossed": 0}
+    other = Judged.of(images, tmp_path / "o").round({0: grounded("model", (4, 7, [CAT]), text="The dog")})
+    told = evaluate(other, str(truth.output.root), kind="grounding")
+    assert row(told, "model, made")["numbers"]["R@1 ANY"] == 1 / 4, "in another text the words count: one dog is there"
+
+
+def test_without_phrases_in_the_truth_objects_are_held_against(images: Path, tmp_path: Path) -> None:
+    text = "a brown dog, a lamp and a cat"
+    made = Judged.of(images, tmp_path / "out").round(
+        {
+            0: grounded("model", (0, 11, [moved(DOG, 1)]), (13, 19, [COW]), (24, 29, [COW]), text=text),
+            1: grounded("model", (24, 29, [COW]), text=text),
+        }
+    )
+    told = evaluate(made, coco(images, NAMES, TRUTH), kind="grounding")
+    numbers = row(told, "model, made")
+    assert numbers["numbers"]["R@1 ANY"] == 1 / 2, "the dog, and not the cat; nobody knows of the lamp"
+    assert numbers["counts"] == {"phrases": 2, "phrases without truth": 1, "phrases without answer": 0}
+    assert told["where"] is None
+    assert "rows have other phrases" in told["protocol"]
+
+
+def described(source: str, *said: tuple[str, Box, float]) -> Any:
+    def make(record: Record) -> Iterable[AnyAnnotation]:
+        ids = record.ids(source)
+        for text, box, score in said:
+            region = Region(id=next(ids), source=source, kind="object", box=box, label="x", scores=Scores(label=score))
+            yield region
+            yield RegionText(id=next(ids), source=source, region_id=region.id, text=text)
+
+    return make
+
+
+def test_expressions_name_one_region(images: Path, tmp_path: Path) -> None:
+    truth = Judged.of(images, tmp_path / "truth").round(
+        {
+            0: described(
+                "people", ("the left dog", DOG, 1), ("a cat", CAT, 1), ("an animal", DOG, 1), ("animal", CAT, 1)
+            ),
+            1: described("people", ("a cow", COW, 1)),
+        }
+    )
+    made = Judged.of(images, tmp_path / "out").round(
+        {0: described("model", ("The left DOG", DOG, 0.4), ("left dog", CAT, 0.3), ("a cat", moved(CAT, 20), 0.9))}
+    )
+    told = evaluate(made, str(truth.output.root), kind="referring")
+    third = iou(CAT, moved(CAT, 20))
+    numbers = row(told, "model, made")["numbers"]
+    assert numbers["accuracy@0.5"] == pytest.approx(1 / 3)
+    assert numbers["mIoU"] == pytest.approx((1 + third) / 3)
+    inter, area = 20 * 50, 40 * 50
+    assert numbers["oIoU"] == pytest.approx((900 + inter) / (900 + 2 * area - inter + 25 * 25))
+    assert "1 expressions of the truth name several regions" in told["notes"][0]
+    assert told["where"]["best"]["length"]["2 words"]["things"] == 2
+
+
+def lines(source: str, *said: tuple[str, Box]) -> Any:
+    def make(record: Record) -> Iterable[AnyAnnotation]:
+        ids = record.ids(source)
+        for text, box in said:
+            yield Region(id=next(ids), source=source, kind="text", box=box, text=text)
+
+    return make
+
+
+def test_lines_are_found_and_read(images: Path, tmp_path: Path) -> None:
+    said = [("0.png", "STOP", DOG), ("0.png", "###", CAT), ("1.png", "Open daily", COW)]
+    truth = coco(images, NAMES, [{"image": name, "bbox": box, "utf8_string": text} for name, text, box in said])
+    made = Judged.of(images, tmp_path / "out").round(
+        {
+            0: several(lines("a", ("STOP", DOG), ("illegible", CAT)), lines("b", ("ST0P", DOG))),
+            1: several(lines("a", ("Open dayly", COW), ("stray", DOG)), lines("b", ("Open daily", COW))),
+        }
+    )
+    told = evaluate(made, truth, kind="ocr")
+    a, b = (row(told, f"{name}, made")["numbers"] for name in "ab")
+    assert (a["precision"], a["recall"]) == (1 / 3, 1 / 2)
+    assert (a["detection precision"], a["detection recall"]) == (2 / 3, 1)
+    assert a["F1"] == pytest.approx(2 * 1 / (3 + 2))
+    assert a["CER"] == pytest.approx((0 + 1 + len("stray")) / len("STOPOpen daily"))
+    assert b["CER"] == pytest.approx(1 / 14)
+    assert told["where"]["pairs"] == {"a": {"b": 1}, "b": {"a": 1}}
+    assert told["where"]["best"]["length"]["9 to 20 characters"]["best"] == ["b"]
+
+
+# As a person meets it
+
+
+def test_hostile_names_do_nothing(images: Path, tmp_path: Path) -> None:
+    evil = "\x1b[31m[bold]dog\u202e<script>"
+    made = Judged.of(images, tmp_path / "out").round({0: regions("model", (evil, DOG, 0.5), ("other\x9b", CAT, 0.4))})
+    told = evaluate(made, coco(images, NAMES, [{"image": "0.png", "label": evil, "bbox": DOG}]))
+    printed = io.StringIO()
+    print_evaluation(told, Console(file=printed, width=160))
+    assert "[bold]dog" in printed.getvalue()
+    assert not {"\x1b", "\x9b", "\u202e"} & set(printed.getvalue())
+
+
+def test_the_command(judged: Judged, images: Path, call: Call, tmp_path: Path) -> None:
+    out, truth = str(judged.output.root), coco(images, NAMES, TRUTH)
+    code, said = call("evaluate", out, "--truth", truth, "--kind", "detection", "--round", "1", "--json")
+    assert code == 0, said
+    assert json.loads(said)["rows"] == evaluate(judged, truth)["rows"]
+    code, said = call("evaluate", out, "--truth", truth, "--round", "1")
+    assert code == 0
+    for words in ("const.", "sure, made", "protocol: COCO's AP", "best", "is right where these are not"):
+        assert words in said, words
+    (tmp_path / "map.yaml").write_text("classes: {animal: {synonyms: [dog, cat]}}")
+    code, said = call("evaluate", out, "--truth", truth, "--label-map", str(tmp_path / "map.yaml"), "--json")
+    assert list(json.loads(said)["rows"][0]["classes"]) == ["animal"]
+    for arguments, words in (
+        (("--truth", truth, "--kind", "smells"), "no such kind; there are detection, masks"),
+        (("--truth", truth, "--source", "nobody"), "those that did: mute, sure"),
+        (("--truth", truth, "--round", "7"), "round 7 is not there"),
+        (("--truth", truth, "--label-map", "nowhere.yaml"), "no such file"),
+        (("--truth", str(tmp_path / "nowhere")), "no such file or folder"),
+    ):
+        code, said = call("evaluate", out, *arguments)
+        assert code == 2, said
+        assert words in said
+        assert "Traceback" not in said

@@ -1,0 +1,234 @@
+"""What `engine plan` says before a run is what the run comes to."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command import Call
+from PIL import Image
+from toys import Brightness
+
+from engine.cli import commands, terminal
+from engine.config import Config, Ingest, Rates, Run
+from engine.errors import ConfigError
+from engine.ingest import ingest
+from engine.partitions import close, partitions
+from engine.pools import Pool
+from engine.records import Record
+from engine.storage import Output, ShardId, read_given, write_annotations, write_decisions, write_json
+from pipelines.build import Pipeline
+from pipelines.planning import Capacity, balanced, forecast
+from pipelines.probing import FEW, probe
+
+CPU = Pool("cpu", 0, 1, cpus=1, gpus=0, memory_mb=100)
+GPU = Pool("gpu", 1, 2, cpus=1, gpus=1, memory_mb=100)
+ROOM = Capacity(4, 0)
+
+
+def pipeline_of(images: Path, *names: str, **options: Any) -> Pipeline:
+    settings = Ingest(images=(str(images),), shard_size=2, partition_size=4)
+    names = names or ("brightness",)
+    config = Config(ingest=settings, specialists={name: {} for name in names}, **options)
+    return Pipeline(config, tuple(Brightness(name) for name in names), ())
+
+
+def annotated(pipeline: Pipeline, output: Output, *shards: ShardId) -> None:
+    """As a run of `pipeline` would leave these shards; of all if none are named."""
+    if not output.manifest.exists():
+        ingest(output, pipeline.config.ingest, pipeline.ingest_digest, lambda done: None)
+    round_ = output.round(0)
+    for shard in shards or tuple(output.shards()):
+        records = [Record(record.item) for record in read_given(output, shard)]
+        write_annotations(round_, shard, records, pipeline.annotate_digest, pipeline.source_digests)
+        write_decisions(round_, shard, records, pipeline.filter_digest)
+
+
+# What will run
+
+
+def test_a_new_set_is_counted_and_cut(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    pipeline, output = pipeline_of(image_set(7)), Output(tmp_path / "out")
+    told = forecast(pipeline, output, room=ROOM)
+    assert (told.images.listed, told.images.partitions, told.images.shards) == (7, 2, 4)
+    assert (told.work.total, told.work.left, told.work.why) == (7, 7, {})
+    assert (told.hours, told.price, told.measured) == (None, None, "")
+    assert not output.root.exists()
+    ingest(output, pipeline.config.ingest, pipeline.ingest_digest, lambda done: None)
+    assert len(list(output.shards())) == told.images.shards
+    assert len(partitions(output)) == told.images.partitions
+
+
+def test_what_is_done_is_not_done_again(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    pipeline, output = pipeline_of(image_set(7)), Output(tmp_path / "out")
+    annotated(pipeline, output, ShardId(0, 0), ShardId(1, 1))
+    told = forecast(pipeline, output, room=ROOM)
+    assert (told.work.left, told.work.missing, told.work.again) == (4, 4, 0)
+    annotated(pipeline, output)
+    assert forecast(pipeline, output, room=ROOM).work.left == 0
+
+
+def test_images_that_came_and_went_are_told(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    images = image_set(5)
+    pipeline, output = pipeline_of(images), Output(tmp_path / "out")
+    annotated(pipeline, output)
+    (images / "0000.png").unlink()
+    for n in range(3):
+        Image.new("RGB", (40, 30), (n, 9, 9)).save(images / f"new {n}.png")
+    told = forecast(pipeline, output, room=ROOM)
+    assert (told.images.ingested, told.images.new, told.images.gone, told.images.listed) == (5, 3, 1, 7)
+    assert (told.work.total, told.work.left, told.work.missing) == (8, 3, 0)
+
+
+@pytest.mark.parametrize("markers", [True, False])
+def test_a_source_that_changed_is_named(markers: bool, image_set: Callable[..., Path], tmp_path: Path) -> None:
+    images = image_set(4)
+    pipeline, output = pipeline_of(images, "one", "two"), Output(tmp_path / "out")
+    annotated(pipeline, output)
+    for partition in partitions(output) if markers else ():
+        assert close(output, output.round(0), partition, {})
+    first, _ = pipeline.specialists
+    changed = replace(pipeline, specialists=(first, Brightness("two", troubles={"x.png": "raise"})))
+    told = forecast(changed, output, room=ROOM)
+    assert (told.work.left, told.work.again, list(told.work.why)) == (4, 4, ["two"])
+    fewer = replace(pipeline, specialists=(first,))
+    assert list(forecast(fewer, output, room=ROOM).work.why) == ["two"]
+    more = pipeline_of(images, "one", "two", "three")
+    assert forecast(more, output, room=ROOM).work.why == {"three": "new"}
+
+
+# What it takes
+
+
+def test_a_probe_measures_each_part_and_leaves_nothing(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    pipeline, output = pipeline_of(image_set(10), rates=Rates(cpu_hour=36.0)), Output(tmp_path / "out")
+    told = forecast(pipeline, output, count=9, room=ROOM)
+    assert told.seconds.keys() == {"brightness", "decode", "filters"}
+    assert all(seconds > 0 for seconds in told.seconds.values())
+    (stage,) = told.stages
+    assert stage.seconds is not None
+    assert stage.seconds == pytest.approx(sum(told.seconds.values()))
+    assert (stage.workers, stage.spread > 0) == (4, True)
+    assert told.hours == pytest.approx(stage.seconds * 10 / 4 / 3600)
+    assert told.price == pytest.approx(stage.seconds * 10 / 3600 * 36)  # one CPU each, and none waits
+    assert told.bytes_an_image is not None
+    assert told.bytes_an_image > 0
+    assert not output.root.exists()
+
+
+def test_a_small_probe_claims_no_interval(image_set: Callable[..., Path]) -> None:
+    measured = probe(pipeline_of(image_set(FEW + 2)), FEW - 1)
+    assert measured.images == FEW - 1
+    mean, spread = measured.of(["brightness", "decode"])
+    assert mean > 0
+    assert spread == 0
+    assert "too few" in forecast(pipeline_of(image_set(FEW + 2)), Output(Path("/nowhere")), 2, ROOM).measured
+
+
+def test_a_probe_passes_over_what_can_not_be_read(image_set: Callable[..., Path]) -> None:
+    images = image_set(3)
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 this was a photo once")
+    measured = probe(pipeline_of(images), 10)
+    assert (measured.images, measured.unread) == (3, 1)
+    for path in images.glob("*.png"):
+        path.unlink()
+    with pytest.raises(ConfigError, match="none of the 1 images"):
+        probe(pipeline_of(images), 10)
+
+
+def test_a_last_run_says_what_it_took(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    """And what is replayed takes nothing: only the source that changed, and decoding."""
+    pipeline, output = pipeline_of(image_set(4), "one", "two"), Output(tmp_path / "out")
+    annotated(pipeline, output)
+    spent = {"one": 36.0, "two": 7.2, "decode": 0.72, "filters": 0.0, "one setup": 50.0}
+    write_json(output.round(0).summary, {"last_run": {"images": 4, "worker_seconds": spent}})
+    changed = replace(pipeline, specialists=(pipeline.specialists[0], Brightness("two", troubles={"x.png": "raise"})))
+    told = forecast(changed, output, room=Capacity(1, 0))
+    assert told.seconds == {"one": 9.0, "two": 1.8, "decode": 0.18, "filters": 0.0}
+    assert told.hours == pytest.approx(4 * (1.8 + 0.18) / 3600)
+    assert told.bytes_an_image is not None
+
+
+def test_the_slowest_stage_is_named(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    pools = {"a": {"specialists": ["one"], "cpus": 1}, "b": {"specialists": ["two"], "cpus": 1}}
+    pipeline = pipeline_of(image_set(4), "one", "two", run=Run.model_validate({"pools": pools}))
+    output = Output(tmp_path / "out")
+    annotated(pipeline, output)
+    spent = {"one": 4.0, "two": 12.0, "decode": 0.0, "filters": 0.0}
+    write_json(output.round(0).summary, {"last_run": {"images": 4, "worker_seconds": spent}})
+    for shard in output.shards():
+        output.round(0).decisions(shard).unlink()
+    told = forecast(pipeline, output, room=Capacity(6, 0))
+    assert [(stage.name, stage.workers) for stage in told.stages] == [("a", 2), ("b", 4)]
+    assert told.slowest == "b"
+    assert told.hours == pytest.approx(4 * 3.0 / 4 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "room", "workers"),
+    [
+        ([1.0, 1.0], Capacity(4, 1), [1, 1]),  # one GPU: more of the first would help nobody
+        ([3.0, 1.0], Capacity(4, 1), [3, 1]),
+        ([3.0, 1.0], Capacity(3, 1), [2, 1]),
+        ([1.0, 9.0], Capacity(9, 4), [1, 4]),
+        ([1.0, 1.0], Capacity(1, 1), [0, 0]),  # not one of each
+        ([1.0, 1.0], Capacity(8, 0), [0, 0]),
+        ([1.0, 1.0], Capacity(8, 8, memory_mb=250), [1, 1]),
+    ],
+)
+def test_workers_are_balanced(seconds: list[float], room: Capacity, workers: list[int]) -> None:
+    assert balanced([CPU, GPU], seconds, room) == workers
+
+
+def test_no_other_numbers_of_workers_are_faster() -> None:
+    for seconds in ([1.0, 2.0], [5.0, 1.0], [1.0, 7.0], [2.5, 2.0]):
+        for cpus in range(2, 9):
+            room = Capacity(cpus, 3)
+            found = balanced([CPU, GPU], seconds, room)
+            every = [(a, b) for a in range(1, 9) for b in range(1, 9) if room.fits([CPU, GPU], [a, b])]
+            best = max(min(a / seconds[0], b / seconds[1]) for a, b in every)
+            assert min(found[0] / seconds[0], found[1] / seconds[1]) == pytest.approx(best)
+
+
+def test_limits_of_pools_hold() -> None:
+    few, many = replace(CPU, max=2), replace(CPU, min=3)
+    assert balanced([few], [1.0], Capacity(8, 0)) == [2]
+    assert balanced([few, many], [9.0, 1.0], Capacity(8, 0)) == [2, 3]
+
+
+# As a person meets it
+
+
+def test_the_screen_fits_80_columns(
+    image_set: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = image_set(4)
+    monkeypatch.setattr(sys, "argv", ["engine", "plan", str(images), "--config", "fld", "--out", str(tmp_path / "out")])
+    monkeypatch.setattr(terminal.console, "width", 80)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    with pytest.raises(SystemExit) as ended:
+        commands.run()
+    said = capsys.readouterr().out
+    assert not ended.value.code, said
+    assert all(len(line) <= 80 for line in said.splitlines())
+    for words in ("4 listed", "google/owlv2-base-patch16-ensemble  Apache-2.0  not here", "not one worker", "--probe"):
+        assert words in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_has_all_of_it(call: Call, undisturbed: Path, tmp_path: Path) -> None:
+    out = shutil.copytree(undisturbed, tmp_path / "out")
+    code, said = call("plan", "--out", str(out), "--cpus", "8", "--json")
+    assert code == 0, said
+    told = json.loads(said)
+    assert told["work"]["left"] == 0
+    assert told["room"]["cpus"] == 8
+    assert told["stages"][0]["workers"] == 8
+    assert {"detector", "ocr", "decode"} <= told["seconds"].keys()
+    assert told["bytes_an_image"] > 1000

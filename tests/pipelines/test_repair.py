@@ -1,0 +1,69 @@
+"""What a repair removes the next run makes again, as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from command import Call, command, files, run
+
+from engine.storage import Output, ShardId
+
+
+@pytest.fixture
+def damaged(undisturbed: Path, tmp_path: Path) -> Output:
+    """A copy of the undisturbed run that was damaged in six ways, each of another shard."""
+    output = Output(Path(shutil.copytree(undisturbed, tmp_path / "damaged")))
+    round_ = output.round(0)
+    for path in (round_.annotations(ShardId(0, 0)), output.items(ShardId(0, 6))):
+        data = bytearray(path.read_bytes())
+        data[(len(data) - int.from_bytes(data[-8:-4], "little")) // 2] ^= 16
+        path.write_bytes(data)
+    round_.decisions(ShardId(0, 1)).unlink()
+    one, other = (round_.annotations(ShardId(0, number)) for number in (2, 3))
+    first, second = one.read_bytes(), other.read_bytes()
+    one.write_bytes(second)
+    other.write_bytes(first)
+    cut = round_.decisions(ShardId(0, 4))
+    cut.write_bytes(cut.read_bytes()[:100])
+    (round_.folder / f".sources.json.aside-{'a' * 32}").write_text("{")
+    shutil.copy(round_.decisions(ShardId(0, 5)), round_.decisions(ShardId(0, 99)))
+    return output
+
+
+def same(out: Path) -> dict[str, bytes]:
+    """Every file that says something of the images: how and when it went is the run's own."""
+    return {name: data for name, data in files(out).items() if "progress.json" not in name and "logs/" not in name}
+
+
+def test_a_sound_output_is_said_to_be(call: Call, undisturbed: Path) -> None:
+    code, said = call("verify", str(undisturbed), "--images", "all")
+    assert (code, "It is sound." in said) == (0, True), said
+
+
+def test_no_dataset_is_wrong_usage(call: Call, tmp_path: Path) -> None:
+    assert call("verify", str(tmp_path))[0] == 2
+    assert call("status", str(tmp_path))[0] == 2
+
+
+def test_a_repair_is_only_said_until_it_is_asked_for(call: Call, damaged: Output) -> None:
+    before = files(damaged.root)
+    code, said = call("verify", str(damaged.root), "--repair")
+    assert code == 1
+    for words in ("damaged", "other_images", "leftover", "beyond", "To be removed:", "--repair --yes"):
+        assert words in said, said
+    assert files(damaged.root) == before
+    code, said = call("verify", str(damaged.root), "--yes")
+    assert (code, "--repair" in said) == (2, True)
+
+
+@pytest.mark.slow
+def test_after_repair_a_run_makes_the_same_again(call: Call, damaged: Output, undisturbed: Path) -> None:
+    code, _ = call("verify", str(damaged.root), "--repair", "--yes")
+    assert code == 1
+    again = run(*command(damaged.root))
+    assert again.returncode == 0, again.stdout
+    assert same(damaged.root) == same(undisturbed)
+    code, said = call("verify", str(damaged.root))
+    assert code == 0, said
