@@ -1,6 +1,7 @@
 """The command line. It sits on top: the one part of `engine` that knows the pipelines.
 
-All that is heavy is imported by `main`, once a Ctrl-C is heard: the first second is of imports.
+All that is heavy is imported by `main`, once a Ctrl-C is heard: the first second is of imports. From then until a
+command begins, a stop ends the process on the spot; in a command it is a KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -20,24 +21,33 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a batch system's stop,
 def main() -> None:
     """The `engine` command."""
     process.is_command = True
-    heard = [stop for stop in STOPS if signal.getsignal(stop) != signal.SIG_IGN]  # as `nohup` has it
-    for stop in heard:
+    for stop in _heard():
         signal.signal(stop, _stopped)
     from engine.cli.commands import run
 
-    for stop in heard:
-        signal.signal(stop, signal.default_int_handler)
     code: Any = 0
     try:
         run()
     except SystemExit as end:
         code = end.code
+    except KeyboardInterrupt:  # once the command has said all it had to
+        code = STOPPED
     if code not in (None, 0, QUARANTINED):  # what has to be in order is; Ray's farewell may fail, and takes seconds
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def begin() -> None:
+    """A stop of the command is an exception from here on: there is something to leave in order."""
+    for stop in _heard() if process.is_command else ():
+        signal.signal(stop, signal.default_int_handler)
+
+
+def _heard() -> list[signal.Signals]:
+    return [stop for stop in STOPS if signal.getsignal(stop) != signal.SIG_IGN]  # as `nohup` has it
 
 
 def _stopped(number: int, frame: object) -> None:

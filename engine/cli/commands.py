@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from engine.cli import FAILED, STOPPED, exchange, look, make, plan, status, verify
+from engine.cli import FAILED, STOPPED, begin, exchange, look, make, plan, status, verify
 from engine.cli import run as running
 from engine.cli.terminal import errors
 from engine.errors import EngineError
@@ -21,6 +21,7 @@ from engine.errors import EngineError
 class Commands(TyperGroup):
     def invoke(self, context: Any) -> Any:
         try:
+            begin()
             return super().invoke(context)
         except KeyboardInterrupt:  # where a command has nothing to say on how to go on
             errors.print("Stopped.")

@@ -55,9 +55,11 @@ def cluster(run: Run, object_store: int = OBJECT_STORE_BYTES) -> Iterator[None]:
             yield
             at_once = False
         finally:
-            with deaf():
-                _leave(lifeline, at_once)
-            _at_sigterm(before)
+            try:
+                with deaf():
+                    _leave(lifeline, at_once)
+            finally:
+                _at_sigterm(before)
     except BaseException as error:  # whatever an interruption has become by now
         if lifeline.end:
             raise CutShort(f"Ray's own process on this machine {lifeline.end}") from error
