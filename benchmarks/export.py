@@ -28,8 +28,10 @@ import psutil
 import pyarrow as pa
 from PIL import Image
 
+from engine.atomic import write_json
+from engine.layout import Output, ShardId
 from engine.records import digest16
-from engine.storage import Output, ShardId, read_shard, read_table, write_json, write_table
+from engine.storage import read_shard, read_table, write_table
 
 SHARD = 1024
 FORMATS = ("parquet", "coco", "yolo", "webdataset", "hf", "llava", "florence")

@@ -28,11 +28,12 @@ if Path(sys.path[0]).resolve() == HERE:  # run as `python benchmarks/refinement_
 from benchmarks.refinement.setting import engine
 from benchmarks.train.measures import Found, average_precision
 from engine import open_dataset
+from engine.atomic import read_json
 from engine.config import Config, load_config
 from engine.gate.measures import measure
 from engine.labels import Labels, read_labels
+from engine.layout import Output
 from engine.records import Record
-from engine.storage import Output, read_json
 
 
 def split(path: Path, chosen: frozenset[Any], to: Path) -> None:

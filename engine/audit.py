@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.atomic import write_text
 from engine.config import Config
 from engine.dataset import Dataset
 from engine.errors import ConfigError
 from engine.images import HEAD_BYTES, format_of
 from engine.reading import read
 from engine.records import Item
-from engine.storage import write_text
 
 INSTANCES, CAPTIONS = "instances.json", "captions.json"
 HOW = """\

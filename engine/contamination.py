@@ -24,10 +24,11 @@ from engine.entry import Entry
 from engine.errors import ConfigError, ImageError, OutputError
 from engine.images import decode
 from engine.ingest import chunks, listing_of
+from engine.layout import Output
 from engine.near import MAX_DISTANCE, MOST_DISTANCE, Hashes, between, perceptual_hash
 from engine.reading import read
 from engine.records import digest16
-from engine.storage import Output, read_table, write_table
+from engine.storage import read_table, write_table
 from engine.truth import annotated, is_output
 from engine.uris import is_url
 

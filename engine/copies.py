@@ -3,8 +3,9 @@
     ~/.cache/florence-engine/stores/s3/bucket/out/round-0/model/@0123456789abcdef/config.json, ...
 
 A copy is named by what the store says of its files: each machine fetches it once, and anew when they have changed. A
-copy that is there is whole, whoever was killed when. XDG_CACHE_HOME names another folder than ~/.cache. What lies on
-this machine is its own copy.
+copy that is there is whole, whoever was killed when. One of what the store no longer has stays for an hour after its
+last use, as others may be reading it. XDG_CACHE_HOME names another folder than ~/.cache. What lies on this machine is
+its own copy.
 """
 
 from __future__ import annotations
@@ -15,17 +16,19 @@ import hashlib
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from engine.atomic import remove, remove_all
 from engine.errors import RunError, is_no_space
 from engine.files import VERSION
 from engine.places import checked, filesystem, is_local, is_remote_uri, place, reached
-from engine.storage import remove, remove_all
 
 PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._=-]{0,99}")  # of a store's names those that are one here, too
 UNFINISHED, FETCHING = ".unfinished", ".fetching"
+READING_SECONDS = 3600
 
 
 def near(path: Path) -> Path:
@@ -51,7 +54,9 @@ def fetched(path: Path) -> Path:
         with room_for(path), _alone(near(path)):
             if not copy.is_dir():
                 _fetch(path, list(files), near(path) / UNFINISHED)
-                _settle(near(path) / UNFINISHED, copy)
+                _clear(near(path), READING_SECONDS)
+                os.replace(near(path) / UNFINISHED, copy)
+    os.utime(copy)
     return copy
 
 
@@ -81,7 +86,8 @@ def moved(folder: Path, path: Path, last: str) -> None:
     files = _listed(path)
     if sorted(files) == names:
         with _alone(near(path)):
-            _settle(folder, near(path) / _version(files))
+            _clear(near(path), 0)
+            os.replace(folder, near(path) / _version(files))
     else:  # somebody else writes there, too
         shutil.rmtree(folder)
 
@@ -137,21 +143,32 @@ def _fetch(path: Path, names: list[str], folder: Path) -> None:
             store.get_file(f"{inside}/{name}", str(target))
 
 
-def _settle(folder: Path, copy: Path) -> None:
-    """A whole folder becomes the copy, and those of how the store's was before go."""
-    if copy.parent.is_dir():
-        for other in copy.parent.glob("@*"):
-            shutil.rmtree(other)
-    os.replace(folder, copy)
+def _clear(folder: Path, seconds: float) -> None:
+    """Removes copies in a folder that were not used for so long."""
+    for copy in folder.glob("@*"):
+        if copy.stat().st_mtime <= time.time() - seconds:
+            shutil.rmtree(copy)
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Of the processes of this machine one at a time."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / FETCHING, "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        while not _locked(folder, stack):
+            pass
         yield
+
+
+def _locked(folder: Path, stack: ExitStack) -> bool:
+    """Waits for the lock. False if `forget` has removed it meanwhile: others lock another one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        file = os.open(folder / FETCHING, os.O_WRONLY | os.O_CREAT, 0o644)
+        stack.callback(os.close, file)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return os.path.samestat(os.fstat(file), os.stat(folder / FETCHING))
+    except FileNotFoundError:
+        return False
 
 
 def _digest(text: str) -> str:

@@ -7,21 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from engine.atomic import is_there, read_json, there
 from engine.errors import ConfigError, OutputError
+from engine.layout import Output, ShardId
 from engine.places import place
 from engine.records import Item, Mask, Parse, Record, Region, RegionText, Text, Triplet
 from engine.schema import ANNOTATION_COLUMNS
-from engine.storage import (
-    Output,
-    ShardId,
-    is_there,
-    read_items,
-    read_json,
-    read_records,
-    read_shard,
-    read_table,
-    there,
-)
+from engine.storage import read_items, read_records, read_shard, read_table
 
 if TYPE_CHECKING:
     import pyarrow as pa

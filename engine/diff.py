@@ -11,8 +11,9 @@ from rich.table import Table
 from rich.text import Text as Styled
 
 from engine.dataset import Dataset
+from engine.layout import Output, ShardId
 from engine.records import AnyAnnotation, Decision, Mask, Parse, Record, Region, RegionText, Text, Triplet
-from engine.storage import Output, ShardId, read_records
+from engine.storage import read_records
 from engine.summary import COLUMNS
 from engine.untrusted import printable
 

@@ -21,11 +21,11 @@ from typing import Any
 import httpcore
 import httpx
 
+from engine.atomic import aside
 from engine.config import Http
 from engine.errors import ImageError
 from engine.images import HEAD_BYTES, foreign, format_of
 from engine.network import Lines, Network, header, retry_after
-from engine.storage import aside
 from engine.uris import download_of
 
 REDIRECTS = 5

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
+from engine.atomic import read_json, write_json
 from engine.errors import OutputError
-from engine.storage import Layer, read_json, write_json
+from engine.layout import Layer
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from engine.config import Config, Ingest
 from engine.errors import ConfigError, OutputError
 from engine.given import canonical
 from engine.ingest import listed_digest
+from engine.layout import Output
 from engine.records import HUMAN, Record
-from engine.storage import Output
 from engine.truth import annotated, matched, told_by
 from engine.versions import digest_of_json
 

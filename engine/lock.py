@@ -28,9 +28,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine.atomic import read_bytes, write_json
 from engine.errors import EngineError, OutputError, RunError, is_no_space
+from engine.layout import LOCK
 from engine.places import is_local
-from engine.storage import LOCK, read_bytes, write_json
 
 RENEW = 15.0  # seconds
 STALE = 60.0

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine.atomic import write_text
+from engine.layout import ShardId
 from engine.places import is_local
-from engine.storage import ShardId, write_text
 
 LOGGER = logging.getLogger("engine.run")
 QUARANTINES = 10_000  # that a run tells one by one; all are in the dataset

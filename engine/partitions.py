@@ -12,19 +12,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.atomic import is_there, names_in, read_json, remove, write_json
 from engine.errors import OutputError
-from engine.storage import (
-    Layer,
-    Output,
-    ShardId,
-    content_digest,
-    is_there,
-    names_in,
-    read_json,
-    remove,
-    shard_digests,
-    write_json,
-)
+from engine.layout import Layer, Output, ShardId
+from engine.storage import content_digest, shard_digests
 from engine.versions import digest_of_json
 
 

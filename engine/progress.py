@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from engine.annotate import Tally
-from engine.storage import ShardId
+from engine.layout import ShardId
 
 PLAIN_EVERY = 10.0  # seconds between plain lines: a log, not a flood
 

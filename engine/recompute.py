@@ -13,12 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from engine.annotate import look
+from engine.atomic import is_there
 from engine.config import Ingest
 from engine.decide import Filter
 from engine.errors import RecordError
+from engine.layout import Output, ShardId
 from engine.protocols import Sample, Specialist
 from engine.records import AnyAnnotation, Decision, Record
-from engine.storage import Output, ShardId, Tables, is_there, read_shard, shard_digests
+from engine.storage import Tables, read_shard, shard_digests
 
 DECODE = "decode"  # what stands among the sources for the decoder of images, on which all of them depend
 Answer = tuple[AnyAnnotation | Decision, ...]

@@ -14,8 +14,9 @@ from rich.text import Text as Styled
 from engine.dataset import Dataset
 from engine.entry import Fault
 from engine.errors import ConfigError
+from engine.layout import Output, ShardId
 from engine.records import AnyAnnotation, Decision, Item, Mask, Parse, Record, Region, RegionText, Scores, Text, Triplet
-from engine.storage import Output, ShardId, read_faults, read_items, read_records
+from engine.storage import read_faults, read_items, read_records
 from engine.untrusted import plain
 from engine.uris import uri_of
 

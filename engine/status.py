@@ -18,13 +18,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from engine.atomic import is_there, names_in, read_bytes, read_json
 from engine.config import Config, load_config
 from engine.errors import ConfigError, OutputError
 from engine.heartbeat import Heartbeat, read_heartbeat
+from engine.layout import LOCK, Layer, Output, Round, ShardId
 from engine.lock import STALE
 from engine.partitions import Closed, Partition, closed, decided, partitions
 from engine.places import is_local
-from engine.storage import LOCK, Layer, Output, Round, ShardId, is_there, names_in, read_bytes, read_json, read_table
+from engine.storage import read_table
 
 FRESH = 60.0  # seconds after which a heartbeat says nothing of a life any more
 TAIL = 2**16  # bytes at the end of a training's log, in which its last step is

@@ -11,8 +11,8 @@ import ray.exceptions
 from engine.config import Run
 from engine.dataset import Dataset, TableName
 from engine.errors import EngineError, RunError
+from engine.layout import ShardId
 from engine.runner import cluster
-from engine.storage import ShardId
 
 T = TypeVar("T")
 

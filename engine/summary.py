@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from engine.grouping import Numbers, groups
+from engine.layout import Layer, Output, ShardId
 from engine.near import Hashes
-from engine.storage import Layer, Output, ShardId, read_records, read_table, write_table
+from engine.storage import read_records, read_table, write_table
 
 # What an annotation of each column is called where it is counted; regions are counted by their kind.
 COLUMNS = {

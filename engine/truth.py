@@ -15,28 +15,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engine.atomic import read_json, write_json
 from engine.config import Ingest
 from engine.dataset import accepted
 from engine.entry import Fault
 from engine.errors import OutputError
 from engine.given import take
 from engine.ingest import ingest, listed_digest, listing_of
+from engine.layout import LOCK, Output, ShardId
 from engine.records import Item, Record
 from engine.schema import items_to_table
 from engine.storage import (
-    LOCK,
-    Output,
-    ShardId,
     Tables,
     given_tables,
     read_faults,
     read_items,
-    read_json,
     read_shard,
     read_table,
     shard_digest,
     write_given,
-    write_json,
     write_table,
 )
 from engine.uris import ROW, is_url

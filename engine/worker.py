@@ -10,18 +10,20 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from engine.annotate import Tally, quarantined, settle
+from engine.atomic import remove
 from engine.breaker import LONGEST, Failure
 from engine.config import Ingest, Run
 from engine.decide import Filter
 from engine.folds import Folds
 from engine.given import canonical
+from engine.layout import Output, ShardId
 from engine.pools import Pool, pools_of
 from engine.protocols import Specialist
 from engine.recompute import NOTHING, Known, known_of, look_again, needed
 from engine.records import ItemError, Record
 from engine.rounds import added, begun
 from engine.schema import annotations_to_table, decisions_to_table
-from engine.storage import Output, ShardId, read_given, read_records, remove, write_annotations, write_decisions
+from engine.storage import read_given, read_records, write_annotations, write_decisions
 from engine.vocabulary import Vocabulary
 from engine.watchdog import Watchdog, note_of
 

@@ -10,9 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from engine.annotate import Tally
+from engine.atomic import is_there, read_json, remove, write_json
+from engine.layout import Output, Round, ShardId
 from engine.partitions import MadeBy, closed, decided, is_annotated, is_begun, made_by, opened, partitions
 from engine.progress import RunProgress
-from engine.storage import Output, Round, ShardId, is_there, read_json, read_table, remove, write_json
+from engine.storage import read_table
 from engine.summary import group_near_duplicates, near_duplicate_counts
 from pipelines.build import Pipeline
 from pipelines.closing import Closing, Stale, count_closed, quarantined_in

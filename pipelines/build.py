@@ -16,11 +16,11 @@ from engine.dataset import Dataset
 from engine.decide import Filter
 from engine.errors import ConfigError
 from engine.folds import EVERYTHING, Choice, Folds
+from engine.layout import Output
 from engine.pools import pools_of
 from engine.protocols import Specialist, reads_of
 from engine.recompute import DECODE
 from engine.records import ALT, HUMAN
-from engine.storage import Output
 from engine.versions import digest_of, digest_of_json
 from engine.worker import Plan
 from specialists.chat.specialist import ChatSpecialist

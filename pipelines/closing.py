@@ -8,8 +8,8 @@ from threading import Event
 from types import TracebackType
 from typing import Any, Self
 
+from engine.layout import Output, ShardId
 from engine.partitions import Partition, close, closed, decided, opened, partitions, reopen_from
-from engine.storage import Output, ShardId
 from engine.summary import added_up, count_round
 
 Stale = tuple[Partition, list[ShardId]]  # what is to be done of a partition

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from engine import partitions
+from engine.atomic import is_there, read_json
 from engine.config import Config, load_config
 from engine.errors import ConfigError, OutputError
+from engine.layout import Output
 from engine.partitions import annotated_by, decided_by
-from engine.storage import Output, is_there, read_json
 from engine.untrusted import some
 from pipelines.build import Pipeline
 from pipelines.outdated import outdated

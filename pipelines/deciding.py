@@ -10,12 +10,14 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from engine.annotate import Tally
+from engine.atomic import is_there
 from engine.decide import Filter, FilterFault, decide
 from engine.errors import RunError
+from engine.layout import Output, ShardId
 from engine.partitions import Partition, close, reopen_from, stale_by
 from engine.progress import RunProgress
 from engine.records import Record
-from engine.storage import Output, ShardId, is_there, read_records, shard_digest, write_decisions
+from engine.storage import read_records, shard_digest, write_decisions
 from engine.summary import added_up, count_round
 from pipelines.build import Pipeline
 from pipelines.closing import quarantined_in

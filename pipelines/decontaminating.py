@@ -11,9 +11,9 @@ from rich.text import Text
 
 from engine.config import Ingest
 from engine.contamination import Contamination, contaminated, decontaminate
+from engine.layout import Output
 from engine.lock import run_lock
 from engine.stats import OBEYED
-from engine.storage import Output
 from engine.untrusted import printable
 from pipelines.compatible import config_there
 

@@ -13,15 +13,17 @@ from typing import Any
 
 import numpy as np
 
+from engine.atomic import read_json
 from engine.config import Config, Ingest
 from engine.dataset import Dataset
 from engine.errors import ConfigError
 from engine.flat import Flat, Ints, flatten
+from engine.layout import Output, ShardId
 from engine.lock import run_lock
 from engine.records import HUMAN
 from engine.said import Said, equal, gathered
 from engine.stats import OBEYED
-from engine.storage import Output, ShardId, read_json, read_shard, read_table
+from engine.storage import read_shard, read_table
 from engine.truth import Truth, adopt, annotated, matched, told_by
 from engine.versions import digest_of_json
 from engine.vocabulary import Vocabulary

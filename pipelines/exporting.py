@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engine.atomic import read_json
 from engine.components import load
 from engine.config import Config, read_yaml
 from engine.contamination import contaminated
@@ -23,8 +24,8 @@ from engine.export.images import How
 from engine.export.run import Export
 from engine.export.selection import ANY, KINDS, REGIONS, Selection
 from engine.export.split import splits_of
+from engine.layout import Output
 from engine.places import place
-from engine.storage import Output, read_json
 from engine.untrusted import printable
 from engine.vocabulary import Vocabulary
 from pipelines.compatible import check_decided_once

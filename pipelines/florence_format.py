@@ -17,11 +17,11 @@ from typing import Any, BinaryIO, ClassVar
 
 import orjson
 
+from engine.atomic import aside
 from engine.export.format import Part, Whole
 from engine.export.images import How
 from engine.export.selection import KINDS
 from engine.records import Decision, Record, Region
-from engine.storage import aside
 from florence2.examples import Example
 from florence2.tasks import Task
 from pipelines.lessons import Lessons, lessons_of

@@ -12,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 
+from engine.atomic import is_there, read_json, write_json
 from engine.config import Config
 from engine.dataset import Dataset
 from engine.diff import Change, nested, of_shard
@@ -19,8 +20,9 @@ from engine.folds import Choice, Folds
 from engine.gate.drift import Habits
 from engine.gate.verdict import Verdict, judge
 from engine.labels import Labels
+from engine.layout import Output, Round, ShardId
 from engine.records import Record
-from engine.storage import Output, Round, ShardId, is_there, read_items, read_json, read_records, write_json
+from engine.storage import read_items, read_records
 from engine.summary import count_round
 from engine.versions import digest_of, digest_of_json
 from pipelines.manifests import in_models

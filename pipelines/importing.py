@@ -11,13 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from engine.atomic import is_there, read_json
 from engine.config import Config, Ingest
 from engine.entry import Fault
 from engine.errors import ConfigError, OutputError
 from engine.files import absolute, exists, is_folder, matching
 from engine.ingest import listed_digest
+from engine.layout import Output
 from engine.sources import exports, florence, huggingface, llava, yolo
-from engine.storage import Output, is_there, read_faults, read_json
+from engine.storage import read_faults
 from engine.untrusted import printable, some
 from engine.validation import validated
 from pipelines.build import build_pipeline

@@ -7,9 +7,10 @@ from typing import Any
 
 from rich.console import Console
 
+from engine.atomic import is_there, read_json
 from engine.errors import ConfigError
 from engine.ingest import ingest, listed_digest
-from engine.storage import Output, is_there, read_json
+from engine.layout import Output
 from pipelines.build import Pipeline
 
 

@@ -13,8 +13,8 @@ from functools import lru_cache
 
 from engine.config import Config, Ingest, load_config
 from engine.dataset import Dataset
+from engine.layout import Output
 from engine.records import Record
-from engine.storage import Output
 from florence2.examples import Example
 from florence2.scene import Scene
 from florence2.targets import Targets

@@ -9,9 +9,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from engine.atomic import is_there, names_in, read_json, there
 from engine.errors import OutputError
 from engine.folds import ALL
-from engine.storage import Output, Round, is_there, names_in, read_json, there
+from engine.layout import Output, Round
 
 
 def check_accepted(output: Output, number: int) -> None:

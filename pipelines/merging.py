@@ -17,11 +17,13 @@ from rich.console import Console
 
 from engine import calibration, geometry
 from engine.annotate import open_image
+from engine.atomic import is_there, read_json, remove, write_json
 from engine.components import build
 from engine.config import Config, Run
 from engine.dataset import Dataset
 from engine.folds import Folds
 from engine.labels import Labels
+from engine.layout import Output, Round, ShardId
 from engine.merge import Case, Rules, merge
 from engine.merge.choosing import Chooser
 from engine.merge.evidence import Evidence, evidence_of, together
@@ -30,20 +32,7 @@ from engine.partitions import Partition, close, closed, decided, partitions, reo
 from engine.places import is_local
 from engine.records import MERGE, Item, Record
 from engine.rounds import added
-from engine.storage import (
-    Output,
-    Round,
-    ShardId,
-    is_there,
-    read_items,
-    read_json,
-    read_records,
-    remove,
-    shard_digests,
-    write_annotations,
-    write_decisions,
-    write_json,
-)
+from engine.storage import read_items, read_records, shard_digests, write_annotations, write_decisions
 from engine.summary import class_counts, summed
 from engine.versions import digest_of, digest_of_json
 from pipelines.reannotate import digest_of_rounds, labels_of

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from engine.atomic import is_there, read_json
 from engine.ingest import Added, added
+from engine.layout import Output
 from engine.partitions import MadeBy, closed, decided, made_by, partitions
 from engine.protocols import reads_of
 from engine.recompute import DECODE
-from engine.storage import Output, is_there, read_json
 from pipelines.build import Pipeline
 
 OWN, DECODER, FILTERS, VOCABULARY = (

@@ -10,12 +10,13 @@ from itertools import islice
 
 from rich.console import Console
 
+from engine.atomic import is_there, read_json
 from engine.config import Config, Ingest, Rates
 from engine.ingest import added, listing_of, shard_size
+from engine.layout import Layer, Output
 from engine.partitions import closed, decided, decided_by, done, made_by, partitions
 from engine.pools import Pool, pools_of
 from engine.protocols import Specialist
-from engine.storage import Layer, Output, is_there, read_json
 from pipelines.annotating import Annotating
 from pipelines.build import Pipeline
 from pipelines.checking import Finding, examined, gpus

@@ -21,8 +21,9 @@ from engine.entry import Entry
 from engine.errors import ConfigError
 from engine.given import canonical, take
 from engine.ingest import item_of, listing_of
+from engine.layout import Output, ShardId
 from engine.records import Record
-from engine.storage import Output, ShardId, write_annotations, write_decisions
+from engine.storage import write_annotations, write_decisions
 from pipelines.build import Pipeline
 
 SURE = 2.0  # standard errors either side, which hold the mean 19 times of 20

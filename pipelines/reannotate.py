@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from engine.atomic import is_there, read_json
 from engine.config import Config
 from engine.errors import ConfigError, OutputError
+from engine.layout import Layer, Output, Round
 from engine.partitions import closed, content_of, decided_by, partitions
-from engine.storage import Layer, Output, Round, is_there, read_json
 from engine.versions import digest_of_json
 from pipelines.build import Pipeline, build_pipeline
 from pipelines.manifests import in_models

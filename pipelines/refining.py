@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from engine.atomic import is_there, read_json, write_json
 from engine.config import Config, RoundPlan, Train, merged
 from engine.dataset import Dataset
 from engine.errors import OutputError
 from engine.folds import ALL, Choice, Folds
-from engine.storage import Output, is_there, read_json, write_json
+from engine.layout import Output
 from engine.validation import validated
 from pipelines.manifests import print_verdict
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.ingest import Retried, retry
+from engine.layout import ShardId
 from engine.partitions import closed, partitions, reopen_from
-from engine.storage import ShardId, read_table, shard_digests
+from engine.storage import read_table, shard_digests
 from pipelines.annotating import Annotating
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from engine.config import Run
-from engine.storage import ShardId
+from engine.layout import ShardId
 
 MANY_SHARDS = 32  # from here on Ray's start takes less time than it saves
 T = TypeVar("T")

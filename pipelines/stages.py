@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 from rich.text import Text
 
+from engine.atomic import is_there, read_json, remove, write_text
 from engine.config import Config, Run
 from engine.contamination import contaminated
 from engine.dataset import accepted, open_dataset
@@ -20,10 +21,10 @@ from engine.errors import ConfigError, OutputError, RunError, is_no_space
 from engine.folds import ALL, EVERYTHING, Choice
 from engine.ingest import listing_of
 from engine.labels import Labels, asked_of, read_labels
+from engine.layout import Output, Round
 from engine.lock import run_lock
 from engine.partitions import partitions, stale_by
 from engine.places import is_local, sent_folder
-from engine.storage import Output, Round, is_there, read_json, remove, write_text
 from engine.summary import group_near_duplicates
 from pipelines.annotating import Annotating
 from pipelines.build import Pipeline

@@ -28,8 +28,9 @@ from engine.contamination import contaminated
 from engine.dataset import Dataset
 from engine.errors import ConfigError, ImageError, RunError
 from engine.export.split import Splits, splits_of
+from engine.layout import ShardId
 from engine.records import Item, Record
-from engine.storage import ShardId, read_shard
+from engine.storage import read_shard
 from florence2.errors import Florence2Error
 from florence2.examples import Example, fit
 from florence2.model import IGNORED

@@ -20,10 +20,10 @@ from engine.copies import fetched, located
 from engine.dataset import Dataset
 from engine.errors import ConfigError
 from engine.folds import Folds
+from engine.layout import Output
 from engine.native import native_threads
 from engine.protocols import Sample
 from engine.records import AnyAnnotation, Decision
-from engine.storage import Output
 from engine.versions import digest_of, digest_of_files
 from engine.vocabulary import Vocabulary
 from specialists.hub.weights import Precision, Weights, absolute, licence_in

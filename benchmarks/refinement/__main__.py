@@ -39,12 +39,13 @@ from benchmarks.refinement.telling import FAULTS, FUSION, plot, table
 from benchmarks.refinement.worlds import HERE
 from benchmarks.world import Picture
 from engine import open_dataset
+from engine.atomic import read_json
 from engine.config import Merge, load_config
 from engine.gate.drift import Habits
 from engine.gate.verdict import judge
 from engine.labels import read_labels
+from engine.layout import Output
 from engine.records import Record
-from engine.storage import Output, read_json
 
 START = Path(__file__).with_name("start")
 SMALL = 0.25

@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.world import Picture, World, phrase, tell
+from engine.atomic import write_text
 from engine.geometry import quad_box
-from engine.storage import write_text
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = Path(__file__).with_name("plugin")

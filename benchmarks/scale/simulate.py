@@ -18,16 +18,16 @@ from typing import Any
 
 from benchmarks.scale.commands import Cost, Set, measured
 from benchmarks.scale.pictures import GROUP, write_pictures
-from engine.storage import Output, ShardId
+from engine.layout import Output, ShardId
 
 PARTITIONS = 126
 ITEMS = 1_000_000
 SIZED = ("--set", f"ingest.shard_size={GROUP}")
 WAITING = """
 import sys
+from engine.layout import Output
 from engine.partitions import waiting
 from engine.places import place
-from engine.storage import Output
 output = Output(place(sys.argv[1]))
 print(*waiting(output, output.round(0)))
 """

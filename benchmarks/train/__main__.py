@@ -30,8 +30,8 @@ from benchmarks.florence2 import machine
 from benchmarks.train.curve import Course, curve, table
 from benchmarks.train.step import step
 from benchmarks.world import PRESETS
+from engine.atomic import write_json
 from engine.config import load_config
-from engine.storage import write_json
 
 PACKAGES = ("torch", "transformers", "ray", "numpy", "pillow", "pycocotools")
 

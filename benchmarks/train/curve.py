@@ -16,8 +16,8 @@ from benchmarks.train.stage import Watched, journal, paces, run_stage, steps_in
 from benchmarks.world import Picture, World, floor
 from benchmarks.world.writing import write_round
 from engine.config import Config
+from engine.layout import Output
 from engine.records import DETAILS
-from engine.storage import Output
 from florence2.annotate import Annotator
 from florence2.model import Florence2
 from florence2.processor import Processor

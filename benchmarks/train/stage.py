@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from engine.storage import Output
+from engine.layout import Output
 from florence2.training.state import OPTIMISER, TRAINING
 from pipelines.training.journal import read_journal
 

@@ -13,19 +13,13 @@ from PIL import Image
 from benchmarks.world.captions import phrase, tell
 from benchmarks.world.picture import Picture, World
 from benchmarks.world.records import record_of
+from engine.atomic import write_json, write_text
 from engine.config import Config
 from engine.ingest import ingest
+from engine.layout import Output, ShardId
 from engine.lock import run_lock
 from engine.records import Item, Record
-from engine.storage import (
-    Output,
-    ShardId,
-    read_items,
-    write_annotations,
-    write_decisions,
-    write_json,
-    write_text,
-)
+from engine.storage import read_items, write_annotations, write_decisions
 from engine.summary import count_round, group_near_duplicates
 from pipelines.build import Pipeline, build_pipeline
 

@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from engine.atomic import is_there
 from engine.config import load_config
 from engine.errors import ConfigError
+from engine.layout import Output
 from engine.places import place
-from engine.storage import Output, is_there
 from pipelines.build import EMBEDDED, Pipeline, build_pipeline, shipped
 from pipelines.samples import sample_photos
 

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
+from engine.atomic import read_json, write_json
 from engine.export.format import Part, Whole
-from engine.storage import read_json, write_json
 from engine.untrusted import printable
 
 NAME = "card.json"

@@ -25,11 +25,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pycocotools import mask as coco
 
+from engine.atomic import aside
 from engine.export.format import Part, Whole
 from engine.export.images import How
 from engine.flat import Flat
 from engine.records import digest16
-from engine.storage import aside
 
 KINDS = ("texts", "objects", "lines", "region_texts", "masks")
 FILES = ("instances", "captions", "text")

@@ -11,9 +11,11 @@ from typing import Any, ClassVar, Protocol
 
 import pyarrow.compute as pc
 
+from engine.atomic import there
 from engine.export.images import How, Images, Lost, Picture
 from engine.flat import Flat
-from engine.storage import Output, ShardId, Tables, there
+from engine.layout import Output, ShardId
+from engine.storage import Tables
 from engine.vocabulary import Vocabulary
 
 
@@ -95,7 +97,7 @@ class Whole:
 
 class Format(Protocol):
     """A dataclass without parameters. `write` may be called in any process and again for the same part: what it writes
-    goes through `engine.storage.aside`, and depends on the part alone."""
+    goes through `engine.atomic.aside`, and depends on the part alone."""
 
     name: ClassVar[str]
     kinds: ClassVar[tuple[str, ...]]  # of engine.export.selection.KINDS, those it has a place for

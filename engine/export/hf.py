@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
+from engine.atomic import aside, read_json, write_json, write_text
 from engine.export.card import UNSAID, card_of, note, readme
 from engine.export.documents import documents, listed, numbers
 from engine.export.features import as_yaml, features
@@ -30,7 +31,6 @@ from engine.export.images import How
 from engine.export.selection import KINDS
 from engine.flat import Flat, Ints
 from engine.records import DETAILS
-from engine.storage import aside, read_json, write_json, write_text
 from engine.uris import MEMBER, ROW
 
 ROW_GROUP_BYTES = 64 << 20  # who streams reads a row group at once

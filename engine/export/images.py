@@ -12,6 +12,7 @@ from typing import Literal
 import pyarrow as pa
 from PIL import Image as Pillow
 
+from engine.atomic import write_bytes
 from engine.config import Ingest
 from engine.errors import ImageError
 from engine.files import stamp
@@ -19,7 +20,6 @@ from engine.images import HEAD_BYTES, decode, format_of, is_turned
 from engine.places import is_local, is_remote_uri
 from engine.reading import read
 from engine.records import digest16
-from engine.storage import write_bytes
 from engine.uris import MEMBER, ROW, download_of, is_url, path_of
 
 How = Literal["refer", "link", "copy", "inside"]

@@ -20,10 +20,10 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from engine.atomic import aside
 from engine.conversations import CAPTIONS, CATEGORY, DESCRIBE, FIND, IMAGE, READ, READ_REGION, boxes_said, harmless
 from engine.export.format import Part, Whole
 from engine.export.images import How
-from engine.storage import aside
 
 TURNS = 10  # of a conversation: some 1000 tokens
 Turn = tuple[str, str, Iterable[str]]  # question, answer, who made what is said

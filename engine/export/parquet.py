@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.atomic import aside
 from engine.export.format import Part, Whole
 from engine.export.images import How
 from engine.export.selection import KINDS
-from engine.storage import aside
 
 OWN = ("row", "number", "error", "duplicate_of")  # columns of images that mean nothing outside
 

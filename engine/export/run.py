@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.atomic import is_there, names_in, read_json, remove_all, there, write_json
 from engine.config import Ingest, Run, load_config
 from engine.dataset import Dataset
 from engine.errors import OutputError, RunError, is_no_space
@@ -30,8 +31,9 @@ from engine.export.selection import Selection
 from engine.export.split import Splits
 from engine.files import stamp
 from engine.flat import Flat, flatten
+from engine.layout import ShardId
 from engine.lock import run_lock
-from engine.storage import ShardId, is_there, names_in, read_json, read_shard, remove_all, there, write_json
+from engine.storage import read_shard
 from engine.versions import digest_of_json
 
 # Images up to which threads of this process write an export, column by column or record by record: Ray takes longer to

@@ -17,12 +17,12 @@ from typing import Any, ClassVar
 
 import orjson
 
+from engine.atomic import aside, write_text
 from engine.export.card import note, readme
 from engine.export.documents import illustrated
 from engine.export.format import Part, Whole
 from engine.export.images import How, Picture
 from engine.export.selection import KINDS
-from engine.storage import aside, write_text
 
 USE = """## How to load it
 ```python

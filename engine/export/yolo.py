@@ -25,10 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from engine.atomic import write_bytes, write_text
 from engine.export.format import Part, Whole
 from engine.export.images import How
 from engine.export.polygons import MOST_RINGS, polygon
-from engine.storage import write_bytes, write_text
 
 DIGITS = 9  # a box of an image of 100,000 px comes back to a thousandth of one
 Key: TypeAlias = tuple[int, str]  # of a region: its image's row, and its id

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
+from engine.atomic import is_there, read_json, write_json
 from engine.config import Ingest, Run
 from engine.ingest.adding import Known
 from engine.ingest.duplicates import mark_duplicates
@@ -26,8 +27,8 @@ from engine.ingest.partitions import Cut, chunks, shard_size
 from engine.ingest.retrying import Retried, retry
 from engine.ingest.shards import Writer, remove_others
 from engine.ingest.summary import count_given
+from engine.layout import Output
 from engine.partitions import listed_in
-from engine.storage import Output, is_there, read_json, write_json
 
 __all__ = [
     "Added",

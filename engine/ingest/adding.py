@@ -7,13 +7,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import eq
 
+from engine.atomic import is_there
 from engine.entry import Entry
 from engine.ingest.partitions import chunks
 from engine.ingest.shards import taken
+from engine.layout import Output, ShardId
 from engine.records import Item, Record
 from engine.schema import given_to_table, items_from_table
 from engine.spill import Digests
-from engine.storage import Output, ShardId, is_there, read_table
+from engine.storage import read_table
 
 WINDOW = 4096  # images that are compared together: each shard of theirs is read once
 

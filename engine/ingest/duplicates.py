@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.ingest.shards import write_items
+from engine.layout import Output, ShardId
 from engine.repeats import REPEAT, Keys, Repeats
 from engine.spill import Rows
-from engine.storage import Output, ShardId, read_items, read_table
+from engine.storage import read_items, read_table
 
 COLUMNS = ["item_id", "content_id", "duplicate_of", "error.kind"]
 

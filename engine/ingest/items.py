@@ -15,9 +15,9 @@ from engine.download import Downloader
 from engine.entry import Entry
 from engine.errors import ImageError
 from engine.images import probe
+from engine.layout import ShardId
 from engine.reading import read
 from engine.records import Item, ItemError, digest16
-from engine.storage import ShardId
 from engine.uris import is_url
 
 THREADS = min(4 * (os.cpu_count() or 1), 32)  # they wait for disks more than they work

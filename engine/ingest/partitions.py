@@ -12,8 +12,8 @@ from typing import TypeVar
 from engine.config import Ingest
 from engine.entry import Entry, Given
 from engine.ingest.items import Shard
+from engine.layout import ShardId
 from engine.partitions import Partition
-from engine.storage import ShardId
 
 T = TypeVar("T")
 SHARDS, SMALLEST, LARGEST = 64, 4, 1024  # of a partition, and images in a shard, where nobody says how many

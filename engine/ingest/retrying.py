@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
+from engine.atomic import remove
 from engine.config import Ingest
 from engine.download import Downloader
 from engine.entry import Entry
@@ -15,21 +16,11 @@ from engine.ingest.duplicates import earliest
 from engine.ingest.items import item_of, threads
 from engine.ingest.listed import listing_of
 from engine.ingest.summary import write_counts
+from engine.layout import Output, ShardId
 from engine.partitions import partitions, reopen_from
 from engine.records import Item
 from engine.schema import items_to_table
-from engine.storage import (
-    Output,
-    ShardId,
-    read_faults,
-    read_given,
-    read_items,
-    read_table,
-    remove,
-    shard_digest,
-    write_given,
-    write_table,
-)
+from engine.storage import read_faults, read_given, read_items, read_table, shard_digest, write_given, write_table
 
 Places = dict[ShardId, dict[int, Item]]  # items by their shards and rows there
 

@@ -9,26 +9,18 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
+from engine.atomic import names_in, remove
 from engine.config import Ingest, Run
 from engine.download import Downloader
 from engine.entry import Entry, Fault
 from engine.errors import OutputError
 from engine.given import take
 from engine.ingest.items import THREADS, Reader, Shard, item_of, threads
+from engine.layout import Output, ShardId
 from engine.partitions import Partition
 from engine.records import Item, Record
 from engine.schema import items_to_table
-from engine.storage import (
-    Output,
-    ShardId,
-    has_given,
-    names_in,
-    read_items,
-    remove,
-    shard_digest,
-    write_given,
-    write_table,
-)
+from engine.storage import has_given, read_items, shard_digest, write_given, write_table
 from engine.uris import is_url
 
 # Items that may be under way before the shard that waits for its slowest one is written: hosts that don't answer take

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from engine.atomic import names_in, read_json, write_json
 from engine.ingest.duplicates import Contents
+from engine.layout import Output
 from engine.partitions import Partition, listed_in
 from engine.schema import ANNOTATION_COLUMNS
-from engine.storage import Output, names_in, read_json, read_table, write_json
+from engine.storage import read_table
 
 SOURCES = [f"{column}.list.element.source" for column in ANNOTATION_COLUMNS]
 FAULTS = "faults.list.element.kind"

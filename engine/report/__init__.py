@@ -25,6 +25,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from engine.atomic import read_json, write_text
 from engine.config import Ingest
 from engine.dataset import Dataset
 from engine.report.counts import counted
@@ -38,7 +39,6 @@ from engine.report.pictures import Picture
 from engine.report.rounds import rounds, standing, tracks
 from engine.report.survey import survey
 from engine.report.training import trainings
-from engine.storage import read_json, write_text
 from engine.summary import count_round
 
 NEAR = 2  # pages on each side that a page of the gallery has links to

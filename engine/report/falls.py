@@ -15,6 +15,7 @@ from engine.annotate import open_image
 from engine.config import Ingest
 from engine.dataset import Dataset
 from engine.errors import ImageError
+from engine.layout import ShardId
 from engine.protocols import Image
 from engine.records import Mask, Record, Region, RegionText, Triplet
 from engine.report.disputes import Fell
@@ -22,7 +23,7 @@ from engine.report.pictures import Keep, about, name_of
 from engine.report.plots import Plot, bars
 from engine.report.shapes import Frame, cut_out, jpeg
 from engine.report.survey import Example, Reason, Survey
-from engine.storage import ShardId, read_shard
+from engine.storage import read_shard
 
 MOST_SHOWN, MOST_LISTED = 40, 200  # reasons with examples, and all that the page lists
 BINS = 16

@@ -18,12 +18,13 @@ from markupsafe import Markup
 
 from engine.config import Ingest
 from engine.dataset import Dataset
+from engine.layout import ShardId
 from engine.records import Record
 from engine.report.index import Index
 from engine.report.pictures import Keep, Picture, picture_of
 from engine.report.shapes import data_uri
 from engine.report.survey import Survey
-from engine.storage import ShardId, read_shard
+from engine.storage import read_shard
 
 A_PAGE = 50  # pictures
 ON_ONE_PAGE = 100  # up to as many, all is one file

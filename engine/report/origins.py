@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain, islice
 
+from engine.atomic import read_json
 from engine.dataset import Dataset
 from engine.entry import Fault
-from engine.storage import read_faults, read_items, read_json
+from engine.storage import read_faults, read_items
 
 MOST_GROUPS, MOST_IN_GROUP, MOST_FAULTS = 50, 6, 200  # that the page lists
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.atomic import read_json
 from engine.dataset import Dataset
 from engine.report.curves import Scale, Tick
 from engine.report.plots import Bar, bars
-from engine.storage import read_json
 from engine.summary import count_round
 
 MOST_CHANGES, MOST_TRACKS = 40, 12

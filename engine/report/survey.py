@@ -15,8 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.dataset import Dataset
+from engine.layout import ShardId
 from engine.report.disputes import Dispute, Fell, Thing, dispute
-from engine.storage import ShardId, Tables, read_shard
+from engine.storage import Tables, read_shard
 
 _REGION = ("id", "source", "kind", "label", "raw_label", "box")
 REGIONS = [f"regions.list.element.{name}" for name in _REGION]

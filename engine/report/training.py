@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from engine.layout import Round
 from engine.progress import duration
 from engine.report.curves import Curve, Series, curve
 from engine.report.journals import Log, is_number, read_log
 from engine.report.samples import Sample, read_samples
-from engine.storage import Round
 
 # What the page shows at most, for it to be of some size whatever is in the files.
 MOST_TASKS, MOST_FAULTS, MOST_JUDGED = 20, 5, 200

@@ -13,10 +13,10 @@ from typing import Any, Self
 from engine.annotate import Tally
 from engine.errors import EngineError
 from engine.heartbeat import Heartbeat, write_heartbeat
+from engine.layout import Layer, ShardId
 from engine.logs import RunLog
 from engine.places import is_local
 from engine.runner.watcher import Watcher
-from engine.storage import Layer, ShardId
 from engine.worker import Plan
 
 BEAT_SECONDS, BEAT_SECONDS_ON_STORES = 5.0, 15.0

@@ -15,6 +15,7 @@ import ray.exceptions
 from engine.annotate import Tally
 from engine.breaker import Breaker
 from engine.errors import RunError, is_no_space
+from engine.layout import ShardId
 from engine.runner.actor import WorkerActor, ask_for_note, remove_notes
 from engine.runner.blame import Blame
 from engine.runner.connection import OBJECT_STORE_BYTES, brief, cluster, deaf, living
@@ -23,7 +24,6 @@ from engine.runner.reporter import Reporter
 from engine.runner.staffing import Staffing
 from engine.runner.supply import Supply
 from engine.runner.watcher import Watcher
-from engine.storage import ShardId
 from engine.worker import Orders, Plan
 
 # Ray's memory monitor ends workers, too, when the machine runs out.

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 
-from engine.storage import ShardId
+from engine.layout import ShardId
 
 AHEAD = 1000  # shards that are known before they are needed
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from engine.annotate import Tally
-from engine.storage import ShardId
+from engine.layout import ShardId
 
 
 class Watcher(Protocol):

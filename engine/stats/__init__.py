@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from engine.atomic import read_json
 from engine.dataset import Dataset, open_dataset
 from engine.errors import OutputError
 from engine.flat import flatten
@@ -24,7 +25,7 @@ from engine.stats.regions import Classes, Distributions, RegionCounts, about_reg
 from engine.stats.scores import ScoreCounts, Scores, scores
 from engine.stats.tables import ORIGINS, Annotations, Semantics, Size, annotation_rows, semantics_rows, size_rows
 from engine.stats.texts import TextCounts
-from engine.storage import Tables, read_json, read_shard
+from engine.storage import Tables, read_shard
 from engine.untrusted import TURNING
 
 VERSION = 1  # of what `told` gives

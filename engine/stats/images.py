@@ -9,10 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.atomic import read_json
 from engine.dataset import Dataset
 from engine.flat import Flat
 from engine.stats.columns import Bools, Sums, one
-from engine.storage import read_json, read_table
+from engine.storage import read_table
 
 
 @dataclass(frozen=True)

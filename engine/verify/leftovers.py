@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from engine.storage import Layer, Output, ShardId
+from engine.layout import Layer, Output, ShardId
 from engine.verify.findings import Finding
 
 ASIDE = re.compile(r"\..+\.aside-[0-9a-f]{32}")

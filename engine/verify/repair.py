@@ -6,11 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from engine.atomic import is_there, read_json, remove, remove_all
 from engine.config import Ingest
 from engine.errors import OutputError
+from engine.layout import Output, ShardId
 from engine.lock import run_lock
 from engine.places import is_local
-from engine.storage import Output, ShardId, is_there, read_items, read_json, remove, remove_all
+from engine.storage import read_items
 from engine.verify.findings import Finding
 from engine.verify.shards import image_fault
 

@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.atomic import read_bytes
 from engine.config import Ingest
 from engine.errors import ImageError, OutputError
+from engine.layout import Layer, Output, ShardId
 from engine.reading import read
 from engine.records import Item, digest16
 from engine.schema import ANNOTATION_COLUMNS, ANNOTATIONS, DECISIONS, GIVEN, ITEMS, VERSION
-from engine.storage import Layer, Output, ShardId, read_bytes
 from engine.summary import count_round
 from engine.verify.findings import Finding
 from engine.verify.references import faults

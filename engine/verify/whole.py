@@ -10,12 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from engine.atomic import is_there, names_in, read_json
 from engine.config import Ingest, Run, load_config
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, OutputError
+from engine.layout import Layer, Output, Round, ShardId
 from engine.partitions import Closed
 from engine.spill import Digests
-from engine.storage import Layer, Output, Round, ShardId, is_there, names_in, read_json, read_table
+from engine.storage import read_table
 from engine.summary import added_up
 from engine.verify.findings import Finding, Verdict
 from engine.verify.leftovers import leftovers

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import ray.data
 
 from engine.errors import OutputError
+from engine.layout import ShardId
 from engine.records import Record
-from engine.storage import ShardId, read_records
+from engine.storage import read_records
 from florence2.scene import Scene
 from florence2.targets import KINDS, task_of
 from florence2.tasks import Task

@@ -13,10 +13,10 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from engine.atomic import is_there, names_in, read_json, remove, remove_all, write_json
 from engine.copies import fetched, forget, moved, near, room_for
 from engine.errors import OutputError
 from engine.places import is_local
-from engine.storage import is_there, names_in, read_json, remove, remove_all, write_json
 from florence2.model import Florence2
 from florence2.processor import Processor
 from florence2.training.state import TRAINING

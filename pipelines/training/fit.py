@@ -9,11 +9,11 @@ import threading
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
+from engine.atomic import is_there, read_json
 from engine.copies import near
 from engine.errors import RunError
 from engine.places import is_local
 from engine.runner import calls_ray
-from engine.storage import is_there, read_json
 from pipelines.training.crew import Crew
 from pipelines.training.progress import Follower
 from pipelines.training.worker import FAILURE, Job, train_worker

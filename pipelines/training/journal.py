@@ -21,10 +21,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
+from engine.atomic import aside, write_text
 from engine.copies import near
 from engine.files import piece, stamp
 from engine.places import is_local
-from engine.storage import aside, write_text
 
 LOG, BOARD = "log.jsonl", "tensorboard"
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from engine.storage import ShardId
+from engine.layout import ShardId
 
 AT_A_TIME = 8  # shards that are mixed with each other
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from engine.storage import aside, write_text
+from engine.atomic import aside, write_text
 from florence2.annotate import Annotator
 from florence2.draw import draw
 from florence2.model import Florence2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from engine.atomic import is_there
 from engine.copies import moved, near
-from engine.storage import is_there
 from florence2.model import Florence2
 from florence2.processor import Processor
 from florence2.tasks import Task

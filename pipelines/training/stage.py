@@ -11,15 +11,16 @@ from typing import Any
 
 from rich.console import Console
 
+from engine.atomic import is_there, names_in, read_json, write_json
 from engine.config import Config
 from engine.copies import located, near, room_for
 from engine.dataset import Dataset
 from engine.errors import ConfigError, OutputError, RunError
 from engine.folds import EVERYTHING, Choice, Folds
+from engine.layout import Output, Round
 from engine.places import is_remote_uri, place
 from engine.records import ALT, HUMAN
 from engine.runner import cluster
-from engine.storage import Output, Round, is_there, names_in, read_json, write_json
 from engine.versions import digest_of_json
 from florence2.checkpoint import locate, read_config
 from florence2.errors import Florence2Error

@@ -28,8 +28,9 @@ from engine.annotate import open_image
 from engine.config import Ingest
 from engine.errors import ImageError, OutputError
 from engine.folds import Folds
+from engine.layout import Output, ShardId
 from engine.records import Record
-from engine.storage import Output, ShardId, Tables, read_items, read_shard
+from engine.storage import Tables, read_items, read_shard
 from florence2.errors import Florence2Error
 from florence2.processor import Processor, resized
 from florence2.scene import Scene

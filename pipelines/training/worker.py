@@ -17,10 +17,11 @@ import ray.train
 import ray.train.torch
 import torch
 
+from engine.atomic import is_there, read_bytes, remove, write_json, write_text
 from engine.copies import fetched, forget, located
 from engine.errors import EngineError, RunError, is_no_space
+from engine.layout import ShardId
 from engine.places import is_local
-from engine.storage import ShardId, is_there, read_bytes, remove, write_json, write_text
 from florence2.errors import Florence2Error
 from florence2.model import Florence2
 from florence2.processor import Processor, image_tokens

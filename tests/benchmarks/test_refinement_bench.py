@@ -25,9 +25,10 @@ from benchmarks.world.records import record_of
 from engine.config import Config, Gate, Ingest
 from engine.ingest import ingest
 from engine.labels import read_labels
+from engine.layout import Output
 from engine.protocols import Sample
 from engine.records import Item, Record
-from engine.storage import Output, read_items
+from engine.storage import read_items
 
 COUNT = 60
 PICTURES = [HERE.picture(3, n) for n in range(COUNT)]

@@ -18,9 +18,9 @@ from benchmarks.scale.commands import Failed, Set, measured
 from benchmarks.scale.pictures import HEIGHT, WIDTH, write_pictures
 from benchmarks.scale.telling import plot, told
 from engine.dataset import open_dataset
+from engine.layout import Output, ShardId
 from engine.near import perceptual_hash
 from engine.partitions import waiting
-from engine.storage import Output, ShardId
 
 ROWS = 4  # one shard
 

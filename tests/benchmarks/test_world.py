@@ -39,13 +39,15 @@ from benchmarks.world.records import record_of
 from benchmarks.world.scenes import scene_of
 from benchmarks.world.shapes import COLOURS, OUTLINES
 from benchmarks.world.writing import write_images, write_round
+from engine.atomic import read_json
 from engine.config import Config, Ingest, load_config
 from engine.dataset import open_dataset
 from engine.geometry import decode_mask, quad_box
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.records import Item, Mask, Record
 from engine.show import find_record
-from engine.storage import Output, read_given, read_json
+from engine.storage import read_given
 from pipelines.build import build_pipeline
 from pipelines.stages import Stages
 

@@ -21,11 +21,12 @@ from engine.errors import ConfigError, RunError
 from engine.geometry import decode_mask, mask_area
 from engine.given import take
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.listing import Listing
 from engine.records import Item, Record
 from engine.sources.index import TABLES
 from engine.sources.sections import sections
-from engine.storage import Output, read_faults, read_given
+from engine.storage import read_faults, read_given
 
 Write = Callable[..., Path]
 RING = [2.5, 3, 12, 3, 12.25, 13, 2, 13]

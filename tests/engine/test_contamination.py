@@ -20,8 +20,9 @@ from engine.config import Config, Ingest
 from engine.contamination import contaminated, decontaminate
 from engine.errors import ConfigError, OutputError
 from engine.folds import Folds
+from engine.layout import Output
 from engine.near import MAX_DISTANCE, MOST_DISTANCE, between
-from engine.storage import Output, read_items
+from engine.storage import read_items
 
 
 @pytest.fixture

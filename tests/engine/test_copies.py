@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from s3 import Bucket, Proxy, Server, environment, faulty, first, never, s3_server
 
-from engine.copies import UNFINISHED, fetched, forget, located, moved, near
+from engine.copies import FETCHING, UNFINISHED, fetched, forget, located, moved, near
 from engine.errors import RunError
 from engine.places import place
 
@@ -78,10 +82,12 @@ def test_fetched_anew_once_it_has_changed(model: Path, bucket: Bucket) -> None:
     bucket.write("out/model/parts/one.bin", b"2")  # of the same size
     after = fetched(model)
     assert content(after) == {**FILES, "parts/one.bin": b"2"}
-    assert not before.exists()
+    assert content(before) == FILES, "another run may be reading it"
+    os.utime(before, (time.time() - 4000,) * 2)
     bucket.remove("out/model/empty")
-    assert "empty" not in content(fetched(model))
-    assert len(copies(model)) == 1
+    last = fetched(model)
+    assert "empty" not in content(last)
+    assert copies(model) == {after.name, last.name}
 
 
 def test_what_is_not_there(bucket: Bucket) -> None:
@@ -113,6 +119,40 @@ def test_several_at_once_fetch_it_once(model: Path, proxy: Proxy) -> None:
         worker.join()
     assert found == [FILES] * 6
     assert proxy.sent < 2 * len(FILES["model.safetensors"])
+
+
+def test_what_is_forgotten_while_others_wait_for_it(model: Path) -> None:
+    """They wait for those who came later: a lock that is gone is none."""
+    found: list[dict[str, bytes]] = []
+    waiting = threading.Thread(target=lambda: found.append(content(fetched(model))))
+    lock = near(model) / FETCHING
+    with locked(lock):
+        waiting.start()
+        wait_for_waiting(lock)
+        forget(model)
+        later = locked(lock)
+    with later:
+        wait_for_waiting(lock)
+        assert not copies(model)
+    waiting.join()
+    assert found == [FILES]
+
+
+def locked(path: Path) -> IO[str]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)
+    return file
+
+
+def wait_for_waiting(lock: Path) -> None:
+    """Until somebody waits for it: the kernel's list shows who with an arrow."""
+    inode = f":{lock.stat().st_ino} "
+    for _ in range(500):
+        if any("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines()):
+            return
+        time.sleep(0.02)
+    raise AssertionError("nobody waits")
 
 
 def test_a_file_whose_name_leads_elsewhere(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,11 +32,12 @@ from engine.export.webdataset import WebDataset
 from engine.flat import Flat, flatten
 from engine.given import canonical, take
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.listing import Listing
 from engine.records import Item, Record
 from engine.schema import annotations_to_table, decisions_to_table, items_to_table
 from engine.sources.documents import FORMAT, given_in
-from engine.storage import Output, Tables, read_faults, read_given
+from engine.storage import Tables, read_faults, read_given
 from engine.vocabulary import Vocabulary
 
 

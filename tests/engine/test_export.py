@@ -25,10 +25,11 @@ from engine.export.run import Export, _setting, export, write_part
 from engine.export.selection import KINDS, Selection
 from engine.export.split import Splits, splits_of
 from engine.images import decode
+from engine.layout import Output
 from engine.lock import run_lock
 from engine.records import Decision, Mask, Record, Region, RegionText, Scores, Text, Triplet
 from engine.runner import cluster
-from engine.storage import Output, read_records, write_decisions
+from engine.storage import read_records, write_decisions
 from engine.vocabulary import ClassEntry, Vocabulary
 
 COUNT = 10

@@ -29,10 +29,11 @@ from engine.export.run import _digest, _setting, write_part
 from engine.flat import flatten
 from engine.geometry import decode_mask, encode_mask, mask_area
 from engine.ingest import ingest
+from engine.layout import Output, ShardId
 from engine.listing import Listing
 from engine.records import DETAILS, Decision, Item, Mask, Record, Region, RegionText, Scores, Text
 from engine.schema import annotations_to_table, decisions_to_table, items_to_table
-from engine.storage import Output, ShardId, Tables, read_faults, read_given
+from engine.storage import Tables, read_faults, read_given
 from engine.vocabulary import Vocabulary
 
 COUNT = len(NAMES)

@@ -22,9 +22,9 @@ from engine.export import hf
 from engine.export.features import as_yaml, features
 from engine.export.hf import HuggingFace
 from engine.images import decode
+from engine.layout import Output
 from engine.reading import read
 from engine.records import DETAILS
-from engine.storage import Output
 
 
 @pytest.fixture(scope="module")

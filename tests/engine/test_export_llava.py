@@ -21,9 +21,9 @@ from engine.errors import ConfigError
 from engine.export.llava import TURNS, Llava
 from engine.export.run import _digest, _setting, write_part
 from engine.given import take
+from engine.layout import Output
 from engine.listing import Listing
 from engine.records import Record, Region
-from engine.storage import Output
 
 Sample = dict[str, Any]
 

@@ -17,8 +17,8 @@ from known import known
 from engine.export.parquet import Parquet
 from engine.geometry import decode_mask
 from engine.images import probe
+from engine.layout import Output
 from engine.records import Mask, Record, Region, Triplet
-from engine.storage import Output
 
 TABLES = ("texts", "regions", "region_texts", "masks", "triplets")
 Rows = list[dict[str, Any]]

@@ -20,8 +20,8 @@ from engine.errors import RunError
 from engine.export.run import Export, _digest, _setting, write_part
 from engine.export.webdataset import WebDataset, braces, caption
 from engine.images import decode
+from engine.layout import Output
 from engine.reading import read
-from engine.storage import Output
 
 
 @pytest.fixture(scope="module")

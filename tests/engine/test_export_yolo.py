@@ -25,8 +25,9 @@ from engine.export.run import _digest, _setting, write_part
 from engine.export.yolo import Yolo
 from engine.geometry import MaskArray, decode_mask, encode_mask
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.records import Decision, Mask, Record, Region
-from engine.storage import Output, read_faults, read_given
+from engine.storage import read_faults, read_given
 from engine.vocabulary import Vocabulary
 
 COUNT = len(NAMES)

@@ -24,11 +24,11 @@ from engine.annotate import Tally
 from engine.config import Run
 from engine.errors import RunError
 from engine.heartbeat import Heartbeat, PoolSpeed, read_heartbeat, write_heartbeat
+from engine.layout import Layer, Output, ShardId
 from engine.logs import QUARANTINES, RunLog
 from engine.places import place
 from engine.runner import cluster
 from engine.runner.reporter import Pulse, Reporter
-from engine.storage import Layer, Output, ShardId
 from engine.worker import Plan
 
 

@@ -20,11 +20,12 @@ from engine.config import Ingest
 from engine.entry import Entry, Faults, GivenRegion, GivenText
 from engine.errors import ConfigError
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.listing import Listing
 from engine.reading import read
 from engine.sources import huggingface
 from engine.sources.features import columns_of
-from engine.storage import Output, read_given
+from engine.storage import read_given
 
 MAX = 1_000_000
 STRING = {"dtype": "string", "_type": "Value"}

@@ -17,8 +17,9 @@ from PIL import Image
 from engine.config import Ingest
 from engine.errors import ConfigError
 from engine.ingest import chunks, ingest, listed_digest, shard_size
+from engine.layout import Output, ShardId
 from engine.records import Item
-from engine.storage import Output, ShardId, read_items, write_table
+from engine.storage import read_items, write_table
 from engine.uris import path_of
 
 

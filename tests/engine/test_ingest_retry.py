@@ -12,7 +12,8 @@ from web import page, serving
 
 from engine.config import Http, Ingest
 from engine.ingest import Retried, retry
-from engine.storage import Output, ShardId, read_items
+from engine.layout import Output, ShardId
+from engine.storage import read_items
 from engine.uris import download_of
 
 

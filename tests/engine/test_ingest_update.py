@@ -19,7 +19,8 @@ from PIL import Image
 from engine.config import Ingest
 from engine.errors import ConfigError
 from engine.ingest import Added, added, listed_digest
-from engine.storage import Output, ShardId, read_given, write_table
+from engine.layout import Output, ShardId
+from engine.storage import read_given, write_table
 
 
 def names(out: Path) -> list[str]:

@@ -15,8 +15,9 @@ from engine.errors import ConfigError, OutputError
 from engine.folds import ALL, EVERYTHING, Choice, Folds
 from engine.ingest import ingest
 from engine.labels import NO_LABELS, read_labels
+from engine.layout import Output
 from engine.records import Item
-from engine.storage import Output, read_items
+from engine.storage import read_items
 
 COUNT = 6
 

@@ -10,8 +10,8 @@ import pytest
 
 from engine.config import Ingest
 from engine.ingest import Added, added, ingest, listed_digest
+from engine.layout import Output
 from engine.listing import Listing
-from engine.storage import Output
 
 
 @pytest.fixture

@@ -14,9 +14,10 @@ from PIL import Image, ImageEnhance
 from engine import grouping, spill
 from engine.grouping import groups
 from engine.images import decode
+from engine.layout import Output, ShardId
 from engine.near import MAX_DISTANCE, perceptual_hash
 from engine.records import Item, Record
-from engine.storage import Output, ShardId, read_table, write_annotations
+from engine.storage import read_table, write_annotations
 from engine.summary import group_near_duplicates
 
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "page.png", "rocket.jpg")

@@ -15,10 +15,11 @@ from engine.config import Ingest
 from engine.entry import Entry, GivenRegion, GivenText
 from engine.errors import ConfigError
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.listing import Listing
 from engine.sources.masks import with_masks
 from engine.sources.openimages import is_open_images
-from engine.storage import Output, read_given
+from engine.storage import read_given
 
 BOXES = (
     "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf,IsDepiction,IsInside",

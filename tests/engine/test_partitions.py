@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from engine import partitions as of
+from engine.atomic import write_json
 from engine.errors import OutputError
+from engine.layout import Layer, Output, ShardId
 from engine.partitions import Partition, close, closed, partitions, reopen_from
 from engine.records import Item, ItemError, Record, Region, Scores
 from engine.schema import items_to_table
-from engine.storage import Layer, Output, ShardId, write_annotations, write_decisions, write_json, write_table
+from engine.storage import write_annotations, write_decisions, write_table
 from engine.summary import added_up, count_round
 
 SIZES = (5, 3)  # items of two partitions, two a shard

@@ -26,14 +26,16 @@ from hypothesis import strategies as st
 from PIL import Image
 from s3 import Bucket, Proxy, Server, environment, faulty, first, s3_server
 
-from engine import files, lock, places, storage
+from engine import files, lock, places
+from engine.atomic import aside, is_there, names_in, read_json, remove, remove_all, there, write_json
 from engine.config import load_config
 from engine.errors import ConfigError, ImageError, OutputError, RunError
+from engine.layout import LOCK, Output, ShardId
 from engine.listing import Listing
 from engine.lock import run_lock
 from engine.places import is_local, is_remote_uri, local_folder, place, store_of
 from engine.reading import read
-from engine.storage import Output, aside, names_in, read_json, read_table, there, write_json, write_table
+from engine.storage import read_table, write_table
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +154,7 @@ def test_output_in_memory() -> None:
     assert read_json(root / "a" / "b.json") == {"n": 1}
     assert read_table(root / "a" / "t.parquet", ["b"]).equals(table().select(["b"]))
     assert names_in(root / "a") == ["b.json", "t.parquet"]
-    storage.remove_all(root / "a")
+    remove_all(root / "a")
     assert names_in(root) == []
 
 
@@ -160,25 +162,25 @@ def test_output_on_s3(bucket: Bucket) -> None:
     out = Output(place(f"{bucket.uri}/sets/out"))
     assert pickle.loads(pickle.dumps(out)) == out
     out.check_ours()
-    shard = storage.ShardId(0, 3)
+    shard = ShardId(0, 3)
     write_table(out.items(shard), table(), "digest")
     write_json(out.round(0).summary, {"told": "é\n"})
     assert bucket.keys() == ["sets/out/images/part-00000/shard-00003.parquet", "sets/out/round-0/summary.json"]
     assert pq.read_table(io.BytesIO(bucket.read(bucket.keys()[0]))).equals(table())  # by others
     assert read_table(out.items(shard)).equals(table())
     assert read_json(out.round(0).summary) == {"told": "é\n"}
-    assert there([out.items(shard), out.items(storage.ShardId(0, 4)), out.round(1).summary]) == {out.items(shard)}
+    assert there([out.items(shard), out.items(ShardId(0, 4)), out.round(1).summary]) == {out.items(shard)}
     with pytest.raises(OutputError, match="no run's output"):
         out.check_ours()
-    bucket.write(f"sets/out/{storage.LOCK}", b"{}")
+    bucket.write(f"sets/out/{LOCK}", b"{}")
     bucket.write("sets/out/notes.txt", b"ours are not the only ones")
     bucket.write("sets/out-of-others/round-0/a", b"")
     out.forget(shard)
-    assert names_in(out.root) == [storage.LOCK, "images", "notes.txt"]
+    assert names_in(out.root) == [LOCK, "images", "notes.txt"]
     write_json(out.round(0).summary, {})
     out.sweep()
     out.clear()
-    assert bucket.keys() == ["sets/out-of-others/round-0/a", f"sets/out/{storage.LOCK}", "sets/out/notes.txt"]
+    assert bucket.keys() == ["sets/out-of-others/round-0/a", f"sets/out/{LOCK}", "sets/out/notes.txt"]
 
 
 def test_what_is_broken_off_is_no_object(bucket: Bucket) -> None:
@@ -238,8 +240,8 @@ def test_faults_that_stay(what: str, words: str, bucket: Bucket, proxy: Proxy, m
         lambda: write_json(root / "a.json", 1),
         lambda: read_json(root / "a.json"),
         lambda: names_in(root),
-        lambda: storage.is_there(root / "a.json"),
-        lambda: storage.remove(root / "a.json"),
+        lambda: is_there(root / "a.json"),
+        lambda: remove(root / "a.json"),
         lambda: Output(root).check_ours(),
     ):
         with pytest.raises(RunError, match=words) as caught:
@@ -302,7 +304,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_lease_is_taken_renewed_and_given_back(bucket: Bucket, quick: None) -> None:
     root = place(f"{bucket.uri}/out")
-    key = f"out/{storage.LOCK}"
+    key = f"out/{LOCK}"
     with run_lock(root):
         before = json.loads(bucket.read(key))
         assert before["pid"] == os.getpid()
@@ -327,7 +329,7 @@ def test_a_second_run_is_refused_while_the_first_lives(bucket: Bucket, quick: No
 
 def test_the_lock_of_a_dead_run_is_taken_over(bucket: Bucket, quick: None) -> None:
     root = place(f"{bucket.uri}/out")
-    bucket.write(f"out/{storage.LOCK}", json.dumps({"token": "dead", "pid": 1, "host": "h", "beats": 7}).encode())
+    bucket.write(f"out/{LOCK}", json.dumps({"token": "dead", "pid": 1, "host": "h", "beats": 7}).encode())
     start = time.monotonic()
     with run_lock(root):
         assert time.monotonic() - start >= 0.8
@@ -335,7 +337,7 @@ def test_the_lock_of_a_dead_run_is_taken_over(bucket: Bucket, quick: None) -> No
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"[1]", b"{}", b'{"token": 7}'])
 def test_a_lock_that_is_damaged_is_nobodys_or_lapses(data: bytes, bucket: Bucket, quick: None) -> None:
-    bucket.write(f"out/{storage.LOCK}", data)
+    bucket.write(f"out/{LOCK}", data)
     with run_lock(place(f"{bucket.uri}/out")):
         pass
 
@@ -344,11 +346,11 @@ def test_a_run_stops_once_another_has_its_lease(bucket: Bucket, quick: None) -> 
     root = place(f"{bucket.uri}/out")
     theirs = json.dumps({"token": "theirs", "pid": 7, "host": "elsewhere", "since": "today"}).encode()
     with pytest.raises(RunError, match=r"taken over by another run \(process 7 on elsewhere"), run_lock(root):
-        bucket.write(f"out/{storage.LOCK}", theirs)
+        bucket.write(f"out/{LOCK}", theirs)
         for _ in range(100):  # in Python, as the driver waits
             time.sleep(0.1)
         raise AssertionError("it goes on for ever")
-    assert bucket.read(f"out/{storage.LOCK}") == theirs
+    assert bucket.read(f"out/{LOCK}") == theirs
 
 
 def test_of_runs_that_begin_together_one_has_it(bucket: Bucket, quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,7 +382,7 @@ def test_a_lease_outlives_a_short_absence_of_the_store(bucket: Bucket, proxy: Pr
         proxy.fault = first(1, "refused")
         time.sleep(0.7)
     assert proxy.done["refused"] == 1
-    assert json.loads(bucket.read(f"out/{storage.LOCK}"))["token"] == ""
+    assert json.loads(bucket.read(f"out/{LOCK}"))["token"] == ""
 
 
 # Inputs

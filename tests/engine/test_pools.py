@@ -14,10 +14,10 @@ from toys import Brightness
 
 from engine.config import Config, Run
 from engine.errors import ConfigError, RunError
+from engine.layout import ShardId
 from engine.pools import Pool, pools_of
 from engine.runner.connection import Room, cluster, lacking
 from engine.runner.supply import AHEAD, Supply
-from engine.storage import ShardId
 from engine.validation import validated
 from engine.worker import Half, Orders, Worker
 

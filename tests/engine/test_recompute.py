@@ -12,13 +12,15 @@ import pytest
 from PIL import Image
 from toys import Brightness, Dark, Looker, Teller
 
+from engine.atomic import write_json
 from engine.config import Ingest, Run
 from engine.errors import ConfigError
+from engine.layout import Output, ShardId
 from engine.protocols import Reads, Sample, Specialist, reads_of
 from engine.recompute import DECODE, NOTHING, known_of
 from engine.records import AnyAnnotation, Decision, Item, Record, Text, digest16
 from engine.schema import items_to_table
-from engine.storage import Output, ShardId, read_records, write_json, write_table
+from engine.storage import read_records, write_table
 from engine.testing import check_specialist
 from engine.vocabulary import Vocabulary
 from engine.worker import Orders, Plan, Worker

@@ -26,10 +26,12 @@ from PIL import Image
 from strategies import records
 
 from engine import open_dataset
+from engine.atomic import write_json
 from engine.config import Ingest
 from engine.dataset import Dataset
 from engine.geometry import encode_mask
 from engine.ingest import ingest
+from engine.layout import Output, ShardId
 from engine.records import (
     Decision,
     Item,
@@ -51,16 +53,7 @@ from engine.report.shapes import Frame, mask_outline
 from engine.report.spans import Span, tokens
 from engine.schema import items_to_table
 from engine.stats.histograms import MOST_BINS, of_whole_numbers
-from engine.storage import (
-    Output,
-    ShardId,
-    Tables,
-    read_items,
-    write_annotations,
-    write_decisions,
-    write_json,
-    write_table,
-)
+from engine.storage import Tables, read_items, write_annotations, write_decisions, write_table
 
 VOID = {"meta", "link", "img", "input", "br"}
 URLS = {"src", "href", "srcset", "action", "formaction", "data", "poster", "background", "xlink:href", "ping"}

@@ -18,6 +18,7 @@ from test_report import Page, ingested, page, thing, write
 
 from engine.config import Ingest
 from engine.geometry import iou
+from engine.layout import ShardId
 from engine.records import MERGE, Decision, Item, Record, Region, Scores
 from engine.report import write_report
 from engine.report.disputes import SAME_PLACE, Dispute, Thing, dispute, named_differently, round_of
@@ -25,7 +26,7 @@ from engine.report.pictures import picture_of
 from engine.report.shapes import data_uri
 from engine.report.survey import MOST_EXAMPLES, MOST_REASONS, MOST_VALUES, Fell, Place, Reason, survey
 from engine.rounds import added
-from engine.storage import ShardId, write_annotations, write_decisions
+from engine.storage import write_annotations, write_decisions
 
 BOX = (10.0, 10.0, 50.0, 50.0)
 NEAR_BY = (12.0, 10.0, 52.0, 50.0)  # IoU 0.9

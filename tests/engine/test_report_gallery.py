@@ -19,9 +19,11 @@ from PIL import Image
 from strategies import boxes
 from test_report import HOSTILE, Page, described, infested, ingested, names, thing, write
 
+from engine.atomic import write_json
 from engine.config import Ingest
 from engine.dataset import Dataset
 from engine.errors import OutputError
+from engine.layout import ShardId
 from engine.records import Decision, Record, Region
 from engine.report import write_report
 from engine.report.gallery import A_PAGE, FIRST, ON_ONE_PAGE
@@ -30,7 +32,7 @@ from engine.report.pictures import picture_of
 from engine.report.rounds import Judged, tracks
 from engine.report.shapes import AROUND, LEAST_AROUND, LONGER_CUT, cut_out, data_uri
 from engine.rounds import added
-from engine.storage import ShardId, write_annotations, write_decisions, write_json
+from engine.storage import write_annotations, write_decisions
 from engine.summary import count_round
 
 COUNT = ON_ONE_PAGE + 1

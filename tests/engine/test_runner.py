@@ -12,8 +12,8 @@ from toys import Brightness, Unloadable
 
 from engine.config import Run
 from engine.errors import RunError
+from engine.layout import Output, ShardId
 from engine.runner import each_shard
-from engine.storage import Output, ShardId
 
 
 def test_whatever_happens_over_an_image_stays_with_it(image_set: Callable[..., Path], tmp_path: Path) -> None:

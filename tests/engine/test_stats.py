@@ -21,9 +21,11 @@ from rich.console import Console
 from strategies import records
 from typer.testing import CliRunner
 
+from engine.atomic import write_json
 from engine.cli.commands import app
 from engine.dataset import open_dataset
 from engine.errors import OutputError
+from engine.layout import Output, ShardId
 from engine.records import (
     DETAILS,
     Item,
@@ -49,7 +51,7 @@ from engine.stats.regions import ASPECTS, GRID, SIZES, classes, distributions
 from engine.stats.scores import scores
 from engine.stats.tables import Annotations, annotation_rows, semantics_rows
 from engine.stats.terminal import print_statistics
-from engine.storage import Output, ShardId, Tables, write_annotations, write_decisions, write_json, write_table
+from engine.storage import Tables, write_annotations, write_decisions, write_table
 from engine.summary import count_round
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "stats.txt"

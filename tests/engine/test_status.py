@@ -13,16 +13,18 @@ from typing import Any
 
 import pytest
 
+from engine.atomic import write_json
 from engine.cli.commands import run
 from engine.cli.terminal import console
 from engine.errors import OutputError
 from engine.heartbeat import Heartbeat, PoolSpeed, write_heartbeat
+from engine.layout import Output, ShardId
 from engine.lock import run_lock
 from engine.partitions import close, partitions
 from engine.records import Item, ItemError, Record
 from engine.schema import items_to_table
 from engine.status import FRESH, Status, is_running, status_of
-from engine.storage import Output, ShardId, write_annotations, write_decisions, write_json, write_table
+from engine.storage import write_annotations, write_decisions, write_table
 
 SHARDS, SIZE = 3, 2  # of each of two partitions
 HERE = socket.gethostname()

@@ -17,10 +17,11 @@ from engine.config import Http, Ingest, load_config
 from engine.entry import Entry, GivenText
 from engine.errors import ConfigError
 from engine.ingest import ingest, listed_digest
+from engine.layout import Output, ShardId
 from engine.listing import Listing
 from engine.records import ALT
 from engine.sources import tables
-from engine.storage import Output, ShardId, read_given, read_items
+from engine.storage import read_given, read_items
 
 A, B, C = (f"https://example.org/{name}.jpg" for name in "abc")
 

@@ -14,9 +14,11 @@ import pytest
 import yaml
 from PIL import Image
 
+from engine.atomic import read_json, write_json, write_text
 from engine.config import Config, Ingest, load_config
 from engine.errors import OutputError
 from engine.ingest import ingest
+from engine.layout import Output, ShardId
 from engine.partitions import close, partitions
 from engine.records import (
     Decision,
@@ -34,18 +36,7 @@ from engine.records import (
     digest16,
 )
 from engine.schema import ITEMS, items_to_table
-from engine.storage import (
-    Output,
-    ShardId,
-    read_given,
-    read_json,
-    read_table,
-    write_annotations,
-    write_decisions,
-    write_json,
-    write_table,
-    write_text,
-)
+from engine.storage import read_given, read_table, write_annotations, write_decisions, write_table
 from engine.summary import count_round
 from engine.verify import Finding, carry_out, planned, verified
 from engine.verify.shards import NotWhole, stored

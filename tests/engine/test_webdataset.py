@@ -14,10 +14,11 @@ from PIL import Image
 from engine.config import Ingest
 from engine.errors import ConfigError, ImageError
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.listing import Listing
 from engine.reading import read
 from engine.records import Item
-from engine.storage import Output, read_given, read_items
+from engine.storage import read_given, read_items
 
 Members = list[tuple[str, bytes]]
 MOST = 10**8

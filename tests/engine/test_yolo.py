@@ -21,9 +21,10 @@ from engine.errors import ConfigError
 from engine.geometry import decode_mask
 from engine.given import take
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.listing import Listing
 from engine.records import Item, Record
-from engine.storage import Output, read_faults, read_given
+from engine.storage import read_faults, read_given
 
 Write = Callable[..., Path]
 NAMES = ["cat", "tooth brush", "no"]

@@ -22,9 +22,9 @@ from engine.config import Ingest
 from engine.errors import ImageError
 from engine.images import PNG_SIGNATURE, decode, probe
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.listing import Listing
 from engine.segmentation import Unusable, run_lengths
-from engine.storage import Output
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 MANY = 2000

@@ -29,8 +29,9 @@ from engine.export.parquet import Parquet
 from engine.export.webdataset import WebDataset
 from engine.export.yolo import Yolo
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.listing import Listing
-from engine.storage import Output, read_faults, read_given, read_items
+from engine.storage import read_faults, read_given, read_items
 from engine.untrusted import plain
 from pipelines.florence_format import FlorenceFormat
 

@@ -13,7 +13,7 @@ from command import COUNT, ENGINE, command, files, run
 
 from engine import open_dataset
 from engine.errors import OutputError
-from engine.storage import Output, ShardId
+from engine.layout import Output, ShardId
 
 
 @pytest.fixture

@@ -15,15 +15,17 @@ from PIL import Image
 from taught import BRIEF, NOTHING, taught
 from training import PROCESSOR, SIDE, recipe, tiny
 
+from engine.atomic import write_text
 from engine.config import Ingest
 from engine.entry import GivenText
 from engine.export.run import _digest, _setting, write_part
 from engine.geometry import decode_mask
 from engine.given import take
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.listing import Listing
 from engine.records import Record, Region
-from engine.storage import Output, read_faults, read_given, write_text
+from engine.storage import read_faults, read_given
 from engine.vocabulary import Vocabulary
 from florence2.codec import pieces_of_text
 from florence2.errors import Florence2Error

@@ -25,11 +25,13 @@ from rich.console import Console
 from toys import Dark, Looker, Teller
 
 from engine import open_dataset
+from engine.atomic import read_json
 from engine.config import Config, Ingest
 from engine.errors import ConfigError, OutputError
+from engine.layout import Output, ShardId
 from engine.partitions import closed
 from engine.status import status_of
-from engine.storage import Output, ShardId, read_json, shard_digests
+from engine.storage import shard_digests
 from engine.verify import planned, verified
 from engine.worker import Worker
 from pipelines.build import Pipeline

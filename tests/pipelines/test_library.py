@@ -23,7 +23,8 @@ from training import PROCESSOR, TINY, tiny
 from engine.contamination import SCHEMA
 from engine.dataset import Dataset, open_dataset
 from engine.errors import ConfigError, OutputError, RunError
-from engine.storage import Output, write_table
+from engine.layout import Output
+from engine.storage import write_table
 from florence2.model import Florence2
 from florence2.processor import Processor
 from florence2.tasks import Task

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.storage import ShardId
+from engine.layout import ShardId
 from pipelines.training.picks import Pick, Picks
 
 ROWS = st.lists(st.lists(st.integers(0, 99), unique=True, max_size=9), min_size=1, max_size=30).filter(any)

@@ -15,14 +15,16 @@ from command import Call
 from PIL import Image
 from toys import Brightness
 
+from engine.atomic import write_json
 from engine.cli import commands, terminal
 from engine.config import Config, Ingest, Rates, Run
 from engine.errors import ConfigError
 from engine.ingest import ingest
+from engine.layout import Output, ShardId
 from engine.partitions import close, partitions
 from engine.pools import Pool
 from engine.records import Record
-from engine.storage import Output, ShardId, read_given, write_annotations, write_decisions, write_json
+from engine.storage import read_given, write_annotations, write_decisions
 from pipelines.build import Pipeline
 from pipelines.planning import Capacity, balanced, forecast
 from pipelines.probing import FEW, probe

@@ -13,7 +13,7 @@ import pytest
 from command import ENGINE, run
 
 from engine import open_dataset
-from engine.storage import Output, ShardId
+from engine.layout import Output, ShardId
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -23,14 +23,16 @@ from toys import Brightness, Dark
 
 from engine import open_dataset
 from engine.annotate import Tally, annotate, open_image
+from engine.atomic import write_json
 from engine.config import Ingest, load_config
 from engine.errors import ConfigError, OutputError
 from engine.folds import Folds
+from engine.layout import Output, ShardId
 from engine.partitions import reopen_from
 from engine.protocols import Sample
 from engine.records import VERIFIED, VERIFIED_BLANK, Decision, Item, ItemError, Record, Region, Scores, Text
 from engine.rounds import added, begun
-from engine.storage import Output, ShardId, read_given, read_records, shard_digest, write_given, write_json
+from engine.storage import read_given, read_records, shard_digest, write_given
 from engine.summary import count_round
 from engine.uris import uri_of
 from engine.worker import Orders, Worker

@@ -25,9 +25,11 @@ from command import Call
 from benchmarks.refinement.setting import ENGINE, PIPELINE, PLUGIN, ROOT, draw, label
 from benchmarks.refinement.worlds import HERE
 from engine import open_dataset
+from engine.atomic import read_json
 from engine.folds import Choice, Folds
+from engine.layout import Output
 from engine.records import HUMAN, MERGE, Record
-from engine.storage import Output, read_json, read_records
+from engine.storage import read_records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 COUNT, SHARD = 40, 8

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command import Call, command, files, run
 
-from engine.storage import Output, ShardId
+from engine.layout import Output, ShardId
 
 
 @pytest.fixture

@@ -23,9 +23,9 @@ from s3 import Bucket, Proxy, environment, faulty, s3_server, variables
 from engine import lock, open_dataset
 from engine.components import installed
 from engine.config import load_config
+from engine.layout import LOCK, Output
 from engine.lock import run_lock
 from engine.places import place
-from engine.storage import LOCK, Output
 from pipelines.build import Pipeline, build_pipeline
 from pipelines.exporting import export_round
 from pipelines.stages import Stages

@@ -22,7 +22,7 @@ from toys import Broken
 from engine import open_dataset
 from engine.config import Run, load_config
 from engine.errors import RunError
-from engine.storage import Output
+from engine.layout import Output
 from pipelines.build import EMBEDDED, build_pipeline
 from pipelines.stages import Stages
 

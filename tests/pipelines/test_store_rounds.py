@@ -31,13 +31,14 @@ from benchmarks.refinement.worlds import HERE
 from benchmarks.world import EASY
 from benchmarks.world.writing import write_round
 from engine import open_dataset
+from engine.atomic import read_json
 from engine.config import Run, load_config
 from engine.copies import near
 from engine.errors import ConfigError, OutputError, RunError
+from engine.layout import LOCK, Output
 from engine.places import place
 from engine.report.training import trainings
 from engine.runner import cluster
-from engine.storage import LOCK, Output, read_json
 from florence2 import Florence2
 from florence2.training import Trainer
 from pipelines.build import build_pipeline

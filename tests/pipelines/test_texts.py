@@ -10,8 +10,8 @@ import pytest
 from command import ENGINE, files, run
 
 from engine import open_dataset
+from engine.layout import Output, ShardId
 from engine.records import DETAILS, Record
-from engine.storage import Output, ShardId
 
 
 @pytest.fixture(scope="module")

@@ -23,12 +23,13 @@ from safetensors.torch import load_file
 
 from benchmarks.world import EASY
 from benchmarks.world.writing import write_round
+from engine.atomic import write_json
 from engine.config import Config, Run, load_config
 from engine.dataset import Dataset
 from engine.errors import ConfigError, OutputError, RunError
 from engine.folds import Folds
+from engine.layout import Output, ShardId
 from engine.runner import cluster
-from engine.storage import Output, ShardId, write_json
 from florence2 import Annotator, Florence2, Processor, Task, ask
 from florence2.targets import Example
 from pipelines.build import build_pipeline

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from engine.atomic import write_json
 from engine.config import Ingest
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.records import Record
-from engine.storage import Output, read_given, write_annotations, write_decisions, write_json
+from engine.storage import read_given, write_annotations, write_decisions
 from engine.summary import group_near_duplicates
 
 

@@ -16,8 +16,9 @@ from engine.export.images import How
 from engine.export.run import Export, export
 from engine.export.selection import Selection
 from engine.export.split import splits_of
+from engine.layout import Output
 from engine.records import Record
-from engine.storage import Output, read_records
+from engine.storage import read_records
 
 SHARES = {"train": 0.5, "val": 0.5}
 HOSTILE = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from engine.annotate import Tally
+from engine.layout import ShardId
 from engine.runner import Watcher
-from engine.storage import ShardId
 from engine.worker import Half, Orders, Plan, Worker
 
 

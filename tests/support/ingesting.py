@@ -7,8 +7,9 @@ from typing import Any
 
 from engine.config import Ingest
 from engine.ingest import ingest
+from engine.layout import Output
 from engine.records import Item
-from engine.storage import Output, read_items
+from engine.storage import read_items
 
 
 def ingested(out: Path, config: Ingest, **how: Any) -> dict[str, Any]:

@@ -12,12 +12,14 @@ import numpy as np
 import yaml
 from PIL import Image
 
+from engine.atomic import write_json, write_text
 from engine.config import Config, Ingest
 from engine.ingest import ingest
+from engine.layout import LOCK, Output
 from engine.near import perceptual_hash
 from engine.records import AnyAnnotation, Box, Record, Region, Scores
 from engine.rounds import added
-from engine.storage import LOCK, Output, read_items, write_annotations, write_decisions, write_json, write_text
+from engine.storage import read_items, write_annotations, write_decisions
 
 WIDTH, HEIGHT = 100, 80
 Maker = Callable[[Record], Iterable[AnyAnnotation]]

@@ -14,8 +14,8 @@ from datasets_made import write_dataset
 from PIL import Image
 
 from engine.geometry import encode_mask
+from engine.layout import Output
 from engine.records import DETAILS, Mask, Record, Region, RegionText, Scores, Text, Triplet
-from engine.storage import Output
 
 PHRASE = "the 犬\n<b>"
 NAMES = ("a.png", "ö 写真.jpg", 'q"uote\\.png', "sub/b.png", "<b>c.webp", "d.e.gif", "turned.jpg")

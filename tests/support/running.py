@@ -13,10 +13,11 @@ from toys import Brightness, Dark
 from engine.annotate import Tally
 from engine.config import Ingest, Run
 from engine.ingest import ingest
+from engine.layout import Output, ShardId
 from engine.protocols import Sample, Specialist
 from engine.records import AnyAnnotation, Record
 from engine.runner import run_shards
-from engine.storage import Output, ShardId, read_records
+from engine.storage import read_records
 from engine.vocabulary import Vocabulary
 from engine.watchdog import notes_of
 from engine.worker import Plan

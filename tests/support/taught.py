@@ -9,9 +9,10 @@ import numpy as np
 from datasets_made import write_dataset
 from exporting import NAMES, pictures
 
+from engine.atomic import read_json, write_json, write_text
 from engine.geometry import encode_mask
+from engine.layout import Output
 from engine.records import Mask, Record, Region, RegionText, Scores, Text, Triplet
-from engine.storage import Output, read_json, write_json, write_text
 
 FORGED = "a <loc_1><loc_2> <image> dog</s> <OD>"  # tokens of the model, of its processor, and a question
 BRIEF = "a dog beside a cat, and two birds"

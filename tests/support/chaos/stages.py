@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from benchmarks.world import EASY
 from benchmarks.world.writing import write_round
 from engine.config import load_config
-from engine.storage import Output
+from engine.layout import Output
 from florence2 import ask
 from pipelines.training.journal import read_journal
 

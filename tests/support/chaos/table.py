@@ -1,5 +1,6 @@
 """A cell of the table: a stage and a fault, and what was lost, doubled and done again. As a program it puts the rows
-that runs of `tests/chaos` left (`--table FILE`) into the table of a page: docs/faults.md, FILE, ..."""
+that runs of `tests/chaos` left (`--table FILE`) into the table of a page, in the place of those that it has of the same
+cells: docs/faults.md, FILE, ..."""
 
 from __future__ import annotations
 
@@ -124,16 +125,22 @@ def anonymous(said: str) -> str:
     return said if len(said) <= LONGEST else said[: LONGEST - 4] + " ..."
 
 
-def table(lines: Iterable[str]) -> str:
-    """Of each cell the last row that there is, in the order of faults and stages."""
-    last = {(row.fault, row.stage): row for row in map(Cell.from_json, lines)}
+def table(before: str, lines: Iterable[str]) -> str:
+    """Of each cell its last row, or the one in the table before, in the order of faults and stages."""
+    rows = {key(row): row for row in before.splitlines() if row}
+    rows |= {key(row): row for row in (str(Cell.from_json(line)) for line in lines)}
     order = ((fault, stage) for fault in ALL_FAULTS for stage in STAGES)
-    return "\n".join([HEAD, *(str(last[key]) for key in order if key in last)])
+    return "\n".join([HEAD, *(rows[cell] for cell in order if cell in rows)])
+
+
+def key(row: str) -> tuple[str, str]:
+    _, fault, stage, *_ = (column.strip() for column in row.split("|"))
+    return fault, stage
 
 
 if __name__ == "__main__":
-    page, *rows = map(Path, sys.argv[1:])
-    before, _, rest = page.read_text().partition(HEAD)
-    after = rest.lstrip("\n").partition("\n\n")[2]
-    lines = (line for path in rows for line in path.read_text().splitlines())
-    page.write_text(f"{before}{table(lines)}\n\n{after}")
+    page, *files = map(Path, sys.argv[1:])
+    above, _, rest = page.read_text().partition(HEAD)
+    before, _, below = rest.lstrip("\n").partition("\n\n")
+    lines = (line for path in files for line in path.read_text().splitlines())
+    page.write_text(f"{above}{table(before, lines)}\n\n{below}")
