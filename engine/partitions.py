@@ -7,7 +7,7 @@ shards are looked for, by one list of a folder; and what made these is read wher
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from engine.errors import OutputError
 from engine.layout import Layer, Output, ShardId
 from engine.storage import content_digest, shard_digests
 from engine.versions import digest_of_json
+
+Each = Callable[[Iterable[ShardId]], Iterable[ShardId]]
 
 
 @dataclass(frozen=True)
@@ -181,19 +183,27 @@ def made_by(layer: Layer, shard: ShardId) -> MadeBy:
     return MadeBy(annotate, shard_digests(layer.decisions(shard))[0], sources)
 
 
-def content_of(output: Output, partition: Partition) -> str:
+def content_of(output: Output, partition: Partition, each: Each = iter) -> str:
     """Of which images a partition has, and of what came along with them."""
-    return digest_of_json([content_digest(output, shard) for shard in partition.shards])
+    return digest_of_json([content_digest(output, shard) for shard in each(partition.shards)])
 
 
-def close(output: Output, layer: Layer, partition: Partition, counts: Mapping[str, Any], quarantined: int = 0) -> bool:
-    """Writes the marker of a partition, if all its shards are there and made by the same; says whether they are."""
+def close(
+    output: Output,
+    layer: Layer,
+    partition: Partition,
+    counts: Mapping[str, Any],
+    quarantined: int = 0,
+    each: Each = iter,
+) -> bool:
+    """Writes the marker of a partition, if all its shards are there and made by the same; says whether they are. To
+    break that off, `each` raises between two shards."""
     if len(decided(layer, partition)) < len(partition.shards):
         return False
-    first, *others = [made_by(layer, shard) for shard in partition.shards]
+    first, *others = [made_by(layer, shard) for shard in each(partition.shards)]
     if any(other != first for other in others):
         return False
-    content, items = content_of(output, partition), partition.items
+    content, items = content_of(output, partition, each), partition.items
     marker = Closed(
         first.annotate,
         first.filter,

@@ -1,3 +1,36 @@
-"""Whether this process is a command, which ends with what it does, or a program that goes on after that."""
+"""Whether this process is a command, which ends with what it does, or a program that goes on after that; and how a
+command is stopped."""
 
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from types import FrameType
+from typing import NoReturn
+
+STOPPED = 130  # the code, as shells have it for SIGINT
+STOP_SECONDS = 9
 is_command = False  # `engine.cli.main` says so
+
+
+def stop(number: int, frame: FrameType | None) -> NoReturn:
+    """Handles the signal of a stop: KeyboardInterrupt. A command that is still there after STOP_SECONDS, since a store
+    that does not answer is asked for something or told of the end, ends as it is."""
+    if is_command and not signal.getitimer(signal.ITIMER_REAL)[0]:
+        signal.signal(signal.SIGALRM, _end)
+        signal.alarm(STOP_SECONDS)
+    raise KeyboardInterrupt
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    """As if it were killed: what is done is safe then, too."""
+    said = f"Stopped, with no answer after {STOP_SECONDS} s. What is done is safe; to go on: {again()}\n"
+    os.write(2, os.fsencode(said))
+    os._exit(STOPPED)
+
+
+def again() -> str:
+    """The command by which what was stopped goes on."""
+    return shlex.join(["engine", *(word for word in sys.argv[1:] if word != "--overwrite")])

@@ -1,14 +1,19 @@
 """What grows with a set and must not be held in memory: it goes to temporary files, and comes back in pieces.
 
-They are in the folder that TMPDIR names. Up to HELD rows, or FEW digests, no file is made at all.
+They are in the folder that TMPDIR names. Up to HELD rows, or FEW digests, no file is made at all. What a killed process
+leaves there goes with the next one that makes some.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import tempfile
+import time
+import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,8 @@ from engine.errors import RunError, is_no_space
 
 HELD, FEW = 2**15, 2**13
 PIECE_ROWS = 2**16  # that come back at a time
+PREFIX = "engine-spill-"
+NEW_SECONDS = 60  # in which whoever makes a folder has locked it
 DIGEST_BYTES, PLACE_BYTES = 16, 24
 BUCKET = 16
 BUCKET_BYTES = BUCKET * PLACE_BYTES
@@ -66,11 +73,19 @@ class Spill:
 
     def _write(self) -> None:
         with _room():
-            self._folder = self._folder or tempfile.TemporaryDirectory(prefix="engine-spill-")
+            self._folder = self._folder or self._made()
             for bucket, rows in self._sorted():
                 with open(os.path.join(self._folder.name, f"{bucket:09d}"), "ab") as file:
                     file.write(rows.tobytes())
         self._held, self._count = [], 0
+
+    def _made(self) -> tempfile.TemporaryDirectory[str]:
+        _remove_left()
+        folder = tempfile.TemporaryDirectory(prefix=PREFIX)
+        lock = os.open(folder.name, os.O_RDONLY)  # which ends with this process, however that ends
+        weakref.finalize(self, os.close, lock)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return folder
 
     def _read(self, path: Path) -> Iterator[Rows]:
         with open(path, "rb") as file:
@@ -159,6 +174,19 @@ class _Table:
 def _end(data: bytes) -> int:
     """Where the places of a bucket end that are taken: their numbers are kept one higher, and so are not zero."""
     return -(-len(data.rstrip(b"\0")) // PLACE_BYTES) * PLACE_BYTES
+
+
+def _remove_left() -> None:
+    """The folders that no living process has a lock of."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with suppress(OSError):  # it is another user's, or somebody's who lives
+            if folder.stat().st_mtime < time.time() - NEW_SECONDS:
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(folder)
+                finally:
+                    os.close(lock)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from engine.atomic import is_there
 from engine.grouping import Numbers, groups
 from engine.layout import Layer, Output, ShardId
 from engine.near import Hashes
@@ -98,6 +99,12 @@ def group_near_duplicates(output: Output, number: int, shards: Iterable[ShardId]
     table = pa.table({"item_id": ids, "group": ids.take(pa.array(np.searchsorted(rows, first)))})
     write_table(round_.near_duplicates, table)
     return {"groups": len(np.unique(first)), "images": len(rows)}
+
+
+def grouped(output: Output, shards: Iterable[ShardId]) -> None:
+    """Groups near-duplicates, unless that is done: a run was stopped just before."""
+    if not is_there(output.round(0).near_duplicates):
+        group_near_duplicates(output, 0, shards)
 
 
 def near_duplicate_counts(output: Output, number: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from engine.layout import Output, ShardId
-from engine.partitions import Partition, close, closed, decided, opened, partitions, reopen_from
+from engine.partitions import Each, Partition, close, closed, decided, opened, partitions, reopen_from
 from engine.summary import added_up, count_round
 
 Stale = tuple[Partition, list[ShardId]]  # what is to be done of a partition
@@ -54,7 +54,7 @@ class Closing:
             self._closing.append(self._thread.submit(self._close, partition))
 
     def _close(self, partition: Partition) -> None:
-        close_partition(self.output, self.number, partition, self._until_broken_off(partition.shards))
+        close_partition(self.output, self.number, partition, self._until_broken_off)
 
     def _until_broken_off(self, shards: Iterable[ShardId]) -> Iterator[ShardId]:
         for shard in shards:
@@ -63,9 +63,9 @@ class Closing:
             yield shard
 
 
-def close_partition(output: Output, number: int, partition: Partition, shards: Iterable[ShardId] | None = None) -> None:
-    counts = count_round(output, number, partition.shards if shards is None else shards, merged=False)
-    close(output, output.round(number), partition, counts, quarantined_in(counts))
+def close_partition(output: Output, number: int, partition: Partition, each: Each = iter) -> None:
+    counts = count_round(output, number, each(partition.shards), merged=False)
+    close(output, output.round(number), partition, counts, quarantined_in(counts), each)
 
 
 def quarantined_in(counts: dict[str, Any]) -> int:

@@ -26,6 +26,7 @@ from engine.export.selection import ANY, KINDS, REGIONS, Selection
 from engine.export.split import splits_of
 from engine.layout import Output
 from engine.places import place
+from engine.summary import grouped
 from engine.untrusted import printable
 from engine.vocabulary import Vocabulary
 from pipelines.compatible import check_decided_once
@@ -43,6 +44,8 @@ def export_round(output: Output, number: int, config: Config, console: Console) 
     """Exports what stands in a round, as far as it is annotated, and says so."""
     check_decided_once(output, number)
     check_earlier(output, number)
+    if config.export.split:  # by which they go
+        grouped(output, open_dataset(output.root).shards())
     asked = asked_of(output, number, config)
     counts = output.counts()
     total, there = sum(counts.values()), sum(counts[shard] for shard in asked.dataset.shards())

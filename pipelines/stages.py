@@ -25,7 +25,7 @@ from engine.layout import Output, Round
 from engine.lock import run_lock
 from engine.partitions import partitions, stale_by
 from engine.places import is_local, sent_folder
-from engine.summary import group_near_duplicates
+from engine.summary import grouped
 from pipelines.annotating import Annotating
 from pipelines.build import Pipeline
 from pipelines.closing import count_closed
@@ -408,8 +408,7 @@ class Stages:
             raise OutputError(f"{self.output.root} has no whole round {self.round} (--round): annotate that first")
         check_decided_once(self.output, self.round)
         check_accepted(self.output, self.round)
-        if not is_there(self.output.round(0).near_duplicates):  # by which folds go: a run was stopped just before
-            group_near_duplicates(self.output, 0, self.output.shards())
+        grouped(self.output, self.output.shards())  # by which folds go
         check_earlier(self.output, self.round)
 
     def export(self) -> dict[str, Any]:

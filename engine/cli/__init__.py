@@ -14,7 +14,7 @@ from typing import Any
 
 from engine import process
 
-QUARANTINED, FAILED, STOPPED = 1, 3, 130  # the last as shells have it for SIGINT
+QUARANTINED, FAILED = 1, 3
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a batch system's stop, and a closed terminal, are as Ctrl-C
 
 
@@ -31,7 +31,7 @@ def main() -> None:
     except SystemExit as end:
         code = end.code
     except KeyboardInterrupt:  # once the command has said all it had to
-        code = STOPPED
+        code = process.STOPPED
     if code not in (None, 0, QUARANTINED):  # what has to be in order is; Ray's farewell may fail, and takes seconds
         with suppress(OSError):
             sys.stdout.flush()
@@ -43,7 +43,7 @@ def main() -> None:
 def begin() -> None:
     """A stop of the command is an exception from here on: there is something to leave in order."""
     for stop in _heard() if process.is_command else ():
-        signal.signal(stop, signal.default_int_handler)
+        signal.signal(stop, process.stop)
 
 
 def _heard() -> list[signal.Signals]:
@@ -53,4 +53,4 @@ def _heard() -> list[signal.Signals]:
 def _stopped(number: int, frame: object) -> None:
     """Before anything was begun. What is being imported may take an exception for one of its own."""
     os.write(2, b"Stopped.\n")
-    os._exit(STOPPED)
+    os._exit(process.STOPPED)

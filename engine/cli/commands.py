@@ -12,7 +12,8 @@ import typer
 from rich.text import Text
 from typer.core import TyperGroup
 
-from engine.cli import FAILED, STOPPED, begin, exchange, look, make, plan, status, verify
+from engine import process
+from engine.cli import FAILED, begin, exchange, look, make, plan, status, verify
 from engine.cli import run as running
 from engine.cli.terminal import errors
 from engine.errors import EngineError
@@ -25,7 +26,7 @@ class Commands(TyperGroup):
             return super().invoke(context)
         except KeyboardInterrupt:  # where a command has nothing to say on how to go on
             errors.print("Stopped.")
-            raise typer.Exit(STOPPED) from None
+            raise typer.Exit(process.STOPPED) from None
 
 
 app = typer.Typer(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from engine.cli import STOPPED
+from engine import process
 from engine.cli.options import (
     AddressOption,
     ConfigOption,
@@ -133,15 +132,10 @@ def stoppable() -> Iterator[None]:
     except (KeyboardInterrupt, Unread) as error:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # people press Ctrl-C twice
         with suppress(OSError):  # of a terminal that was closed
-            errors.print(Text(f"Stopped. What is done is safe; to go on: {_the_same()}"), soft_wrap=True)
-        raise typer.Exit(UNREAD if isinstance(error, Unread) else STOPPED) from None
+            errors.print(Text(f"Stopped. What is done is safe; to go on: {process.again()}"), soft_wrap=True)
+        raise typer.Exit(UNREAD if isinstance(error, Unread) else process.STOPPED) from None
     except CutShort as error:
-        raise RunError(f"{error}: {_the_same()}") from error
-
-
-def _the_same() -> str:
-    """The command by which a run goes on."""
-    return shlex.join(["engine", *(word for word in sys.argv[1:] if word != "--overwrite")])
+        raise RunError(f"{error}: {process.again()}") from error
 
 
 def _told(stages: Stages, stage: str, summary: dict[str, Any], out: str) -> None:

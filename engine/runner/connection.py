@@ -22,6 +22,9 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray calls home otherwis
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # and warns about a default of its own
 # Threads that wait for work spin if not told, and take it from those that have some: 2 to 9 times slower was measured.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# A task that the memory monitor killed is tried again for ever if not told, whatever its max_retries; with pauses of 1,
+# 2, 4 and 8 seconds, in which others may end that took the memory.
+os.environ.setdefault("RAY_task_oom_retries", "4")
 
 import ray
 import ray._private.worker
@@ -46,7 +49,7 @@ def cluster(run: Run, object_store: int = OBJECT_STORE_BYTES) -> Iterator[None]:
     lifeline, at_once, before = Lifeline(), True, signal.getsignal(signal.SIGTERM)
     try:
         try:
-            _at_sigterm(signal.default_int_handler)
+            _at_sigterm(process.stop)
             if local:
                 # Seconds, of 30, for which Ray waits at a time for its own process: in between it hears of stops.
                 os.environ.setdefault("RAY_raylet_start_wait_time_s", "1")
@@ -106,7 +109,7 @@ def _connect(address: str, options: dict[str, Any]) -> None:
         raise RunError(f"Ray at {address!r} (run.address) does not answer: {brief(error)}") from error
     except SystemExit:  # what Ray's handler of SIGTERM, which it sets on the way, raises
         raise KeyboardInterrupt from None
-    _at_sigterm(signal.default_int_handler)
+    _at_sigterm(process.stop)
 
 
 def _at_sigterm(handler: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from engine.records import Item, ItemError, Record, Region, Scores
 from engine.schema import items_to_table
 from engine.storage import write_annotations, write_decisions, write_table
 from engine.summary import added_up, count_round
+from pipelines.closing import close_partition
 
 SIZES = (5, 3)  # items of two partitions, two a shard
 SOURCES = {"decode": "a", "detector": "b"}
@@ -178,3 +181,22 @@ def test_a_partition_of_one_item() -> None:
     assert Partition(3, 1, 1024).shards == [ShardId(3, 0)]
     assert Partition(0, 1024, 1024).shards == [ShardId(0, 0)]
     assert len(Partition(0, 1025, 1024).shards) == 2
+
+
+@pytest.mark.parametrize("looks", range(9))
+def test_closing_is_broken_off_between_any_two_shards(output: Output, looks: int) -> None:
+    """Three shards are counted, asked by what they were made, and of which images: a stop waits for none of it."""
+    left = iter(range(looks))
+
+    def each(shards: Iterable[ShardId]) -> Iterator[ShardId]:
+        for shard in shards:
+            if next(left, None) is None:
+                raise CancelledError
+            yield shard
+
+    first = partitions(output)[0]
+    with pytest.raises(CancelledError):
+        close_partition(output, 0, first, each)
+    assert not output.round(0).closed(0).exists()
+    close_partition(output, 0, first)
+    assert output.round(0).closed(0).exists()

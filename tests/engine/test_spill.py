@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -117,3 +123,36 @@ def test_a_full_disk_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunError, match="TMPDIR"):
         for n in range(9):
             there.add(digest16(b"%d" % n))
+
+
+SPILLING = """
+import numpy as np, sys, time
+from engine.spill import HELD, Spill
+spill = Spill(np.dtype([("nth", np.int64)]))
+spill.add(np.zeros(HELD + 1, spill._dtype), np.zeros(HELD + 1, np.int64))
+print("there", flush=True)
+time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_leaves_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what a living one has is not."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    begin = partial(subprocess.Popen, [sys.executable, "-c", SPILLING], env=environment, stdout=subprocess.PIPE)
+    with begin() as killed, begin() as living:
+        for process in (killed, living):
+            assert process.stdout.readline() == b"there\n"
+        there = {folder for folder in tmp_path.iterdir() if any(folder.iterdir())}
+        assert len(there) == 2
+        killed.kill()
+        killed.wait()
+        for folder in there:
+            os.utime(folder, (time.time() - 2 * spill.NEW_SECONDS,) * 2)
+        mine = Spill(PAIR)
+        mine.add(np.zeros(spill.HELD + 1, PAIR), np.zeros(spill.HELD + 1, np.int64))
+        left = set(tmp_path.iterdir())
+        assert len(left) == 2 and len(left & there) == 1
+        living.kill()
+    del mine
+    assert set(tmp_path.iterdir()) == left & there

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from command import ENGINE, start, wait_for_shards
+from s3 import environment, faulty, s3_server
 
 from engine.lock import run_lock
 
@@ -87,4 +88,34 @@ def test_a_stop_of_the_first_seconds_is_heard(seconds: float, tmp_path: Path) ->
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Stopped." in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_does_not_wait_for_a_store_that_hangs(
+    number: signal.Signals, image_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Whose images are asked for, and which is to be told of the end."""
+    with s3_server() as server, faulty(server) as proxy, environment(proxy.url):
+        bucket = server.bucket()
+        bucket.upload(image_set(6), "photos")
+        proxy.fault = lambda method, path: "hangs" if proxy.done["hangs"] or path.endswith(".png") else None
+        out = f"{bucket.uri}/out"
+        process = subprocess.Popen(
+            [ENGINE, "run", "--stage", "ingest", "--out", out, "--images", f"{bucket.uri}/photos"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        while not proxy.done["hangs"]:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        began = time.monotonic()
+        process.send_signal(number)
+        said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert time.monotonic() - began < SECONDS
+    assert "Stopped" in said
+    assert "to go on: engine run --stage ingest" in said
     assert "Traceback" not in said

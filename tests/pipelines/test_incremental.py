@@ -507,13 +507,8 @@ def test_images_that_are_good_are_not_taken_anew(broken_off: World) -> None:
     assert [finding.kind for finding in verified(world.output).findings] == ["image_changed"]
 
 
-@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
-def test_taking_what_was_replaced_goes_on_after_it_was_killed(
-    broken_off: World, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    world = broken_off
-    put(world, "1.png", 150)
-    fresh = world.fresh()
+def retried_and_killed(world: World, fresh: World, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After each so many files that it writes, in a folder of its own each time; gone on with, it is as `fresh`."""
     for after in count(0, step):
         at = replace(world, out=f"at-{after}")
         shutil.copytree(world.folder, at.folder)
@@ -530,6 +525,16 @@ def test_taking_what_was_replaced_goes_on_after_it_was_killed(
         same(at, fresh)
         shutil.rmtree(at.folder)
     assert after > 6
+
+
+@pytest.mark.parametrize("step", [3, pytest.param(1, marks=pytest.mark.slow)])
+def test_taking_what_was_replaced_goes_on_after_it_was_killed(
+    broken_off: World, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = broken_off
+    put(world, "1.png", 150)
+    fresh = world.fresh()
+    retried_and_killed(world, fresh, step, monkeypatch)
 
 
 def test_what_is_good_is_kept_by_whatever_filters_it_was_made(with_failures: World) -> None:
@@ -551,22 +556,7 @@ def test_retrying_goes_on_after_it_was_killed(with_failures: World, step: int, m
     world = with_failures
     well(world)
     fresh = world.fresh()
-    for after in count(0, step):
-        at = replace(world, out=f"at-{after}")
-        shutil.copytree(world.folder, at.folder)
-        was_killed = False
-        for _ in killed(monkeypatch, after):
-            try:
-                at.stages().retry_failed()
-            except Killed:
-                was_killed = True
-        if not was_killed:
-            break
-        at.run()  # a shard that was in flight has no decisions
-        at.stages().retry_failed()
-        same(at, fresh)
-        shutil.rmtree(at.folder)
-    assert after > 6
+    retried_and_killed(world, fresh, step, monkeypatch)
 
 
 @pytest.mark.parametrize(("stands", "says"), [("round-1", "retry those of the last one"), ("round-0/merge", "merges")])

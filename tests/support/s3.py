@@ -28,8 +28,10 @@ from moto.server import ThreadedMotoServer
 from engine import places
 
 SLOW_SECONDS = 0.5
+HANGING_SECONDS = 600.0
 # What happens to a request (method, path): "busy" (503), "slow", "cut" in the middle of a body, "refused" (403), "gone"
-# (nobody answers), or nothing. A cut upload has not arrived; a cut download has, in part.
+# (connections are closed), "hangs" (no answer comes), or nothing. A cut upload has not arrived; a cut download has, in
+# part.
 Fault = Callable[[str, str], str | None]
 KEY = "a-key-of-tests"
 
@@ -154,6 +156,7 @@ class Proxy(ThreadingHTTPServer):
         self.done: Counter[str] = Counter()  # faults
         self.sent = 0  # bytes of bodies to the client
         self.lock = threading.Lock()
+        self.ended = threading.Event()
 
     @property
     def url(self) -> str:
@@ -170,6 +173,7 @@ def faulty(server: Server) -> Iterator[Proxy]:
     try:
         yield proxy
     finally:
+        proxy.ended.set()
         proxy.shutdown()
         proxy.server_close()
 
@@ -243,6 +247,8 @@ class _Relay(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = self.rfile.read(length)
+        if fault == "hangs":
+            self.server.ended.wait(HANGING_SECONDS)
         if fault == "slow":
             time.sleep(SLOW_SECONDS)
         if fault in ("busy", "refused"):
