@@ -18,7 +18,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from engine.atomic import remove, remove_all
@@ -50,13 +50,12 @@ def fetched(path: Path) -> Path:
     if not files:
         raise FileNotFoundError(errno.ENOENT, "no such folder", str(path))
     copy = near(path) / _version(files)
-    if not copy.is_dir():
+    if not _is_used(copy):
         with room_for(path), _alone(near(path)):
-            if not copy.is_dir():
+            if not _is_used(copy):
                 _fetch(path, list(files), near(path) / UNFINISHED)
                 _clear(near(path), READING_SECONDS)
                 os.replace(near(path) / UNFINISHED, copy)
-    os.utime(copy)
     return copy
 
 
@@ -141,6 +140,13 @@ def _fetch(path: Path, names: list[str], folder: Path) -> None:
         with reached(path):
             store, inside = filesystem(path)
             store.get_file(f"{inside}/{name}", str(target))
+
+
+def _is_used(copy: Path) -> bool:
+    """Whether it is there; if so, it was used now."""
+    with suppress(OSError):  # it is not there, or where nothing can be written
+        os.utime(copy)
+    return copy.is_dir()
 
 
 def _clear(folder: Path, seconds: float) -> None:
