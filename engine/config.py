@@ -144,7 +144,10 @@ class Run(_Section):
     )
     batch_size: int = Field(1, ge=1, le=1024, description="images handed to a specialist together")
     item_seconds: float = Field(
-        180, gt=0, le=86_400, description="time limit for one image; whoever outlasts it is quarantined"
+        180,
+        gt=0,
+        le=86_400,
+        description="time limit for one image, and so many times that for a batch; whoever outlasts it is quarantined",
     )
     attempts: int = Field(2, ge=1, le=100, description="how often an image may end its worker before it is quarantined")
     failures_in_a_row: int = Field(

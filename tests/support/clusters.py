@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,7 @@ def ray_head(environment: Mapping[str, str], cpus: int = 2) -> Iterator[Head]:
         quick = {"RAY_health_check_period_ms": "1000"}  # of nodes; with Ray's own, a lost one is known after 15 s
         environment = {**environment, **token, **quick, "RAY_TMPDIR": folder, "RAY_USAGE_STATS_ENABLED": "0"}
         words = ("--head", f"--port={port}", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}")
-        with _node(environment, cpus, *words, "--include-dashboard=true", f"--temp-dir={folder}") as (process, log):
-            wait_for(lambda: STARTED in log.read_text(), 120, log.read_text)
+        with _node(environment, cpus, *words, "--include-dashboard=true", f"--temp-dir={folder}") as process:
             address = f"127.0.0.1:{port}"  # `auto` alone takes any Ray that runs on the machine
             yield Head(address, f"http://127.0.0.1:{dashboard}", {**environment, "RAY_ADDRESS": address}, process)
 
@@ -96,10 +96,7 @@ def ray_head(environment: Mapping[str, str], cpus: int = 2) -> Iterator[Head]:
 def ray_nodes(head: Head, count: int) -> Iterator[list[psutil.Popen]]:
     """Nodes of one CPU each that join `head`, on this machine too."""
     with ExitStack() as stack:
-        nodes = [stack.enter_context(_node(head.environment, 1, f"--address={head.address}")) for _ in range(count)]
-        for _, log in nodes:
-            wait_for(lambda log=log: STARTED in log.read_text(), 120, log.read_text)  # type: ignore[misc]
-        yield [process for process, _ in nodes]
+        yield [stack.enter_context(_node(head.environment, 1, f"--address={head.address}")) for _ in range(count)]
 
 
 def raylet(node: psutil.Popen) -> psutil.Process:
@@ -108,7 +105,23 @@ def raylet(node: psutil.Popen) -> psutil.Process:
 
 
 @contextmanager
-def _node(environment: Mapping[str, str], cpus: int, *words: str) -> Iterator[tuple[psutil.Popen, Path]]:
+def _node(environment: Mapping[str, str], cpus: int, *words: str) -> Iterator[psutil.Popen]:
+    """`ray start`; again if that gives up, as it does after 30 s on a machine that is busy."""
+    for last in (False, False, True):
+        with _begun(environment, cpus, *words) as (process, log):
+            wait_for(partial(_has_begun, process, log), 120, log.read_text)
+            if process.poll() is None:
+                yield process
+                return
+            assert not last, log.read_text()
+
+
+def _has_begun(process: psutil.Popen, log: Path) -> bool:
+    return process.poll() is not None or STARTED in log.read_text()
+
+
+@contextmanager
+def _begun(environment: Mapping[str, str], cpus: int, *words: str) -> Iterator[tuple[psutil.Popen, Path]]:
     """`ray start` and the file with all it says."""
     agent, grpc, metrics = _free_ports(3)
     ports = (
