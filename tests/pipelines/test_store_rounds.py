@@ -330,7 +330,7 @@ def again(trained: Trained) -> str:
 def test_other_settings_are_refused(trained: Trained) -> None:
     with pytest.raises(OutputError, match=r"train\.steps: 6 there, 7 asked for"):
         stages(trained.store, trained.disk / "config.yaml", "train.steps=7").run("train")
-    with pytest.raises(ConfigError, match=r"train\.start: .*no such folder"):
+    with pytest.raises(ConfigError, match=r"train\.start: .*is no model.s folder: it has no config.json"):
         stages(trained.store, trained.disk / "config.yaml", f"train.start={trained.store.root}/nothing").run("train")
 
 
