@@ -64,9 +64,24 @@ class CutShort(RunError):
 
 def is_no_space(error: BaseException) -> bool:
     """Whether `error`, or what caused it, says that a disk or quota is full."""
+    return _says(error, errno.ENOSPC, errno.EDQUOT)
+
+
+def unwritable(error: BaseException, where: object) -> str:
+    """The sentence for it if a disk is full or read-only, by what `error`, or what caused it, says; or ""."""
+    if is_no_space(error):
+        return f"no space left in {where}. What is done is safe; make room and run the same again"
+    if _says(error, errno.EROFS):
+        return (
+            f"{where} can't be written: its disk is read-only. What is done is safe; mend that and run the same again"
+        )
+    return ""
+
+
+def _says(error: BaseException, *numbers: int) -> bool:
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(seen, OSError) and seen.errno in numbers:
             return True
         seen = seen.__cause__
     return False

@@ -17,7 +17,7 @@ from engine.atomic import is_there, read_json, remove, write_text
 from engine.config import Config, Run
 from engine.contamination import contaminated
 from engine.dataset import accepted, open_dataset
-from engine.errors import ConfigError, OutputError, RunError, is_no_space
+from engine.errors import ConfigError, OutputError, RunError, unwritable
 from engine.folds import ALL, EVERYTHING, Choice
 from engine.ingest import listing_of
 from engine.labels import Labels, asked_of, read_labels
@@ -42,7 +42,7 @@ from pipelines.compatible import (
     last_round,
 )
 from pipelines.deciding import Deciding
-from pipelines.ingesting import ingested
+from pipelines.ingesting import ingested, restored
 from pipelines.manifests import bound_of, check_accepted, withheld_by
 from pipelines.reannotate import (
     again,
@@ -99,6 +99,7 @@ class Stages:
             next(iter(listing_of(self.pipeline.config.ingest)))  # before anything is written or lost
         with self._held(overwrite):
             check_compatible(self.output, self.pipeline, stage, update=update)
+            restored(self.pipeline, self.output, self.console)
             for warning in self.pipeline.warnings:
                 self._warn(warning)
             return self._update(stage) if update else self._run(stage)
@@ -114,8 +115,8 @@ class Stages:
                 self.output.sweep()
                 yield
         except OSError as error:
-            if is_no_space(error):
-                raise RunError(f"no space left in {self.output.root}. Make room and run the same again.") from error
+            if why := unwritable(error, self.output.root):
+                raise RunError(why) from error
             raise
 
     def _run(self, stage: str) -> dict[str, Any]:
@@ -177,6 +178,7 @@ class Stages:
         pipeline = self._pipeline_of(number)
         with self._held():
             check_compatible(self.output, self.pipeline, "reannotate" if number else "annotate")
+            restored(self.pipeline, self.output, self.console)
             if number:
                 check_same_round(self.output, pipeline, number)
             annotating = Annotating(pipeline, self.output, self.console, number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -16,7 +15,7 @@ from engine import process
 from engine.cli import FAILED, begin, exchange, look, make, plan, status, verify
 from engine.cli import run as running
 from engine.cli.terminal import errors
-from engine.errors import EngineError
+from engine.errors import EngineError, unwritable
 
 
 class Commands(TyperGroup):
@@ -77,7 +76,5 @@ def run() -> None:
 def _said(error: EngineError | OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory. What is done is safe; make room and run the same again"
-    if isinstance(error, OSError) and error.errno == errno.EROFS:
-        where = f"{error.filename} can't be written: its disk is read-only"
-        return f"{where}. What is done is safe; mend that and run the same again"
-    return str(error)
+    where = error.filename if isinstance(error, OSError) else None
+    return (unwritable(error, where) if where else "") or str(error)

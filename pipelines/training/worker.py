@@ -19,7 +19,7 @@ import torch
 
 from engine.atomic import is_there, read_bytes, remove, write_json, write_text
 from engine.copies import fetched, forget, located
-from engine.errors import EngineError, RunError, is_no_space
+from engine.errors import EngineError, RunError, unwritable
 from engine.layout import ShardId
 from engine.places import is_local
 from florence2.errors import Florence2Error
@@ -89,17 +89,17 @@ def train_worker(config: dict[str, Job]) -> None:
         known = isinstance(error, EngineError | Florence2Error | OSError | torch.OutOfMemoryError)
         alone = ray.train.get_context().get_world_size() == 1
         if known or alone:  # else it may be that another worker died
-            told = {"message": _explained(error)} | ({} if known else {"traceback": traceback.format_exc()})
+            told = {"message": _explained(error, job)} | ({} if known else {"traceback": traceback.format_exc()})
             write_json(failure, {"kind": type(error).__name__, **told})
         if not alone:
             raise  # or the others would wait for this one
 
 
-def _explained(error: Exception) -> str:
+def _explained(error: Exception, job: Job) -> str:
     if isinstance(error, torch.OutOfMemoryError):
         return f"out of memory: {error}. Take fewer train.images_at_once, or recipe.checkpoint_gradients"
-    if is_no_space(error):
-        return "no space left for a checkpoint. The last one is whole; make room and run the same again"
+    if why := unwritable(error, job.checkpoints):
+        return why
     return str(error) or type(error).__name__
 
 
