@@ -33,7 +33,7 @@ import ray.exceptions
 # Only orders and counts pass through the object store; Ray takes 30 % of the memory if not told.
 OBJECT_STORE_BYTES = 100 * 2**20
 CALLER_SECONDS = 2.0
-TOLD_HERE = ("A worker died or was killed", "Raylet is terminated", "has been marked dead")
+TOLD_HERE = ("A worker died or was killed", "Raylet is terminated", "has been marked dead", " retries remaining")
 
 
 @contextmanager

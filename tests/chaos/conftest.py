@@ -67,15 +67,18 @@ def store(pictures: Path) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Callable[[str], Undisturbed]:
-    """A stage, if nothing befalls it."""
-    made: dict[str, Undisturbed] = {}
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Callable[[str, bool], Undisturbed]:
+    """A stage, if nothing befalls it; or if one of its images is a file that can't be read."""
+    made: dict[tuple[str, bool], Undisturbed] = {}
+    bases: dict[str, Path] = {}
 
-    def of(name: str) -> Undisturbed:
-        if name not in made:
-            base = STAGES[name].base(tmp_path_factory.mktemp(name), str(pictures))
-            made[name] = observed(name, base, tmp_path_factory.mktemp(f"{name}-undisturbed"))
-        return made[name]
+    def of(name: str, without_one: bool = False) -> Undisturbed:
+        if name not in bases:
+            bases[name] = STAGES[name].base(tmp_path_factory.mktemp(name), str(pictures))
+        if (name, without_one) not in made:
+            folder = tmp_path_factory.mktemp(f"{name}-undisturbed")
+            made[name, without_one] = observed(name, bases[name], folder, trouble="raise" if without_one else "")
+        return made[name, without_one]
 
     return of
 
@@ -97,8 +100,10 @@ def undisturbed_there(tmp_path_factory: pytest.TempPathFactory, store: Store) ->
     return of
 
 
-def observed(name: str, base: Path, folder: Path, remote: Remote | None = None) -> Undisturbed:
+def observed(name: str, base: Path, folder: Path, remote: Remote | None = None, trouble: str = "") -> Undisturbed:
     case = Case(STAGES[name], Path(shutil.copytree(base, folder / "out")), folder, remote)
+    if trouble:
+        case.trouble(trouble)
     assert case.run() == 0, case.said
     case.fetch()
     return Undisturbed(base, case.stage.rows(case.out), case.peaks, frozenset(case.told))

@@ -83,8 +83,8 @@ def cell(stage: str, fault: str, undisturbed: Undisturbed, folder: Path, remote:
         case.run()
     assert case.codes[-1] == 0, case.said
     case.fetch()
-    aside = case.quarantined() - BROKEN if case.stage.has_quarantine else 0
-    if aside:
+    aside = case.quarantined() - BROKEN if case.stage.has_quarantine else len(unlearned(case))
+    if aside and case.stage.has_quarantine:
         case.retry()
         case.fetch()
     seconds = time.monotonic() - began
@@ -109,6 +109,11 @@ def again(case: Case) -> int:
     seen = Counter(case.seen.read_text().splitlines()) if case.seen.exists() else Counter()
     steps = {name for name in seen if name.startswith("step ")}
     return sum(seen[name] - 1 for name in steps or seen if Path(name).name != VICTIM[case.stage.name])
+
+
+def unlearned(case: Case) -> set[str]:
+    """What is said of images that a training goes on without."""
+    return {line for line in case.told if line.startswith("! not learned")}
 
 
 def message(told: Sequence[str]) -> str:
