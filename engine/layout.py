@@ -238,11 +238,16 @@ class Output:
             remove_all(path)
 
     def sweep(self) -> None:
-        """Removes the files that killed runs left half-written. Only for the holder of the run's lock. On a store
-        parts of a large file that were sent and never put together are no file: its own rules remove them."""
-        if not is_local(self.root):
-            return
-        for folder, _, names in os.walk(self.root):
-            for name in names:
-                if ASIDE.fullmatch(name):
-                    (Path(folder) / name).unlink(missing_ok=True)
+        """As `sweep`, of all that is in it."""
+        sweep(self.root)
+
+
+def sweep(root: Path) -> None:
+    """Removes the files below `root` that killed runs left half-written. Only for whoever holds its lock. On a store
+    parts of a large file that were sent and never put together are no file: its own rules remove them."""
+    if not is_local(root):
+        return
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if ASIDE.fullmatch(name):
+                (Path(folder) / name).unlink(missing_ok=True)

@@ -25,9 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pycocotools import mask as coco
 
-from engine.atomic import aside
+from engine.atomic import aside, read_bytes
 from engine.export.format import Part, Whole
 from engine.export.images import How
+from engine.files import opened
 from engine.flat import Flat
 from engine.records import digest16
 
@@ -197,7 +198,7 @@ def _join(whole: Whole, split: str, name: str) -> None:
             between = f',\n"{key}": [\n'
             for path in whole.fragments(f"{split}.{fragments}"):
                 file.write(between.encode())
-                with path.open("rb") as part:
+                with opened(str(path)) as part:
                     shutil.copyfileobj(part, file)
                 between = ",\n"
             file.write(b"]" if between == ",\n" else f',\n"{key}": []'.encode())
@@ -206,4 +207,4 @@ def _join(whole: Whole, split: str, name: str) -> None:
 
 def _licences(whole: Whole, split: str) -> list[str]:
     paths = whole.fragments(f"{split}.licences")
-    return sorted({licence for path in paths for licence in orjson.loads(b"[" + path.read_bytes() + b"]")})
+    return sorted({licence for path in paths for licence in orjson.loads(b"[" + read_bytes(path) + b"]")})

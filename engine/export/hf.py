@@ -29,6 +29,7 @@ from engine.export.features import as_yaml, features
 from engine.export.format import Part, Whole
 from engine.export.images import How
 from engine.export.selection import KINDS
+from engine.files import matching, stamp
 from engine.flat import Flat, Ints
 from engine.records import DETAILS
 from engine.uris import MEMBER, ROW
@@ -218,7 +219,7 @@ def _header(whole: Whole) -> dict[str, Any]:
         "dataset_info": {
             "features": as_yaml(features(whole.setting.classes)),
             "splits": splits,
-            "download_size": sum(path.stat().st_size for path in to.glob("data/*/*.parquet")),
+            "download_size": sum(stamp(path)[0] for path in matching(str(to), "data/*/*.parquet")),
             "dataset_size": sum(sizes.values()),
         },
     }

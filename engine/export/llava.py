@@ -24,6 +24,7 @@ from engine.atomic import aside
 from engine.conversations import CAPTIONS, CATEGORY, DESCRIBE, FIND, IMAGE, READ, READ_REGION, boxes_said, harmless
 from engine.export.format import Part, Whole
 from engine.export.images import How
+from engine.files import opened
 
 TURNS = 10  # of a conversation: some 1000 tokens
 Turn = tuple[str, str, Iterable[str]]  # question, answer, who made what is said
@@ -56,7 +57,7 @@ class Llava:
                 before = b"[\n"
                 for path in whole.fragments(f"{split}.json"):
                     file.write(before)
-                    with path.open("rb") as fragment:
+                    with opened(str(path)) as fragment:
                         shutil.copyfileobj(fragment, file, 2**20)
                     before = b",\n"
                 file.write(b"\n]\n" if before == b",\n" else b"[]\n")

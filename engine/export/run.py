@@ -2,7 +2,7 @@
 
 <to>/.export/plan.json                        what is exported, and how: written first, and who goes on compares it
 <to>/.export/part-00000/shard-00000/done.json what a part came to; written last
-<to>/export.json                              all of it, when all parts are there; .export is gone then
+<to>/export.json                              all of it, when all parts are there; .export goes then
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import pyarrow.compute as pc
 from engine.atomic import is_there, names_in, read_json, remove_all, there, write_json
 from engine.config import Ingest, Run, load_config
 from engine.dataset import Dataset
-from engine.errors import OutputError, RunError, is_no_space
+from engine.errors import OutputError, RunError, unwritable
 from engine.export.format import Format, Part, Setting, Whole, fragment
 from engine.export.images import How, Images, Lost
 from engine.export.selection import Selection
 from engine.export.split import Splits
 from engine.files import stamp
 from engine.flat import Flat, flatten
-from engine.layout import ShardId
+from engine.layout import LOCK, ShardId, sweep
 from engine.lock import run_lock
 from engine.storage import read_shard
 from engine.versions import digest_of_json
@@ -65,14 +65,16 @@ def export(asked: Export, run: Run, progress: Callable[[int], None]) -> dict[str
 
     Raises OutputError if the folder holds anything else, RunError where an image is gone or the disk is full.
     """
-    digest = _digest(asked)
-    if ended := _ended(asked.to, digest, asked):
+    digest, work = _digest(asked), asked.to / ".export"
+    if (ended := _ended(asked.to, digest, asked)) and not is_there(work):
         return ended
-    work = asked.to / ".export"
     with run_lock(work):
-        ended = _ended(asked.to, digest, asked)  # by who held the lock
+        ended = _ended(asked.to, digest, asked)  # by who held the lock, or was killed before all of `work` was gone
         summary = ended or _export(asked, work, digest, run, progress)
-        remove_all(work)
+        for name in names_in(work):
+            if name != LOCK:
+                remove_all(work / name)
+    remove_all(work)  # the lock itself once nobody holds it: on a store it is a lease, and lost if it is not there
     return summary
 
 
@@ -86,15 +88,14 @@ def _export(asked: Export, work: Path, digest: str, run: Run, progress: Callable
         waiting = [shard for shard in shards if _done(asked.to, shard) not in done]
         progress(sum(counts[shard] for shard in shards) - sum(counts[shard] for shard in waiting))
         _run(asked, task, waiting, sum(counts[shard] for shard in waiting), run, progress)
+        sweep(asked.to)
         totals = _totals(asked.to, shards)
         asked.format.finish(Whole(setting, shards, totals["splits"]))
         summary = {**read_json(work / "plan.json"), **totals}
         write_json(asked.to / "export.json", summary)
-    except OSError as error:
-        if is_no_space(error):
-            raise RunError(
-                f"no space left in {asked.to}. What is done is safe: make room and run the same again"
-            ) from error
+    except (OSError, RunError) as error:
+        if why := unwritable(error, asked.to):
+            raise RunError(why) from error
         raise
     return summary
 
@@ -103,6 +104,13 @@ def write_part(
     asked: Export, setting: Setting, firsts: Mapping[ShardId, int], shard: ShardId
 ) -> tuple[int, list[Lost]]:
     """Writes a part; how many images its shard has, and those that are gone. If that stops, the part is not done."""
+    try:
+        return _written(asked, setting, firsts, shard)
+    except SystemExit as error:  # a format's, which would end its process with whatever code it says
+        raise RunError(f"{asked.format.name}, or what it reads, called sys.exit({error.code})") from error
+
+
+def _written(asked: Export, setting: Setting, firsts: Mapping[ShardId, int], shard: ShardId) -> tuple[int, list[Lost]]:
     columns = (*asked.selection.columns, *(("parses",) if asked.format.by_record else ()))
     tables = read_shard(asked.dataset.output, asked.dataset.round, shard, columns=columns)
     everything = flatten(tables)
@@ -141,18 +149,16 @@ def _run(
         progress(came[0])
 
     if images > INLINE[asked.format.by_record] or run.address != "local":
-        from engine.streaming import stream_shards  # Ray takes a second to import
+        from engine.runner import each_shard  # Ray takes a second to import
 
-        stream_shards(task, shards, run, done)
+        each_shard(task, shards, run, done)
     else:
         with ThreadPoolExecutor(1 if asked.format.by_record else os.cpu_count()) as pool:
             try:
                 for came in pool.map(task, shards):
                     done(came)
-            except BaseException as error:
+            except BaseException:
                 pool.shutdown(cancel_futures=True)
-                if isinstance(error, SystemExit):  # a format's, which would end all of this with whatever code it says
-                    raise RunError(f"{asked.format.name}, or what it reads, called sys.exit({error.code})") from error
                 raise
     if asked.missing == "stop":
         _check_lost(lost)

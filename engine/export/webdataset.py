@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 
 import orjson
 
-from engine.atomic import aside, write_text
+from engine.atomic import aside, names_in, write_text
 from engine.export.card import note, readme
 from engine.export.documents import illustrated
 from engine.export.format import Part, Whole
@@ -61,7 +61,7 @@ class WebDataset:
     def finish(self, whole: Whole) -> None:
         split = next(iter(whole.totals), whole.setting.splits[0])
         to = whole.setting.to
-        shards = braces(path.relative_to(to) for path in (to / split).glob("*.tar"))
+        shards = braces(Path(split, name) for name in names_in(to / split) if name.endswith(".tar"))
         use = USE.format(split=split, braces=f'  # or "{shards}"' if shards else "")
         write_text(to / "README.md", readme(whole, use))
 

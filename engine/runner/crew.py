@@ -10,6 +10,7 @@ from typing import Any
 import ray
 
 from engine.annotate import Tally
+from engine.breaker import Breaker
 from engine.heartbeat import PoolSpeed
 from engine.pools import Pool
 from engine.runner.actor import Place
@@ -38,6 +39,7 @@ class Crew:
     number: int
     pool: Pool
     specialists: tuple[str, ...]
+    breaker: Breaker
     members: dict[int, Member] = field(default_factory=dict)  # by id()
     idle: deque[Member] = field(default_factory=deque)
     busy: int = 0  # with a shard in hand, or ended over one and not yet mourned

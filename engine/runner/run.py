@@ -14,7 +14,7 @@ import ray.exceptions
 
 from engine.annotate import Tally
 from engine.breaker import Breaker
-from engine.errors import RunError, is_no_space
+from engine.errors import RunError, unwritable
 from engine.layout import ShardId
 from engine.runner.actor import WorkerActor, ask_for_note, remove_notes
 from engine.runner.blame import Blame
@@ -87,8 +87,9 @@ class Job:
 class _Run:
     def __init__(self, plan: Plan, supply: Supply, reporter: Reporter) -> None:
         self.plan, self.supply, self.reporter = plan, supply, reporter
+        names, limit = [specialist.name for specialist in plan.specialists], plan.run.failures_in_a_row
         self.crews = [
-            Crew(number, pool, tuple(specialist.name for specialist in plan.specialists[pool.start : pool.stop]))
+            Crew(number, pool, tuple(names[pool.start : pool.stop]), Breaker(limit))
             for number, pool in enumerate(plan.pools)
         ]
         self.queues: list[deque[Job]] = [deque() for _ in self.crews]
@@ -97,7 +98,6 @@ class _Run:
         self.mourned: dict[Any, tuple[float, Callable[[], None]]] = {}  # a note's reference -> since when, who reads it
         self.done = Tally()
         self.blame = Blame(plan.run)
-        self.breaker = Breaker(plan.run.failures_in_a_row)
         self.staffing = Staffing(plan, self.crews, self._could_use, self._is_waiting, self._start, reporter)
         self.known: Any = None
         self.nodes: set[str] = set()
@@ -247,7 +247,7 @@ class _Run:
         if said.failures.total:
             self.reporter.quarantined(said, job.orders.shard, member.node)
         try:
-            self.breaker.saw(said.failures, member.node)
+            member.crew.breaker.saw(said.failures, member.node)
         except RunError as error:
             self.reporter.log.event("breaker", str(error))
             raise
@@ -356,6 +356,6 @@ class _Run:
 def _explained(cause: BaseException, plan: Plan, shard: ShardId) -> RunError:
     if isinstance(cause, RunError):  # a specialist's, which says itself what to do
         return RunError(str(cause))
-    if is_no_space(cause):
-        return RunError(f"no space left in {plan.output.root}. What is done is safe; make room and run the same again.")
+    if why := unwritable(cause, plan.output.root):
+        return RunError(why)
     return RunError(f"{shard} can't be annotated: {brief(cause)}")

@@ -75,7 +75,8 @@ class Staffing:
         return lacking(self.plan.pools, counts, nodes)
 
     def _lose(self, nodes: dict[str, dict[str, float]]) -> None:
-        """Says which nodes are gone. RunError if all are: Ray would go on waiting for them."""
+        """Says which nodes are gone, and lets go of those who idled there: nobody hears of their end until they are
+        given a shard. RunError if all nodes are: Ray would go on waiting for them."""
         if not nodes:
             raise CutShort(f"No node of Ray is left (run.address {self.plan.run.address!r})")
         for node in self.nodes.keys() - nodes.keys():
@@ -85,6 +86,9 @@ class Staffing:
                 self.reporter.warn("node lost", message, node=node)
             self._lost = time.monotonic()
         self.nodes = nodes
+        for crew in self.crews:
+            for member in [member for member in crew.idle if member.node not in nodes]:
+                crew.remove(member)
 
     def went_with_its_node(self, member: Member) -> bool:
         """Whether a worker that has ended may have ended with its node; where that was it may not have said yet."""

@@ -11,43 +11,70 @@ import ray
 import ray.exceptions
 
 from engine.config import Run
-from engine.errors import RunError
+from engine.errors import EngineError, RunError
 from engine.pools import pools_of
 from engine.runner.connection import brief, cluster, lacking, living
 
 S = TypeVar("S")
 T = TypeVar("T")
 
+RETRIES = 2  # of a task whose process died
+# What then comes of it.
+DEATHS = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
+
 
 def each_shard(
     task: Callable[[S], T], shards: Iterable[S], run: Run, done: Callable[[T], None], weights: bool = False
 ) -> None:
     """Runs `task`, which holds no state, over `shards`, ids or what else says which they are, by tasks of Ray; `done`
-    gets what they return, in order. With `weights` each has the GPU and the memory of a worker. Raises RunError with
-    what a task raised."""
+    gets what they return, in order. With `weights` each has the GPU and the memory of a worker. Raises what a task
+    raised if it is an EngineError, else RunError: with it, or where a task's process died again and again."""
     with cluster(run):
         needs = {"num_gpus": run.gpus_per_worker, "memory": run.memory_mb_per_worker * 2**20} if weights else {}
         if weights:
             (pool,) = pools_of(run, ())
             if why := lacking((pool,), [pool.min], living()):
                 raise RunError(why)
-        remote = ray.remote(num_cpus=run.cpus_per_worker, max_retries=2, **needs)(_called)
+        remote = ray.remote(num_cpus=run.cpus_per_worker, max_retries=RETRIES, **needs)(_called)
         known = [ray.put(task)]  # in a list: Ray would bring it anew for each shard otherwise
         ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1) / run.cpus_per_worker))
         waiting: deque[tuple[S, Any]] = deque()
-        for shard in shards:
-            waiting.append((shard, remote.remote(known, shard)))
-            if len(waiting) > ahead:
+        try:
+            for shard in shards:
+                waiting.append((shard, remote.remote(known, shard)))
+                if len(waiting) > ahead:
+                    done(_result(*waiting.popleft()))
+            while waiting:
                 done(_result(*waiting.popleft()))
-        while waiting:
-            done(_result(*waiting.popleft()))
+        finally:
+            for _, reference in waiting:
+                ray.cancel(reference)
 
 
 def _result(shard: object, reference: Any) -> Any:
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, EngineError):  # which says it all
+            raise error.cause from None
         raise RunError(f"{shard}: {brief(error.cause)}") from error.cause
+    except DEATHS as error:
+        raise _died(shard, error) from error
+
+
+def _died(shard: object, error: ray.exceptions.RayError) -> RunError:
+    """What is said of a shard that each process ended over which had it in hand."""
+    why = "a crash in native code, an exit, or the kernel's out-of-memory killer"
+    way_out = "Mend what kills its readers, an image most likely, or move it away"
+    if isinstance(error, ray.exceptions.OutOfMemoryError):
+        why = "its machine had no memory left"
+        way_out = "Let fewer run at a time (a larger run.cpus_per_worker), or move away what takes so much"
+    elif isinstance(error, ray.exceptions.NodeDiedError):
+        why, way_out = "its machine was lost", "See to the cluster"
+    return RunError(
+        f"{shard}: the process that had it in hand died, and died when it was tried again: {why}. {way_out}, and run "
+        "the same again"
+    )
 
 
 def _called(known: list[Any], shard: object) -> Any:

@@ -1,25 +1,25 @@
 """What a round has to teach, before anything is trained: examples by task, images by use, and its words.
 
-Counted by Ray Data, shard by shard. What comes back to the driver are counts, the places of images, which take four
+Counted by tasks of Ray, shard by shard. What comes back to the driver are counts, the places of images, which take four
 bytes each, and a bounded sample of the texts.
 """
 
 from __future__ import annotations
 
-import logging
-import pickle
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import ray.data
 
+from engine.config import Run
 from engine.errors import OutputError
 from engine.layout import ShardId
 from engine.records import Record
+from engine.runner import each_shard
 from engine.storage import read_records
 from florence2.scene import Scene
 from florence2.targets import KINDS, task_of
@@ -86,27 +86,10 @@ def wanted(phase: ReadyPhase) -> list[Task]:
 
 def census(source: Source, phases: Sequence[ReadyPhase], shards: Sequence[ShardId], with_texts: bool) -> Census:
     """The whole round's. A shard that can't be read is a fault, and the others are counted."""
-    _settle()
     texts = TEXTS // max(1, len(shards)) + 1 if with_texts else 0
-
-    def count(row: dict[str, bytes]) -> dict[str, bytes]:
-        return {"census": pickle.dumps(of_shard(source, phases, pickle.loads(row["shard"]), texts))}
-
     total = Census()
-    rows = [{"shard": pickle.dumps(shard)} for shard in shards]
-    dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-    for row in dataset.map(count, num_cpus=data_cpus()).iter_rows():
-        total.add(pickle.loads(row["census"]))
+    each_shard(partial(of_shard, source, phases, texts=texts), shards, Run(cpus_per_worker=data_cpus()), total.add)
     return total
-
-
-def _settle() -> None:
-    """Ray Data's settings of this process: in order, and silent."""
-    context = ray.data.DataContext.get_current()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    context.verbose_progress = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of each execution on the terminal
 
 
 def of_shard(source: Source, phases: Sequence[ReadyPhase], shard: ShardId, texts: int) -> Census:

@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import ray
-import ray.exceptions
 from PIL import Image
 
 from engine.annotate import open_image
@@ -30,6 +29,7 @@ from engine.errors import ImageError, OutputError
 from engine.folds import Folds
 from engine.layout import Output, ShardId
 from engine.records import Record
+from engine.runner.tasks import DEATHS
 from engine.storage import Tables, read_items, read_shard
 from florence2.errors import Florence2Error
 from florence2.processor import Processor, resized
@@ -43,8 +43,6 @@ from pipelines.training.settings import ReadyPhase
 
 CHUNK_BYTES = 8 * 2**20  # of pixels in a task's answer: enough to make the task worth it, few enough to be kept ready
 STEPS_AHEAD = 8  # what is kept ready
-# Of a task's process, after some tries.
-DEATHS = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
 
 
 @dataclass(frozen=True)

@@ -12,21 +12,25 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets_made import write_dataset
+from exporting import Deadly, Full, Leaving, Unfinished
 from PIL import Image
+from s3 import environment, faulty, s3_server
 
+from engine import lock
+from engine.atomic import write_json
 from engine.config import Ingest, Run
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, OutputError, RunError
 from engine.export import run as running
-from engine.export.format import Part
 from engine.export.images import upright
 from engine.export.parquet import Parquet
 from engine.export.run import Export, _setting, export, write_part
 from engine.export.selection import KINDS, Selection
 from engine.export.split import Splits, splits_of
 from engine.images import decode
-from engine.layout import Output
+from engine.layout import LOCK, Output
 from engine.lock import run_lock
+from engine.places import place
 from engine.records import Decision, Mask, Record, Region, RegionText, Scores, Text, Triplet
 from engine.runner import cluster
 from engine.storage import read_records, write_decisions
@@ -132,12 +136,46 @@ def test_going_on_leaves_what_an_undisturbed_export_does(output: Output, tmp_pat
     first = {shard: 3 * n for n, shard in enumerate(shards)}
     for shard in (shards[0], shards[2]):
         write_part(broken, setting, first, shard)
-    (broken.to / "regions" / ".x.parquet.aside-0").write_bytes(b"half")
-    (broken.to / "regions" / ".x.parquet.aside-0").unlink()
+    half, others = (to / f".x.parquet.aside-{'0' * 32}" for to in (broken.to / "regions", tmp_path))
+    for path in (half, others):
+        path.write_bytes(b"half")
     done: list[int] = []
     export(broken, Run(), done.append)
     assert done[0] == 6 and sum(done) == COUNT + 2
     assert files(broken.to) == files(whole.to)
+    assert others.exists()
+
+
+def test_what_a_run_left_that_was_killed_at_its_very_end_goes(output: Output, tmp_path: Path) -> None:
+    one = asked(output, tmp_path / "to")
+    first = run(one)
+    before = files(one.to)
+    write_json(one.to / ".export" / "plan.json", first)
+    write_json(one.to / ".export" / "part-00000" / "shard-00000" / "done.json", {})
+    assert run(one) == first
+    assert files(one.to) == before and not (one.to / ".export").exists()
+
+
+def test_the_lease_of_an_export_on_a_store_is_given_back_before_it_goes(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its next renewal finds none, and takes it for another run's; or writes it anew, for good."""
+    monkeypatch.setattr(lock, "SETTLE", 0.1)
+    with s3_server() as server, faulty(server) as proxy, environment(proxy.url):
+        bucket, states = server.bucket(), list[str | None]()
+
+        def watch(method: str, path: str) -> None:
+            key = f"to/.export/{LOCK}"
+            token = json.loads(bucket.read(key))["token"] if bucket.keys(key) else None
+            if [token] != states[-1:]:
+                states.append(token)
+
+        proxy.fault = watch
+        summary = run(asked(output, place(f"{bucket.uri}/to")))
+        assert json.loads(bucket.read("to/export.json")) == summary
+        assert not bucket.keys("to/.export")
+    there, held, given_back = states
+    assert there is None and held and given_back == ""
 
 
 def test_the_same_again_does_nothing_and_another_is_refused(output: Output, tmp_path: Path) -> None:
@@ -176,24 +214,9 @@ def test_two_at_once_do_not_mix(output: Output, tmp_path: Path) -> None:
     assert run(asked(output, tmp_path / "to"))["splits"]["train"]["images"] == COUNT
 
 
-class Full(Parquet):
-    """Writes to a disk without room."""
-
-    def write(self, part: Part) -> None:
-        with open("/dev/full", "wb") as file:
-            file.write(b"x" * 100_000)
-
-
 def test_no_space_left_is_said(output: Output, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no space left in .*to\. What is done is safe"):
         run(replace(asked(output, tmp_path / "to"), format=Full()))
-
-
-class Leaving(Parquet):
-    """Ends its process, as code for a command line does."""
-
-    def write(self, part: Part) -> None:
-        raise SystemExit(0)
 
 
 def test_a_format_that_ends_its_process_does_not_end_the_export_with_its_code(output: Output, tmp_path: Path) -> None:
@@ -201,21 +224,52 @@ def test_a_format_that_ends_its_process_does_not_end_the_export_with_its_code(ou
         run(replace(asked(output, tmp_path / "to"), format=Leaving()))
 
 
-@pytest.mark.usefixtures("ray")
-def test_ray_data_writes_the_same(output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run(asked(output, tmp_path / "threads", SHARES))
-    monkeypatch.setattr(running, "INLINE", {False: 0, True: 0})
+@pytest.fixture
+def tasks(ray: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few the images, tasks of Ray write them."""
+    monkeypatch.setattr(running, "INLINE", {False: -1, True: -1})
+
+
+@pytest.mark.usefixtures("tasks")
+def test_tasks_write_the_same(output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[int] = []
     export(asked(output, tmp_path / "ray", SHARES), Run(), done.append)
     assert sum(done) == COUNT + 2
+    monkeypatch.undo()
+    run(asked(output, tmp_path / "threads", SHARES))
     assert files(tmp_path / "ray") == files(tmp_path / "threads")
 
 
-@pytest.mark.usefixtures("ray")
-def test_an_error_of_a_part_comes_through_ray_as_it_is(
-    output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(running, "INLINE", {False: 0, True: 0})
+@pytest.mark.usefixtures("tasks")
+def test_a_part_that_kills_its_writers_is_named_and_the_export_goes_on(output: Output, tmp_path: Path) -> None:
+    one = asked(output, tmp_path / "to")
+    with pytest.raises(
+        RunError, match=r"part-00000/shard-00001: the process .* died.*an image most likely.*same again"
+    ):
+        run(replace(one, format=Deadly()))
+    run(one)
+    run(replace(one, to=tmp_path / "undisturbed"))
+    assert files(one.to) == files(tmp_path / "undisturbed")
+
+
+@pytest.mark.usefixtures("tasks")
+def test_an_export_goes_on_of_which_all_parts_are_done(output: Output, tmp_path: Path) -> None:
+    one = asked(output, tmp_path / "to")
+    with pytest.raises(ZeroDivisionError):
+        run(replace(one, format=Unfinished()))
+    run(one)
+    assert (one.to / "export.json").exists()
+
+
+@pytest.mark.usefixtures("tasks")
+@pytest.mark.parametrize(("format_", "words"), [(Leaving(), r"called sys\.exit\(0\)"), (Full(), "no space left in")])
+def test_tasks_say_the_same(format_: Parquet, words: str, output: Output, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=words):
+        run(replace(asked(output, tmp_path / "to"), format=format_))
+
+
+@pytest.mark.usefixtures("tasks")
+def test_an_error_of_a_part_comes_through_ray_as_it_is(output: Output, tmp_path: Path) -> None:
     gone = asked(output, tmp_path / "to", how="copy")
     moved = replace(gone, ingest=Ingest(max_bytes=10))
     with pytest.raises(RunError, match=r"(?s)annotated image\(s\) can't be read any more:.*too_large.*--missing skip"):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +13,9 @@ from running import annotated, errors
 from toys import Brightness, Unloadable
 
 from engine.config import Run
-from engine.errors import RunError
+from engine.errors import OutputError, RunError
 from engine.layout import Output, ShardId
-from engine.runner import each_shard
+from engine.runner import cluster, each_shard
 
 
 def test_whatever_happens_over_an_image_stays_with_it(image_set: Callable[..., Path], tmp_path: Path) -> None:
@@ -100,7 +102,23 @@ def test_an_address_without_a_cluster_is_named(image_set: Callable[..., Path], t
 def test_tasks_without_a_model_run_over_shards_in_order() -> None:
     shards = [ShardId(0, n) for n in range(12)]
     done: list[str] = []
-    each_shard(str, shards, Run(), done.append)
-    assert done == [f"part-00000/shard-{n:05d}" for n in range(12)]
-    with pytest.raises(RunError, match="part-00000/shard-00000: TypeError"):
-        each_shard(len, shards, Run(), done.append)  # type: ignore[arg-type, misc]
+
+    def unfortunate(shard: ShardId) -> str:
+        if shard.number == 7:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if shard.number == 9:
+            raise OutputError("it is damaged")
+        return str(shard)
+
+    with cluster(Run()):
+        each_shard(str, shards, Run(), done.append)
+        assert done == [f"part-00000/shard-{n:05d}" for n in range(12)]
+        with pytest.raises(RunError, match="part-00000/shard-00000: TypeError"):
+            each_shard(len, shards, Run(), done.append)  # type: ignore[arg-type, misc]
+        with pytest.raises(OutputError, match=r"^it is damaged$"):
+            each_shard(unfortunate, shards[8:], Run(), done.append)
+        with pytest.raises(
+            RunError, match=r"^part-00000/shard-00007: the process .* died when it was tried again.*same"
+        ):
+            each_shard(unfortunate, shards[6:9], Run(), done.append)
+    assert done[12:] == ["part-00000/shard-00008", "part-00000/shard-00006"]

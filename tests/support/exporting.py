@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ from PIL import Image
 
 from engine.config import Ingest, Run
 from engine.dataset import open_dataset
-from engine.export.format import Format
+from engine.export.format import Format, Part, Whole
 from engine.export.images import How
+from engine.export.parquet import Parquet
 from engine.export.run import Export, export
 from engine.export.selection import Selection
 from engine.export.split import splits_of
@@ -72,3 +75,37 @@ def standing(output: Output) -> dict[str, Record]:
         for record in records
         if not record.item.error and not record.item.duplicate_of
     }
+
+
+# Formats that fail, which also tasks of Ray can import
+
+
+class Full(Parquet):
+    """Writes to a disk without room."""
+
+    def write(self, part: Part) -> None:
+        with open("/dev/full", "wb") as file:
+            file.write(b"x" * 100_000)
+
+
+class Leaving(Parquet):
+    """Ends its process, as code for a command line does."""
+
+    def write(self, part: Part) -> None:
+        raise SystemExit(0)
+
+
+class Deadly(Parquet):
+    """Kills whoever writes one of the parts, as a broken decoder does."""
+
+    def write(self, part: Part) -> None:
+        if part.shard.number == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        super().write(part)
+
+
+class Unfinished(Parquet):
+    """Ends between its parts and the whole."""
+
+    def finish(self, whole: Whole) -> None:
+        raise ZeroDivisionError
