@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ class Tally:
     quarantined: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     passed: int = 0  # images through a pool: one counts in each
+    looked_at: Counter[str] = field(default_factory=Counter)  # those that were not replayed, by specialist and decode
     failures: Failures = field(default_factory=Failures)  # of one report; they are not added up
     pools: dict[str, PoolSpeed] = field(default_factory=dict)  # of all reports: how each pool went, by name
 
@@ -39,6 +41,7 @@ class Tally:
         self.fallen += other.fallen
         self.quarantined += other.quarantined
         self.passed += other.passed
+        self.looked_at.update(other.looked_at)
         for name, seconds in other.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
 

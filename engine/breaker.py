@@ -42,14 +42,15 @@ class Failures:
         self.newest.append(failure)
 
     def came(self) -> None:
-        """An image came through all pools."""
+        """An image came through the pool."""
         self.in_a_row, self.came_through = 0, True
 
 
 @dataclass
 class Breaker:
-    """Counts failures in a row, over all workers, in the order in which they are reported. An image that fails again,
-    when its shard is done again, counts once."""
+    """Counts failures in a row, over all workers of one pool, in the order in which they are reported: each pool has
+    its own, as the first is many images ahead of the last. An image that fails again, when its shard is done again,
+    counts once."""
 
     limit: int
     row: dict[bytes, Failure] = field(default_factory=dict)

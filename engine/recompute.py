@@ -130,6 +130,13 @@ def needed(specialists: Sequence[Specialist], records: Iterable[Record], known: 
     return [one for one in specialists if any(not known.covers(record, [one]) for record in asked)]
 
 
+def looked_at(specialists: Sequence[Specialist], records: Iterable[Record], known: Known) -> dict[str, int]:
+    """How many of the images each specialist is asked about, and how many are opened for that."""
+    asked = [record for record in records if _is_asked(record)]
+    by_all = {DECODE: specialists, **{one.name: [one] for one in specialists}}
+    return {name: sum(not known.covers(record, some) for record in asked) for name, some in by_all.items()}
+
+
 def _is_asked(record: Record) -> bool:
     return not record.error and not record.item.duplicate_of
 

@@ -166,7 +166,7 @@ def _layer(output: Output, layer: Layer, parts: list[Partition]) -> LayerStatus:
     return LayerStatus(
         layer.folder.relative_to(output.root).as_posix(),
         sum(part.items for part in parts),
-        max(done, beat.done) if beat and life == "alive" else done,
+        beat.done if beat and life == "alive" else done,  # which knows what is yet to be made again
         sum(len(part.shards) for part in parts),
         shards_done,
         len(parts),

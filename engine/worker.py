@@ -19,7 +19,7 @@ from engine.given import canonical
 from engine.layout import Output, ShardId
 from engine.pools import Pool, pools_of
 from engine.protocols import Specialist
-from engine.recompute import NOTHING, Known, known_of, look_again, needed
+from engine.recompute import NOTHING, Known, known_of, look_again, looked_at, needed
 from engine.records import ItemError, Record
 from engine.rounds import added, begun
 from engine.schema import annotations_to_table, decisions_to_table
@@ -191,6 +191,7 @@ class Worker:
             if plan.folds is None or plan.folds.chosen(record.item)
         ]
         records, begun_ = [record for record, _ in chosen], [before for _, before in chosen]
+        tally.looked_at.update(looked_at(self.specialists, records, known))
         looked = look_again(
             records, begun_, self.specialists, plan.filters, plan.ingest, tally.seconds, plan.output.downloads, known
         )
@@ -199,7 +200,7 @@ class Worker:
         for before, after in zip(records, looked, strict=True):
             if after.error and not before.error:
                 tally.failures.add(_failure(after, after.error))
-            elif self.is_last and not after.error and not after.item.duplicate_of:
+            elif not after.error and not after.item.duplicate_of:
                 tally.failures.came()
         done = {record.item.item_id: record for record in looked}
         return [done.get(record.item.item_id, record) for record in batch]

@@ -214,5 +214,6 @@ def _timings(tally: Tally, progress: RunProgress, seconds: float) -> dict[str, A
         "seconds_to": {event: round(value, 3) for event, value in progress.seconds_to.items()},
         "images_per_second": round(progress.images_per_second, 3),
         "worker_seconds": {name: round(value, 3) for name, value in tally.seconds.items()},
+        "worker_images": {**tally.looked_at, "filters": tally.items},  # what is replayed takes no seconds
         "pools": {name: round(speed.ratio, 3) for name, speed in tally.pools.items()},  # of their models' own speed
     }

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.atomic import is_there, read_json
-from engine.ingest import Added, added
 from engine.layout import Output
 from engine.partitions import MadeBy, closed, decided, made_by, partitions
 from engine.protocols import reads_of
 from engine.recompute import DECODE
 from pipelines.build import Pipeline
 
-OWN, DECODER, FILTERS, VOCABULARY = (
+OWN, STOPPED, DECODER, FILTERS, VOCABULARY = (
     "its code, weights or parameters changed",
+    "an --update was stopped",
     "the decoder of images changed",
     "it goes by what stands, and the filters changed",
     "the vocabulary changed",
@@ -27,12 +27,11 @@ FOLLOWING = ("it reads", "it goes by")  # how the reasons of sources begin that 
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """A source of round 0: why it is made again ("" if it stays), and for how many images and shards."""
+    """A source of round 0: why it is made again ("" if it stays), and for how many images."""
 
     name: str
     why: str = ""
     images: int = 0
-    shards: int = 0
 
 
 @dataclass(frozen=True)
@@ -42,20 +41,14 @@ class Outdated:
     sources: tuple[SourceStatus, ...]
     removed: tuple[str, ...]  # sources whose annotations would go
     images: int  # in shards that would be made again
-    shards: int
     decided_again: int  # images, by other filters
     missing: int
-    listed: Added | None  # images that came and went since; None: nobody looked
     later: tuple[str, ...]  # what stands on it, and what to do with that
-
-    @property
-    def is_current(self) -> bool:
-        return not (self.shards or self.decided_again or self.missing or (self.listed and self.listed.new))
 
     def told(self) -> str:
         """A sentence: what --update makes again, and what stays."""
         kept = [source.name for source in self.sources if not source.why]
-        staying = f"; {_list(kept)} {'stays' if len(kept) == 1 else 'stay'}" if kept and self.shards else ""
+        staying = f"; {_list(kept)} {'stays' if len(kept) == 1 else 'stay'}" if kept and self.images else ""
         images = max(self.images, self.decided_again)
         return " ".join([f"--update {self._what()}, for {images} images{staying}.", *self.later])
 
@@ -70,50 +63,45 @@ class Outdated:
         return " and ".join(parts) or ("decides again" if self.decided_again else "goes through the shards again")
 
 
-def outdated(output: Output, pipeline: Pipeline, *, look_for_images: bool = False) -> Outdated:
-    """Costs by the open partitions; with `look_for_images` the image set is listed, too. Raises OutputError where
-    ingest has not ended."""
+def outdated(output: Output, pipeline: Pipeline) -> Outdated:
+    """Costs by the open partitions. Raises OutputError where ingest has not ended."""
     asked = MadeBy(pipeline.annotate_digest, pipeline.filter_digest, pipeline.source_digests)
     images: Counter[str] = Counter()
-    shards: Counter[str] = Counter()
-    again = Counter({"images": 0, "shards": 0, "decided": 0, "missing": 0})
-    for there, items, count in _made(output):
+    again = Counter({"images": 0, "decided": 0, "missing": 0})
+    for there, items in _made(output):
         if there is None:
             again["missing"] += items
             continue
         stale = [name for name, digest in asked.sources.items() if there.sources.get(name) != digest]
         images.update(dict.fromkeys(stale, items))
-        shards.update(dict.fromkeys(stale, count))
         if there.annotate != asked.annotate or dict(there.sources) != dict(asked.sources):
-            again.update({"images": items, "shards": count})
+            again["images"] += items
         if there.filter != asked.filter:
             again["decided"] += items
     path = output.round(0).sources
     said = read_json(path) if is_there(path) else {"sources": {}, "filters": ""}
     reasons = _reasons(pipeline, said, images)
     return Outdated(
-        tuple(SourceStatus(s.name, reasons[s.name], images[s.name], shards[s.name]) for s in pipeline.specialists),
+        tuple(SourceStatus(s.name, reasons[s.name], images[s.name]) for s in pipeline.specialists),
         tuple(name for name in said["sources"] if name not in asked.sources),
         again["images"],
-        again["shards"],
         again["decided"],
         again["missing"],
-        added(output, pipeline.config.ingest) if look_for_images else None,
         tuple(_later(output)) if again["images"] or again["decided"] else (),
     )
 
 
-def _made(output: Output) -> Iterator[tuple[MadeBy | None, int, int]]:
-    """What made the partitions of round 0, or their shards; None what is not done; with images and shards."""
+def _made(output: Output) -> Iterator[tuple[MadeBy | None, int]]:
+    """What made the partitions of round 0, or their shards; None what is not done; with how many images."""
     round_ = output.round(0)
     markers = closed(output, round_)
     for partition in partitions(output):
         if marker := markers.get(partition.number):
-            yield marker.made_by, partition.items, len(partition.shards)
+            yield marker.made_by, partition.items
             continue
         there = decided(round_, partition)
         for shard in partition.shards:
-            yield made_by(round_, shard) if shard in there else None, partition.count([shard]), 1
+            yield made_by(round_, shard) if shard in there else None, partition.count([shard])
 
 
 def _reasons(pipeline: Pipeline, said: Mapping[str, Any], stale: Mapping[str, int]) -> dict[str, str]:
@@ -129,6 +117,8 @@ def _reasons(pipeline: Pipeline, said: Mapping[str, Any], stale: Mapping[str, in
             reasons[name] = NEW
         elif said["sources"][name] != sources[name]:
             reasons[name] = OWN
+        elif said.get("updating"):
+            reasons[name] = STOPPED
         elif stale[DECODE]:
             reasons[name] = DECODER
         elif reads_of(specialist) == "record" and (changed or (gone := _gone(said, sources))):

@@ -11,19 +11,21 @@ from itertools import islice
 from rich.console import Console
 
 from engine.atomic import is_there, read_json
-from engine.config import Config, Ingest, Rates
+from engine.config import Config, Ingest, Rates, Run
+from engine.errors import RunError
+from engine.files import stamp
 from engine.ingest import added, listing_of, shard_size
-from engine.layout import Layer, Output
-from engine.partitions import closed, decided, decided_by, done, made_by, partitions
+from engine.layout import Output
+from engine.partitions import done, partitions
 from engine.pools import Pool, pools_of
 from engine.protocols import Specialist
 from pipelines.annotating import Annotating
 from pipelines.build import Pipeline
 from pipelines.checking import Finding, examined, gpus
-from pipelines.probing import FEW, Probe, probe
+from pipelines.outdated import Outdated, outdated
+from pipelines.probing import EVERYWHERE, FEW, Probe, probe
 
 TOO_FEW = ", too few for an interval: it may be half as much, or twice"
-ALL = "all"
 SHARDS_SIZED = 16  # of what is there, to know the bytes of an image
 
 
@@ -61,13 +63,22 @@ class Images:
 @dataclass(frozen=True)
 class Work:
     """Images there will be, and of these: `left` to be annotated, as they never were (`missing`, and the new ones) or
-    are to be again (`again`), with `why`, by source."""
+    are to be again (`again`), with `why`, by source; `sources` has how many of these each one looks at again."""
 
     total: int
     left: int
     missing: int = 0
     again: int = 0
     why: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+    later: tuple[str, ...] = ()  # what stands on round 0, and what to do with that
+
+    def looked_at(self, specialists: Iterable[str]) -> dict[str, int]:
+        """By how many images each of these specialists of a pool, its decoder and the filters cost: what is the same
+        is replayed."""
+        again = {name: self.sources.get(name, 0) for name in specialists}
+        again |= {"decode": max(again.values(), default=0), "filters": self.again}
+        return {name: self.left - self.again + count for name, count in again.items()}
 
 
 @dataclass(frozen=True)
@@ -127,12 +138,13 @@ def forecast(pipeline: Pipeline, output: Output, count: int = 0, room: Capacity 
     """What a run of `pipeline` on `output` comes to; with a probe of `count` images what it takes. Raises ConfigError
     where the set can't be listed, or the probe can't run."""
     config = pipeline.config
-    pools = pools_of(config.run, [specialist.name for specialist in pipeline.specialists])
-    room = room or machine(config)
+    names = [specialist.name for specialist in pipeline.specialists]
+    pools = pools_of(config.run, names)
+    room = room or room_of(config)
     images, findings = _images(output, config.ingest), examined(pipeline)
     measured = probe(pipeline, count) if count else None
     work = _work(pipeline, output, images, known=not any(one.needs or one.error for one in findings))
-    seconds, source = _seconds(output, measured)
+    seconds, source = _seconds(output, names, measured)
     stages = tuple(_costs(pipeline, pools, seconds, measured, work, room))
     slowest = max((one for one in stages if one.hours is not None), key=lambda one: one.hours or 0.0, default=None)
     hours = slowest.hours if slowest else None
@@ -180,35 +192,24 @@ def _cut(items: int, ingest: Ingest) -> tuple[int, int]:
 
 def _work(pipeline: Pipeline, output: Output, images: Images, known: bool) -> Work:
     """What is to be done in round 0. Where weights are not here, nobody knows whether they are those of then."""
+    total = images.ingested + images.new
     if not images.ingested:
         return Work(images.listed, images.listed)
-    annotating, layer = Annotating(pipeline, output, Console(quiet=True)), output.round(0)
-    stale = list(annotating.outdated()) if known else list(annotating.missing())
-    again = sum(partition.count(shards) for partition, shards in stale)
-    missing = sum(partition.count(shards) for partition, shards in annotating.missing())
-    why = _why(pipeline, output, layer) if known and again > missing else {}
-    if known and not why and decided_by(output, layer) - {"", pipeline.filter_digest}:
-        why = {"decisions": "other filters: engine run --stage filter decides again, without any specialist"}
-    return Work(images.ingested + images.new, again + images.new, missing, again - missing, why)
+    if not known:
+        missing = sum(p.count(shards) for p, shards in Annotating(pipeline, output, Console(quiet=True)).missing())
+        return Work(total, missing + images.new, missing)
+    told = outdated(output, pipeline)
+    left = told.images + told.missing + images.new
+    sources = {source.name: source.images for source in told.sources}
+    return Work(total, left, told.missing, told.images, dict(_why(told)), sources, told.later)
 
 
-def _why(pipeline: Pipeline, output: Output, layer: Layer) -> dict[str, str]:
-    """Sources that are not what made the annotations that are there, and what became of them."""
-    there: dict[str, set[str]] = {}
-    markers = closed(output, layer)
-    shards = [s for p in partitions(output) if p.number not in markers for s in sorted(decided(layer, p))]
-    for made in (*(marker.made_by for marker in markers.values()), *(made_by(layer, shard) for shard in shards)):
-        for name, digest in made.sources.items():
-            there.setdefault(name, set()).add(digest)
-    if not there:
-        return {ALL: "nothing says by which sources they were made"}
-    asked = pipeline.source_digests
-    changed = [name for name, digest in asked.items() if there.get(name, {digest}) != {digest}]
-    return {
-        **dict.fromkeys(changed, "other code, weights or settings, or what it goes by is made again"),
-        **dict.fromkeys(sorted(asked.keys() - there.keys()), "new"),
-        **dict.fromkeys(sorted(there.keys() - asked.keys()), "no longer asked for"),
-    }
+def _why(told: Outdated) -> Iterator[tuple[str, str]]:
+    yield from ((source.name, source.why) for source in told.sources if source.why)
+    if told.images:
+        yield from ((name, "no longer asked for") for name in told.removed)
+    elif told.decided_again:
+        yield "decisions", "other filters: engine run --stage filter decides again, without any specialist"
 
 
 def _model(pipeline: Pipeline, finding: Finding) -> Model:
@@ -236,22 +237,25 @@ def _bytes_an_image(output: Output, images: Images, measured: Probe | None) -> f
     some = list(islice(done(output, layer), SHARDS_SIZED))
     sizes = output.counts()
     files = [path for shard in some for path in (layer.annotations(shard), layer.decisions(shard))]
-    written = float(sum(path.stat().st_size for path in files))
+    written = float(sum(stamp(str(path))[0] for path in files))
     return written / sum(sizes[shard] for shard in some) if some else None
 
 
-def _seconds(output: Output, measured: Probe | None) -> tuple[dict[str, float], str]:
-    """Of an image by specialist, decode and filters, and where that comes from."""
+def _seconds(output: Output, names: Sequence[str], measured: Probe | None) -> tuple[dict[str, float], str]:
+    """Of an image by specialist, decode and filters, and where that comes from. A last run tells only if each of them
+    had something to do in it."""
     if measured:
         return {
             name: measured.of([name])[0] for name in measured.seconds
-        }, f"a probe of {measured.images} images{'' if measured.images >= FEW else TOO_FEW}"
+        }, f"a probe of {measured.images} images{'' if len(measured.batches) >= FEW else TOO_FEW}"
     summary = output.round(0).summary
     last = read_json(summary).get("last_run", {}) if is_there(summary) else {}
-    if not last.get("images") or "worker_seconds" not in last:
+    spent, images = last.get("worker_seconds", {}), last.get("worker_images", {})
+    if not all(images.get(name) and name in spent for name in (*names, *EVERYWHERE)):
         return {}, ""
-    each = {name: spent / last["images"] for name, spent in last["worker_seconds"].items() if " setup" not in name}
-    return each, f"the last run, of {last['images']} images"
+    fewest = min(images[name] for name in (*names, *EVERYWHERE))
+    each = {name: spent[name] / images[name] for name in (*names, *EVERYWHERE)}
+    return each, f"the last run, of {fewest} images{'' if fewest >= FEW else TOO_FEW}"
 
 
 def _costs(
@@ -262,7 +266,7 @@ def _costs(
     work: Work,
     room: Capacity,
 ) -> Iterator[StageCost]:
-    """By pool. Images that are made again go through what changed alone; what is the same is replayed."""
+    """By pool."""
     names, rates = [specialist.name for specialist in pipeline.specialists], pipeline.config.rates
     parts = [[*names[pool.start : pool.stop], "decode", *(["filters"] if pool is pools[-1] else [])] for pool in pools]
     each = [sum(seconds.get(name, 0.0) for name in part) for part in parts]
@@ -272,9 +276,8 @@ def _costs(
         if not seconds:
             yield cost
             continue
-        changed = [name for name in part if name not in names or name in work.why or ALL in work.why]
-        again = sum(seconds.get(name, 0.0) for name in changed)
-        busy = (took * (work.left - work.again) + again * work.again) / 3600
+        images = work.looked_at(cost.specialists)
+        busy = sum(seconds.get(name, 0.0) * images[name] for name in part) / 3600
         yield replace(
             cost,
             seconds=took,
@@ -319,8 +322,25 @@ def balanced(pools: Sequence[Pool], seconds: Sequence[float], room: Capacity) ->
     return [max(*both) for both in zip(least, enough, strict=True)]
 
 
-def machine(config: Config) -> Capacity:
-    """This machine's. GPUs are counted only where a worker asks for one: that loads PyTorch."""
+def room_of(config: Config) -> Capacity:
+    """What there is to run on: this machine, or the cluster at run.address. Raises RunError where none answers."""
+    return _machine(config) if config.run.address == "local" else _cluster(config.run)
+
+
+def _cluster(run: Run) -> Capacity:
+    from engine.runner.connection import cluster, living  # Ray takes a second to import
+
+    try:
+        with cluster(run):
+            nodes = living().values()
+    except RunError as error:
+        raise RunError(f"{error}. Without it, --cpus and --gpus say what to plan with") from error
+    cpus, gpus, memory = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU", "memory"))
+    return Capacity(cpus, gpus, memory / 2**20)
+
+
+def _machine(config: Config) -> Capacity:
+    """GPUs are counted only where a worker asks for one: that loads PyTorch."""
     wanted = config.run.gpus_per_worker or any(pool.gpus for pool in config.run.pools.values())
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
     return Capacity(float(len(os.sched_getaffinity(0))), float(gpus() if wanted else 0), memory)

@@ -26,7 +26,8 @@ from engine.cli.terminal import console, errors
 from engine.progress import duration
 
 if TYPE_CHECKING:
-    from pipelines.planning import Forecast
+    from engine.config import Config
+    from pipelines.planning import Capacity, Forecast
 
 
 def plan(
@@ -40,19 +41,16 @@ def plan(
     probe: Annotated[
         int, typer.Option("--probe", min=0, metavar="N", help="Run N random images here, to know time and price.")
     ] = 0,
-    cpus: Annotated[float | None, typer.Option("--cpus", min=0, help="To plan with. Default: this machine's.")] = None,
-    gpus: Annotated[float | None, typer.Option("--gpus", min=0, help="To plan with. Default: this machine's.")] = None,
+    cpus: Annotated[float | None, typer.Option("--cpus", min=0, help="To plan with. Default: what is there.")] = None,
+    gpus: Annotated[float | None, typer.Option("--gpus", min=0, help="To plan with. Default: what is there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
 ) -> None:
     """Say what `engine run` with the same options would do, and what it would take. Nothing is written."""
-    from pipelines.planning import Capacity, forecast, machine  # spaCy takes a second to import
+    from pipelines.planning import forecast  # spaCy takes a second to import
 
     output = output_of(out)
     pipeline = pipeline_of(config, settings, [*(images or ()), *(paths or ())], limit, output, address)
-    room = None
-    if cpus is not None or gpus is not None:
-        here = machine(pipeline.config)
-        room = Capacity(here.cpus if cpus is None else cpus, here.gpus if gpus is None else gpus)
+    room = _room(pipeline.config, cpus, gpus)
     with errors.status(f"probing {probe} images" if probe else "listing"):
         told = forecast(pipeline, output, probe, room)
     if as_json:
@@ -60,6 +58,18 @@ def plan(
         return
     for part in _parts(told):
         console.print(part)
+
+
+def _room(config: Config, cpus: float | None, gpus: float | None) -> Capacity:
+    """As the options say; in what they don't say, as it is here, or on the cluster at run.address."""
+    from pipelines.planning import Capacity, room_of
+
+    if cpus is not None and gpus is not None:
+        return Capacity(cpus, gpus)
+    there = room_of(config)
+    if cpus is None and gpus is None:
+        return there
+    return Capacity(there.cpus if cpus is None else cpus, there.gpus if gpus is None else gpus)
 
 
 def _parts(told: Forecast) -> Iterator[RenderableType]:
@@ -94,6 +104,8 @@ def _work(told: Forecast) -> Iterator[Text]:
         yield Text(f"  {source}: {why}", "yellow")
     if work.again:
         yield Text("  engine run --update makes these again, and only what depends on what changed", "yellow")
+    for one in work.later:
+        yield Text(f"  {one}", "yellow")
 
 
 def _models(told: Forecast) -> Table:
@@ -134,7 +146,7 @@ def _costs(told: Forecast) -> Iterator[Text]:
         total = told.bytes_an_image * told.work.left
         yield Text.assemble(("to be written: ", "bold"), f"{_bytes(total)}, {told.bytes_an_image:,.0f} bytes an image")
     if told.peak_mb is not None:
-        yield Text.assemble(("memory: ", "bold"), f"{told.peak_mb:,.0f} MB at most in one process with all specialists")
+        yield Text.assemble(("memory: ", "bold"), f"{told.peak_mb:,.0f} MB at most in one worker")
     if not told.measured:
         yield Text("What it takes nobody knows yet: --probe 20 measures it on 20 images")
         return

@@ -105,8 +105,9 @@ def _run(layer: LayerStatus) -> Iterator[RenderableType]:
         if beat.ended != "done":
             yield Text(f"{beat.stage} {beat.ended}, {ago} ago ({who})", "yellow" if beat.ended == "stopped" else "red")
         return
-    if layer.life == "dead" and not layer.whole:
-        yield Text(f"{beat.stage} was killed: its process is gone, last heard of {ago} ago ({who})", "red")
+    if layer.life == "dead":
+        if not layer.whole:
+            yield Text(f"{beat.stage} was killed: its process is gone, last heard of {ago} ago ({who})", "red")
         return
     if layer.life == "silent":
         yield Text(f"{beat.stage} has said nothing for {ago}: killed, or cut off ({who})", "red")

@@ -87,7 +87,8 @@ def test_a_run_is_seen_from_elsewhere(one_ray: None, image_set: Callable[..., Pa
     assert re.search(r'^ray_engine_images\S*\{.*pool="all".*\} 12\.0$', log.found, re.MULTILINE), log.found[-3000:]
     assert re.search(r'^ray_engine_failures\S*\{.*at="brightness".*\} 1\.0$', log.found, re.MULTILINE)
     assert re.search(r'^ray_engine_seconds_count\{.*specialist="brightness".*\} [1-9]', log.found, re.MULTILINE)
-    assert re.search(r"^ray_engine_(pool_ratio|shards\S*)\{", log.found, re.MULTILINE)
+    assert re.search(r'^ray_engine_shards\S*\{.*pool="all".*\} [1-9]', log.found, re.MULTILINE)
+    assert re.search(r'^ray_engine_pool_ratio\{.*pool="all".*\} 0\.\d', log.found, re.MULTILINE)
 
 
 @dataclass

@@ -9,17 +9,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Log, annotated, errors, plan_of, run_plan
+import ray
+from running import Log, Seen, annotated, errors, plan_of, run_plan
 from toys import Brightness
 
+from engine.breaker import Breaker
 from engine.config import Config, Run
 from engine.errors import ConfigError, RunError
 from engine.layout import ShardId
 from engine.pools import Pool, pools_of
+from engine.runner.actor import Place, WorkerActor
 from engine.runner.connection import Room, cluster, lacking
+from engine.runner.crew import Crew
+from engine.runner.reporter import Reporter
+from engine.runner.staffing import Staffing
 from engine.runner.supply import AHEAD, Supply
 from engine.validation import validated
 from engine.worker import Half, Orders, Worker
+from pipelines.planning import room_of
 
 
 def of(*names: str, **more: Any) -> dict[str, Any]:
@@ -111,6 +118,42 @@ def test_failures_in_a_row_end_the_run(image_set: Callable[..., Path], tmp_path:
     assert plan.output.round(0).decisions(ShardId(0, 0)).exists()
 
 
+def test_a_pool_ahead_of_the_others_is_not_stopped_for_what_came_through_it(
+    image_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    """At the beginning no image is through the last pool yet."""
+    folder = image_set(20)
+    for n in range(0, 20, 2):
+        (folder / f"{n:04d}.png").write_bytes((folder / f"{n:04d}.png").read_bytes()[:2000])
+    slow = Seen(name="d", folder=str(tmp_path), seconds=0.2)
+    pools = {"look": of("a", "b", "c", max=1), "tell": of("d", max=1)}
+    some = [*specialists()[:3], slow]
+    records, _ = annotated(folder, tmp_path / "out", *some, pools=pools, batch_size=4, failures_in_a_row=3)
+    assert len(errors(records)) == 10
+
+
+def test_who_idled_on_a_node_that_went_is_given_nothing(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    """And others start in their place."""
+    plan = plan_of(image_set(1), tmp_path / "out", [Brightness()], workers=2)
+    crew = Crew(0, plan.pools[0], ("brightness",), Breaker(1))
+    (here,) = (node["NodeID"] for node in ray.nodes())
+
+    def start(crew: Crew) -> None:
+        crew.add(ray.remote(num_cpus=0)(WorkerActor).remote(plan, 0))
+
+    for node in ("gone", here, "gone"):
+        start(crew)
+        (*_, member) = crew.members.values()
+        member.place = Place(node, 0)
+        crew.welcome(member)
+    with Reporter(plan, Log()) as reporter:
+        Staffing(plan, [crew], lambda crew: 3, lambda crew: False, start, reporter).look()
+    assert [member.node for member in crew.idle] == [here]
+    assert len(crew.members) == 2, "as many as its min"
+    for member in list(crew.members.values()):
+        crew.remove(member)
+
+
 @pytest.mark.parametrize(
     ("pools", "message"),
     [
@@ -173,6 +216,13 @@ def test_what_does_not_fit_together_is_told() -> None:
     why = lacking((GPU, CPU), [2, 5], nodes)
     assert "2 worker(s) of 2 CPU, 0.5 GPU and 1000 MB (gpu), 5 worker(s) of 1 CPU" in why
     assert "2 and 4 fit: there are 8 CPU, 1 GPU and 12288 MB on 2 nodes" in why
+
+
+def test_a_plan_goes_by_what_the_cluster_has() -> None:
+    (has,) = (node["Resources"] for node in ray.nodes())
+    room = room_of(Config(run=Run(address="auto")))
+    assert (room.cpus, room.gpus, room.memory_mb) == (has["CPU"], has.get("GPU", 0), has["memory"] / 2**20)
+    assert room != room_of(Config())
 
 
 def test_shards_are_taken_as_they_are_needed() -> None:

@@ -166,6 +166,17 @@ def test_whether_a_run_lives(output: Output, changes: dict[str, Any], life: str)
     assert ("--watch" in found.next[0]) == (life == "alive")
 
 
+def test_what_is_made_again_is_not_done_yet(output: Output) -> None:
+    """While `--update` and `retry-failed` run, every shard has the decisions of before."""
+    annotate(output, *all_of(0), *all_of(1))
+    write_heartbeat(output.round(0), beat())
+    (layer,) = status_of(output).layers
+    assert (layer.done, layer.left_seconds) == (4, 4.0)
+    write_heartbeat(output.round(0), beat(ended="stopped"))
+    (layer,) = status_of(output).layers
+    assert (layer.done, layer.left_seconds) == (12, None)
+
+
 def test_a_training_says_its_step(output: Output) -> None:
     output.config.write_text("train: {steps: 100, phases: {a: {steps: 30}, b: {}}}\nrefine: {rounds: [{}, {}]}\n")
     folder = output.round(0).training / "fold-0"
@@ -205,7 +216,7 @@ def later_round(output: Output, shards: int, outcome: str = "") -> None:
 def test_the_screen_fits_80_columns(output: Output, capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     annotate(output, *all_of(0), quarantined=1)
     pools = {"gpu": PoolSpeed(4, 2, 60.0, 40.0)}
-    write_heartbeat(output.round(0), beat(pools=pools, in_flight={str(ShardId(1, 0)): time.time() - 240}))
+    write_heartbeat(output.round(0), beat(done=6, pools=pools, in_flight={str(ShardId(1, 0)): time.time() - 240}))
     said = shown(monkeypatch, capsys, "status", str(output.root))
     assert all(len(line) <= 80 for line in said.splitlines())
     for words in ("6 of 12", "3 of 6", "runs", "2.00 images/s", "75% of", "part-00001/shard-00000", "raised 3"):
@@ -213,6 +224,16 @@ def test_the_screen_fits_80_columns(output: Output, capsys: pytest.CaptureFixtur
     told = json.loads(shown(monkeypatch, capsys, "status", str(output.root), "--json"))
     assert told["layers"][0]["beat"]["pools"]["gpu"]["ratio"] == 0.75
     assert told["layers"][0]["quarantined"] == {"detector": {"raised": 3}}
+
+
+def test_who_was_killed_does_not_run(
+    output: Output, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    annotate(output, *all_of(0))
+    write_heartbeat(output.round(0), beat(pid=gone()))
+    assert "was killed" in shown(monkeypatch, capsys, "status", str(output.root))
+    annotate(output, *all_of(1))
+    assert "images/s" not in shown(monkeypatch, capsys, "status", str(output.root))
 
 
 def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from command import Call
 from PIL import Image
-from toys import Brightness
+from rich.console import Console
+from toys import Brightness, Looker, Teller, noted
 
 from engine.atomic import write_json
 from engine.cli import commands, terminal
 from engine.config import Config, Ingest, Rates, Run
-from engine.errors import ConfigError
+from engine.errors import ConfigError, RunError
 from engine.ingest import ingest
 from engine.layout import Output, ShardId
 from engine.partitions import close, partitions
 from engine.pools import Pool
-from engine.records import Record
+from engine.protocols import Sample
+from engine.records import AnyAnnotation, Record
 from engine.storage import read_given, write_annotations, write_decisions
+from pipelines.annotating import Annotating
 from pipelines.build import Pipeline
 from pipelines.planning import Capacity, balanced, forecast
 from pipelines.probing import FEW, probe
@@ -45,6 +50,7 @@ def annotated(pipeline: Pipeline, output: Output, *shards: ShardId) -> None:
     """As a run of `pipeline` would leave these shards; of all if none are named."""
     if not output.manifest.exists():
         ingest(output, pipeline.config.ingest, pipeline.ingest_digest, lambda done: None)
+        Annotating(pipeline, output, Console(quiet=True)).keep_sources()
     round_ = output.round(0)
     for shard in shards or tuple(output.shards()):
         records = [Record(record.item) for record in read_given(output, shard)]
@@ -98,11 +104,16 @@ def test_a_source_that_changed_is_named(markers: bool, image_set: Callable[..., 
     first, _ = pipeline.specialists
     changed = replace(pipeline, specialists=(first, Brightness("two", troubles={"x.png": "raise"})))
     told = forecast(changed, output, room=ROOM)
-    assert (told.work.left, told.work.again, list(told.work.why)) == (4, 4, ["two"])
+    assert (told.work.left, told.work.again) == (4, 4)
+    assert told.work.why == {"two": "its code, weights or parameters changed"}
+    assert told.work.sources == {"one": 0, "two": 4}
     fewer = replace(pipeline, specialists=(first,))
-    assert list(forecast(fewer, output, room=ROOM).work.why) == ["two"]
+    assert forecast(fewer, output, room=ROOM).work.why == {"two": "no longer asked for"}
     more = pipeline_of(images, "one", "two", "three")
-    assert forecast(more, output, room=ROOM).work.why == {"three": "new"}
+    assert forecast(more, output, room=ROOM).work.why == {"three": "it is new"}
+    follows = replace(pipeline, specialists=(Looker("one", gain=2.0), Teller("two")))
+    annotated(replace(pipeline, specialists=(Looker("one"), Teller("two"))), Output(tmp_path / "other"))
+    assert forecast(follows, Output(tmp_path / "other"), room=ROOM).work.why["two"] == "it reads one"
 
 
 # What it takes
@@ -126,11 +137,51 @@ def test_a_probe_measures_each_part_and_leaves_nothing(image_set: Callable[..., 
 
 def test_a_small_probe_claims_no_interval(image_set: Callable[..., Path]) -> None:
     measured = probe(pipeline_of(image_set(FEW + 2)), FEW - 1)
-    assert measured.images == FEW - 1
+    assert len(measured.batches) == measured.images == FEW - 1
     mean, spread = measured.of(["brightness", "decode"])
     assert mean > 0
     assert spread == 0
     assert "too few" in forecast(pipeline_of(image_set(FEW + 2)), Output(Path("/nowhere")), 2, ROOM).measured
+
+
+@dataclass
+class Counting(Brightness):
+    """Leaves with how many images it was asked at a time, and what it may have of threads, in `diary`."""
+
+    diary: str = ""
+
+    def annotate(self, batch: Sequence[Sample]) -> Sequence[Iterable[AnyAnnotation]]:
+        noted(self.diary, self.name, str(len(batch)), os.environ["OMP_NUM_THREADS"], str(os.getpid()))
+        time.sleep(0.1)
+        return super().annotate(batch)
+
+
+def test_a_probe_runs_as_workers_do(
+    image_set: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In batches, each pool in a process that has its threads from the beginning."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    pools = {"a": {"specialists": ["one"], "cpus": 3}, "b": {"specialists": ["two"], "cpus": 0.5}}
+    pipeline = pipeline_of(image_set(6), "one", "two", run=Run.model_validate({"batch_size": 4, "pools": pools}))
+    diary = tmp_path / "diary"
+    pipeline = replace(pipeline, specialists=(Counting("one", diary=str(diary)), Counting("two", diary=str(diary))))
+    measured = probe(pipeline, 6)
+    said = [line.split() for line in diary.read_text().splitlines()]
+    batches = ["4", "4", "2"]  # the first of them to warm up
+    assert [words[:3] for words in said] == [
+        *(["one", size, "3"] for size in batches),
+        *(["two", size, "1"] for size in batches),
+    ]
+    assert len({words[3] for words in said} | {str(os.getpid())}) == 3
+    assert (measured.images, measured.batches) == (6, (4, 2))
+    assert 0.2 / 6 < measured.of(["one"])[0] < 0.1
+
+
+def test_a_probe_that_kills_its_process_is_told_of(image_set: Callable[..., Path]) -> None:
+    pipeline = pipeline_of(image_set(1))
+    pipeline = replace(pipeline, specialists=(Brightness(troubles={"0000.png": "kill"}),))
+    with pytest.raises(RunError, match="the probe's process of brightness ended with code -9"):
+        probe(pipeline, 1)
 
 
 def test_a_probe_passes_over_what_can_not_be_read(image_set: Callable[..., Path]) -> None:
@@ -149,12 +200,30 @@ def test_a_last_run_says_what_it_took(image_set: Callable[..., Path], tmp_path: 
     pipeline, output = pipeline_of(image_set(4), "one", "two"), Output(tmp_path / "out")
     annotated(pipeline, output)
     spent = {"one": 36.0, "two": 7.2, "decode": 0.72, "filters": 0.0, "one setup": 50.0}
-    write_json(output.round(0).summary, {"last_run": {"images": 4, "worker_seconds": spent}})
+    write_json(output.round(0).summary, {"last_run": ran(spent, one=4, two=4, decode=4, filters=4)})
     changed = replace(pipeline, specialists=(pipeline.specialists[0], Brightness("two", troubles={"x.png": "raise"})))
     told = forecast(changed, output, room=Capacity(1, 0))
     assert told.seconds == {"one": 9.0, "two": 1.8, "decode": 0.18, "filters": 0.0}
     assert told.hours == pytest.approx(4 * (1.8 + 0.18) / 3600)
     assert told.bytes_an_image is not None
+
+
+def test_a_last_run_that_replayed_says_what_it_computed(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    """One image of many was tried again; and of a source that had nothing to do nobody knows."""
+    pipeline, output = pipeline_of(image_set(4), "one", "two"), Output(tmp_path / "out")
+    annotated(pipeline, output)
+    spent = {"one": 2.0, "two": 1.0, "decode": 0.5, "filters": 0.04}
+    write_json(output.round(0).summary, {"last_run": ran(spent, one=1, two=1, decode=1, filters=1024)})
+    told = forecast(pipeline, output, room=ROOM)
+    assert told.seconds == {"one": 2.0, "two": 1.0, "decode": 0.5, "filters": 0.04 / 1024}
+    assert "of 1 images, too few" in told.measured
+    write_json(output.round(0).summary, {"last_run": ran(spent, one=0, two=1, decode=1, filters=1024)})
+    assert forecast(pipeline, output, room=ROOM).measured == ""
+
+
+def ran(spent: dict[str, float], **images: int) -> dict[str, Any]:
+    """What summary.json says of a run."""
+    return {"images": images["filters"], "worker_seconds": spent, "worker_images": images}
 
 
 def test_the_slowest_stage_is_named(image_set: Callable[..., Path], tmp_path: Path) -> None:
@@ -163,7 +232,7 @@ def test_the_slowest_stage_is_named(image_set: Callable[..., Path], tmp_path: Pa
     output = Output(tmp_path / "out")
     annotated(pipeline, output)
     spent = {"one": 4.0, "two": 12.0, "decode": 0.0, "filters": 0.0}
-    write_json(output.round(0).summary, {"last_run": {"images": 4, "worker_seconds": spent}})
+    write_json(output.round(0).summary, {"last_run": ran(spent, one=4, two=4, decode=8, filters=4)})
     for shard in output.shards():
         output.round(0).decisions(shard).unlink()
     told = forecast(pipeline, output, room=Capacity(6, 0))
@@ -202,6 +271,12 @@ def test_limits_of_pools_hold() -> None:
     few, many = replace(CPU, max=2), replace(CPU, min=3)
     assert balanced([few], [1.0], Capacity(8, 0)) == [2]
     assert balanced([few, many], [9.0, 1.0], Capacity(8, 0)) == [2, 3]
+
+
+def test_a_cluster_that_does_not_answer_is_told_of(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    pipeline = pipeline_of(image_set(2), run=Run(address="127.0.0.1:1"))
+    with pytest.raises(RunError, match=r"'127\.0\.0\.1:1' \(run\.address\) does not answer.*--cpus and --gpus say"):
+        forecast(pipeline, Output(tmp_path / "out"))
 
 
 # As a person meets it
