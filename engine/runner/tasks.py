@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -12,13 +14,14 @@ import ray.exceptions
 
 from engine.config import Run
 from engine.errors import EngineError, RunError
-from engine.pools import pools_of
+from engine.pools import Pool
 from engine.runner.connection import brief, cluster, lacking, living
 
 S = TypeVar("S")
 T = TypeVar("T")
 
 RETRIES = 2  # of a task whose process died
+LOOK_SECONDS = 2.0  # between two looks at whether there is a place for a task
 # What then comes of it.
 DEATHS = (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError, ray.exceptions.NodeDiedError)
 
@@ -29,26 +32,47 @@ def each_shard(
     """Runs `task`, which holds no state, over `shards`, ids or what else says which they are, by tasks of Ray; `done`
     gets what they return, in order. With `weights` each has the GPU and the memory of a worker. Raises what a task
     raised if it is an EngineError, else RunError: with it, or where a task's process died again and again."""
+    pool = Pool("tasks", 0, 0, run.cpus_per_worker, 0, 0)
+    if weights:
+        pool = replace(pool, gpus=run.gpus_per_worker, memory_mb=run.memory_mb_per_worker)
     with cluster(run):
-        needs = {"num_gpus": run.gpus_per_worker, "memory": run.memory_mb_per_worker * 2**20} if weights else {}
-        if weights:
-            (pool,) = pools_of(run, ())
-            if why := lacking((pool,), [pool.min], living()):
-                raise RunError(why)
-        remote = ray.remote(num_cpus=run.cpus_per_worker, max_retries=RETRIES, **needs)(_called)
+        needs = {"num_cpus": pool.cpus, "num_gpus": pool.gpus, "memory": pool.memory_mb * 2**20}
+        remote = ray.remote(max_retries=RETRIES, **needs)(_called)
         known = [ray.put(task)]  # in a list: Ray would bring it anew for each shard otherwise
-        ahead = 2 * max(1, int(ray.cluster_resources().get("CPU", 1) / run.cpus_per_worker))
         waiting: deque[tuple[S, Any]] = deque()
+        wait_for_room = _Room(pool, 0 if run.address == "local" else run.wait_seconds)
         try:
             for shard in shards:
                 waiting.append((shard, remote.remote(known, shard)))
-                if len(waiting) > ahead:
+                if len(waiting) > _ahead(pool):
+                    wait_for_room(waiting[0][1])
                     done(_result(*waiting.popleft()))
             while waiting:
+                wait_for_room(waiting[0][1])
                 done(_result(*waiting.popleft()))
         finally:
             for _, reference in waiting:
                 ray.cancel(reference)
+
+
+def _ahead(pool: Pool) -> int:
+    """How many tasks are given to Ray before the first of them is waited for. A cluster may grow meanwhile."""
+    return 2 * max(1, int(ray.cluster_resources().get("CPU", 1) / pool.cpus))
+
+
+@dataclass
+class _Room:
+    """Waits for a task; for so many seconds if no node is there that could take it, as Ray would do for ever."""
+
+    pool: Pool
+    patience: float
+
+    def __call__(self, reference: Any) -> None:
+        end = time.monotonic() + self.patience
+        while not ray.wait([reference], timeout=LOOK_SECONDS)[0]:
+            why = lacking((self.pool,), [1], living())
+            if why and time.monotonic() >= end:
+                raise RunError(why)
 
 
 def _result(shard: object, reference: Any) -> Any:

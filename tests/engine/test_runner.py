@@ -121,4 +121,6 @@ def test_tasks_without_a_model_run_over_shards_in_order() -> None:
             RunError, match=r"^part-00000/shard-00007: the process .* died when it was tried again.*same"
         ):
             each_shard(unfortunate, shards[6:9], Run(), done.append)
+        with pytest.raises(RunError, match=r"of 64 CPU, .* were asked for, and 0 fit: .*run\.cpus_per_worker"):
+            each_shard(str, shards, Run(cpus_per_worker=64), done.append)
     assert done[12:] == ["part-00000/shard-00008", "part-00000/shard-00006"]
