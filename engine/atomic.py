@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from engine.errors import OutputError
+from engine.files import exists
 from engine.places import filesystem, is_local, reached
 
 ASIDE = re.compile(r"\..+\.aside-[0-9a-f]{32}")
@@ -87,12 +88,8 @@ def aside(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder."""
-    if is_local(path):
-        return path.exists()
-    with reached(path):
-        store, inside = filesystem(path)
-        return bool(store.exists(inside))
+    """Whether there is such a file or folder. A store that fails has not said no: that is a RunError."""
+    return path.exists() if is_local(path) else exists(str(path))
 
 
 def there(paths: Iterable[Path]) -> set[Path]:
@@ -156,15 +153,22 @@ def damage_named(path: Path) -> Iterator[None]:
 
 
 def remedy(path: Path) -> str:
-    """What brings a lost file back: a shard is done again if its last file is not there."""
-    for folder in path.parents:
-        if folder.name == "given":
-            return f"Remove {folder.with_name('images') / 'manifest.json'} and {path}, and run again."
-        if folder.name == "images":
-            return f"Remove {folder / 'manifest.json'} and run again: the images are ingested anew."
-        if folder.name in ("annotations", "decisions"):
-            decisions = folder.with_name("decisions") / path.relative_to(folder)
-            marker = folder.with_name("partitions") / f"{path.parent.name}.json"
-            also = f"{marker} and " if is_there(marker) else ""  # or nobody looks for a shard of the partition
-            return f"Remove {also}{decisions} and run again: its images are annotated anew."
+    """What brings a lost file back: a shard is done again if its last file is not there, nor the marker that says that
+    all of its partition are."""
+    if path.name == "manifest.json" and path.parent.name == "images":
+        return f"engine verify {path.parents[1]} --repair --yes writes it anew from the shards."
+    folder, name = path.parent.parent, f"{path.parent.name}/{path.name}"
+    marker = Path("partitions", f"{path.parent.name}.json")
+    if folder.name in ("images", "given"):
+        remove = [folder.with_name("round-0") / marker, folder.with_name("images") / name]
+        return f"{_run_again(remove)}: its images are ingested anew, and what was made of them stays."
+    if folder.name in ("annotations", "decisions"):
+        remove = [folder.parent / marker, folder.with_name("decisions") / name]
+        remove += [path] if folder.name == "annotations" else []
+        return f"{_run_again(remove)}: its images are annotated anew."
     return f"Remove {path} and run again, or start afresh with --overwrite."
+
+
+def _run_again(without: Iterable[Path]) -> str:
+    paths = " and ".join(str(path) for path in without if is_there(path))
+    return f"Remove {paths} and run again" if paths else "Run again"

@@ -6,6 +6,7 @@ out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -28,6 +29,19 @@ def check(rows: pa.RecordBatch | pa.Table) -> None:
     arrays = (chunk for column in rows.columns for chunk in getattr(column, "chunks", [column]))
     if (size := sum(map(_spelt_out, arrays))) > MOST_BYTES:
         raise ValueError(f"{rows.num_rows} of its rows come to {size:,} bytes, more than {MOST_BYTES:,}")
+
+
+@contextmanager
+def as_value_error() -> Iterator[None]:
+    """Arrow's errors as what they are to everybody else: the file isn't what it should be."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+    except OSError as error:
+        if type(error) is OSError and error.errno is None:  # Arrow's, of a damaged page: no disk or store said it
+            raise ValueError(str(error)) from error
+        raise
 
 
 def _spelt_out(array: pa.Array) -> int:

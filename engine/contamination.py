@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from engine.atomic import is_there
 from engine.config import Ingest
 from engine.download import Downloader
 from engine.entry import Entry
@@ -81,7 +82,7 @@ class Contamination:
 
 def contaminated(output: Output) -> frozenset[bytes]:
     """Ids of the images that are in evaluation sets, as far as was looked; of copies of them, too."""
-    if not output.contamination.exists():
+    if not is_there(output.contamination):
         return frozenset()
     return frozenset(read_table(output.contamination, ["item_id"])["item_id"].to_pylist())
 
@@ -122,7 +123,7 @@ def decontaminate(
             found[at] = Same(ids[at], uris[at], one.how, one.distance, one.against)
     same = [found[at] for at in sorted(found)]
     rows = [{name: getattr(one, name) for name in SCHEMA.names} for one in same]
-    if output.contamination.exists() and not anew:
+    if is_there(output.contamination) and not anew:
         new = {one.item_id for one in same}
         rows += [row for row in read_table(output.contamination).to_pylist() if row["item_id"] not in new]
     write_table(output.contamination, pa.Table.from_pylist(rows, schema=SCHEMA))
@@ -136,7 +137,7 @@ def _columns(
     items, hashes = [], []
     for shard in output.shards():
         path = output.round(0).annotations(shard)
-        if not path.exists():
+        if not is_there(path):
             raise OutputError(
                 f"{output.root}: not every image is annotated yet, and what it looks like is found out then. Go on "
                 "with engine run, or engine import"

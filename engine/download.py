@@ -21,7 +21,7 @@ from typing import Any
 import httpcore
 import httpx
 
-from engine.atomic import aside
+from engine.atomic import aside, is_there
 from engine.config import Http
 from engine.errors import ImageError
 from engine.images import HEAD_BYTES, foreign, format_of
@@ -58,7 +58,7 @@ class Downloader:
         self._lines = Lines()
 
     def has(self, url: str) -> bool:
-        return download_of(self.folder, url).exists()
+        return is_there(download_of(self.folder, url))
 
     def fetch(self, url: str) -> None:
         """Fetches what is at `url`, if it isn't there yet. Raises ImageError; and OSError if it can't be written."""

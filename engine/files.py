@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO, Literal, cast
+from typing import Any, BinaryIO, Literal, cast
 
 from engine.errors import ConfigError
 from engine.places import checked, fault, filesystem, is_no_bucket, is_remote_uri, reached
@@ -70,10 +71,8 @@ def opened(path: str, block_bytes: int = BLOCK_BYTES) -> BinaryIO:
     """To be read, by ranges of so many bytes where it is on a store; of exactly what is asked for if that is 0."""
     if not is_remote_uri(path):
         return open(path, "rb")
-    with reached(path):
-        store, inside = filesystem(path)
-        cache = {"cache_type": "readahead", "block_size": block_bytes} if block_bytes else {"cache_type": "none"}
-        return cast(BinaryIO, store.open(inside, "rb", **cache))
+    file = _Ranges(path)
+    return cast(BinaryIO, io.BufferedReader(file, block_bytes) if block_bytes else file)
 
 
 def piece(path: str, start: int, size: int) -> bytes:
@@ -124,6 +123,34 @@ def matching(folder: str, pattern: str) -> list[str]:
     if not is_folder(folder):
         return []
     return [child.path for child in children(folder) if fits.fullmatch(child.name)]
+
+
+class _Ranges(io.RawIOBase):
+    """A file on a store, of which each read asks for its bytes: what the store fails at then is told as anywhere."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with reached(path):
+            store, inside = filesystem(path)
+            self._file = store.open(inside, "rb", cache_type="none")
+        self.size: int = self._file.size
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        return int(self._file.seek(offset, whence))
+
+    def readinto(self, buffer: Any, /) -> int:
+        with reached(self._path):
+            return int(self._file.readinto(buffer))
+
+    def readall(self) -> bytes:  # or it would be asked for piece by piece
+        with reached(self._path):
+            return bytes(self._file.read())
 
 
 def _on_store(folder: str) -> Iterator[Child]:

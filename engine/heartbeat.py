@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 
-from engine.atomic import read_json, write_json
+from engine.atomic import is_there, read_json, write_json
 from engine.errors import OutputError
 from engine.layout import Layer
 
@@ -52,7 +52,7 @@ def write_heartbeat(layer: Layer, beat: Heartbeat) -> None:
 
 def read_heartbeat(layer: Layer) -> Heartbeat | None:
     """None where no run has begun. Raises OutputError for one that is damaged."""
-    if not layer.progress.exists():
+    if not is_there(layer.progress):
         return None
     said = read_json(layer.progress)
     try:

@@ -135,7 +135,7 @@ class _Lease:
                     _thread.interrupt_main(_heard())
                     return
                 self._write(self.token)
-            except (EngineError, OSError) as error:  # the store is away: what we write now doesn't get there either
+            except Exception as error:  # the store is away, in whatever words; without this thread the lease lapses
                 log.warning("the lease of %s can't be renewed: %s", self.root, error)
 
     def release(self) -> None:

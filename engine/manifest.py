@@ -6,7 +6,6 @@ import os
 import threading
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import lru_cache, partial
 from itertools import accumulate, repeat
 from typing import Any
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pyarrow.types as types
 
-from engine.compact import check, compact
+from engine.compact import as_value_error, check, compact
 from engine.entry import Entry, Given
 from engine.errors import ConfigError, ImageError
 from engine.files import opened, stamp
@@ -31,7 +30,7 @@ _lock = threading.Lock()
 
 def entries(path: str) -> Iterator[Entry]:
     """The rows of a Parquet manifest. Images inside it are not read: see `_has_bytes`."""
-    with reported(path, "Parquet manifest"), _as_value_error(), source(path) as opened_:
+    with reported(path, "Parquet manifest"), as_value_error(), source(path) as opened_:
         file, schema = compact(opened_), pq.ParquetFile(opened_).schema_arrow
         columns = _check_columns(path, schema)
         images, along = _bytes_column(schema), _along(schema)
@@ -64,13 +63,13 @@ def is_manifest(path: str) -> bool:
 
 
 def _schema(path: str) -> pa.Schema:
-    with reported(path, "Parquet manifest"), _as_value_error(), source(path) as opened_:
+    with reported(path, "Parquet manifest"), as_value_error(), source(path) as opened_:
         return pq.ParquetFile(opened_).schema_arrow
 
 
 def text_rows(path: str, columns: Sequence[str]) -> Iterator[list[str | None]]:
     """The values of columns of strings, row by row. Bytes in them that aren't UTF-8 are replaced."""
-    with reported(path, "list of URLs"), _as_value_error(), source(path) as opened_:
+    with reported(path, "list of URLs"), as_value_error(), source(path) as opened_:
         file, schema = compact(opened_), pq.ParquetFile(opened_).schema_arrow
         _check_once(path, schema)
         for name in columns:
@@ -99,9 +98,9 @@ def read_row(path: str, modified: int, row: int, place: str) -> bytes:
     Raises ImageError when there is none, or the file can't be read as Parquet.
     """
     try:
-        with _lock:  # or every thread would read the row group that all of them wait for
+        with _lock, as_value_error():  # or every thread would read the row group that all of them wait for
             value = _value(path, modified, row, place)
-    except pa.ArrowException as error:
+    except ValueError as error:
         raise ImageError("unreadable", f"{place} can't be read as Parquet: {error}") from error
     data = value.get("bytes") if isinstance(value, dict) else value
     if not isinstance(data, bytes):
@@ -111,22 +110,13 @@ def read_row(path: str, modified: int, row: int, place: str) -> bytes:
 
 def _given(path: str, modified: int, row: int) -> list[Given]:
     """What came along in a row."""
-    with reported(path, "Parquet manifest"), _as_value_error(), _lock:
+    with reported(path, "Parquet manifest"), as_value_error(), _lock:
         _, _, starts = _parquet(path, modified)
         group = bisect_right(starts, row) - 1
         table, along = _row_group_along(path, modified, group)
         check(one := table.slice(row - starts[group], 1))
         values = one.to_pylist()[0]
         return along.given_in(values, f"row {row} of {shown(os.path.basename(path))}")
-
-
-@contextmanager
-def _as_value_error() -> Iterator[None]:
-    """Arrow's errors as what they are to everybody else: the file isn't what it should be."""
-    try:
-        yield
-    except pa.ArrowException as error:
-        raise ValueError(str(error)) from error
 
 
 def _value(path: str, modified: int, row: int, place: str) -> Any:

@@ -11,8 +11,9 @@ import logging
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -30,7 +31,10 @@ PATTERN = re.compile(r"[*?\[\]#\x00-\x1f]|::")  # which libraries would take for
 ATTEMPTS = 6
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 # Their errors have no base in common, and are OSErrors only in part.
-LIBRARIES = {"aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "httpx", "huggingface_hub", "s3fs"}
+LIBRARIES = {
+    *("aiobotocore", "aiohttp", "botocore", "fsspec", "gcsfs", "google", "s3fs"),
+    *("httpx", "httpx2", "huggingface_hub"),  # by its version one or the other
+}
 for library in LIBRARIES:  # what they log of a fault, with tracebacks, they also raise: it is told once, by `reached`
     if (logger := logging.getLogger(library)).level == logging.NOTSET:
         logger.setLevel(logging.CRITICAL)
@@ -126,11 +130,15 @@ def filesystem(where: Path | str) -> tuple[Any, str]:
     share its connections; none outlives a fork, after which its own thread is gone."""
     scheme, bucket, key = checked(str(where))
     inside = f"{bucket}{key}".strip("/")
+    if scheme == "hf":  # a thread's own, and it keeps listings whatever `options` say
+        store = _filesystem(scheme, os.getpid(), threading.get_ident())
+        store.dircache.clear()
+        return store, inside
     return _filesystem(scheme, os.getpid()), f"/{inside}" if scheme == "memory" else inside
 
 
 @lru_cache
-def _filesystem(scheme: str, process: int) -> Any:
+def _filesystem(scheme: str, process: int, thread: int = 0) -> Any:
     import fsspec  # type: ignore[import-untyped]
 
     return fsspec.filesystem(scheme, **options(scheme), skip_instance_cache=True)
@@ -146,26 +154,6 @@ def _check_installed(scheme: str) -> None:
 
 
 @contextmanager
-def local_folder(path: Path) -> Iterator[Path]:
-    """A folder or file as one on this machine, under the same name: itself, or a copy that is gone afterwards."""
-    if is_local(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="engine-") as folder, reached(path):
-        store, inside = filesystem(path)
-        copy = Path(folder) / path.name
-        if store.isfile(inside):
-            store.get_file(inside, str(copy))
-        else:
-            copy.mkdir()
-            for name in store.find(inside):
-                target = copy / name.removeprefix(inside).lstrip("/")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                store.get_file(name, str(target))
-        yield copy
-
-
-@contextmanager
 def sent_folder(path: Path) -> Iterator[Path]:
     """A folder of this machine to write to that is, or on a store becomes, the folder `path`: what lies deepest is sent
     first, so that the page which leads to the others is there last. What was there before is gone."""
@@ -178,7 +166,7 @@ def sent_folder(path: Path) -> Iterator[Path]:
         yield folder
         with reached(path):
             store, inside = filesystem(path)
-            if store.exists(inside):
+            with suppress(FileNotFoundError):
                 store.rm(inside, recursive=True)
             files = [file for file in folder.rglob("*") if file.is_file()]
             for file in sorted(files, key=lambda file: (-len(file.parts), file)):

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engine import manifest
+from engine.atomic import is_there
 from engine.errors import ImageError, RunError
 from engine.files import piece, stamp
 from engine.places import is_refusal, is_remote_uri, reached
@@ -56,7 +57,7 @@ def _downloaded(url: str, downloads: Path | None) -> str:
     if downloads is None:
         raise ImageError("missing", f"{url} is kept in an output folder's downloads/, and none was named to look in")
     path = download_of(downloads, url)
-    if not path.exists():
+    if not is_there(path):
         raise ImageError(
             "missing",
             f"{url} isn't among the downloads, where ingest puts it: no {path}. "

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text as Styled
 
+from engine.atomic import is_there
 from engine.dataset import Dataset
 from engine.entry import Fault
 from engine.errors import ConfigError
@@ -43,7 +44,7 @@ def find_record(dataset: Dataset, image: str) -> Shown:
         raise ConfigError(f"{image!r} means {found}. Give an id, or more of the path.")
     shard, item = matches[0]
     faults = [fault for item_id, fault in read_faults(dataset.output, shard) if item_id == item.item_id]
-    if not dataset.output.round(dataset.round).decisions(shard).exists():
+    if not is_there(dataset.output.round(dataset.round).decisions(shard)):
         return Shown(Record(item), faults)
     records = read_records(dataset.output, dataset.round, shard)
     return Shown(next(record for record in records if record.item.item_id == item.item_id), faults)

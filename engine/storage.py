@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.atomic import aside, damage_named, is_there, read_bytes, remedy, remove
+from engine.compact import as_value_error
 from engine.entry import Fault
 from engine.errors import OutputError
 from engine.files import opened
@@ -205,12 +206,6 @@ def _parquet(path: Path, whole: bool = False) -> Iterator[pq.ParquetFile]:
             source = pa.BufferReader(read_bytes(path)) if whole else opened(str(path), 0)
             if not whole and source.size <= SMALL_BYTES:
                 source = pa.BufferReader(source.read())
-        try:
-            with pq.ParquetFile(source, pre_buffer=not is_local(path), page_checksum_verification=True) as file:
-                yield file
-        except pa.ArrowException as error:
-            raise ValueError(str(error)) from error
-        except OSError as error:
-            if type(error) is OSError and error.errno is None:  # Arrow's, of a page whose checksum is another
-                raise ValueError(str(error)) from error
-            raise
+        options = {"pre_buffer": not is_local(path), "page_checksum_verification": True}
+        with as_value_error(), pq.ParquetFile(source, **options) as file:
+            yield file

@@ -8,20 +8,19 @@ its place or its name; see `adopt`.
 from __future__ import annotations
 
 import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import read_json, write_json
+from engine.atomic import is_there, read_json, remove_all, write_json
 from engine.config import Ingest
 from engine.dataset import accepted
 from engine.entry import Fault
 from engine.errors import OutputError
 from engine.given import take
-from engine.ingest import ingest, listed_digest, listing_of
+from engine.ingest import ingest, listed_digest, listing_of, missing
 from engine.layout import LOCK, Output, ShardId
 from engine.records import Item, Record
 from engine.schema import items_to_table
@@ -116,8 +115,8 @@ def told_by(asked: Ingest, there: Output) -> list[Told]:
     others = annotated(asked)
     if others.images:
         listed = listed_digest(others)
-        if not there.manifest.exists() or read_json(there.manifest)["listed"] != listed:
-            shutil.rmtree(there.root, ignore_errors=True)
+        if not is_there(there.manifest) or read_json(there.manifest)["listed"] != listed or missing(there):
+            remove_all(there.root)
             ingest(there, others, digest_of_json(others.model_dump(mode="json", exclude={"http"})), lambda done: None)
         told.append(Told(there))
     return told
@@ -195,7 +194,7 @@ def _kept(told: Told, what: str) -> dict[str, Any]:
     if told.round is not None:
         return {}
     adopted = told.output.root / ADOPTED
-    known: dict[str, Any] = read_json(adopted if adopted.exists() else told.output.manifest)
+    known: dict[str, Any] = read_json(adopted if is_there(adopted) else told.output.manifest)
     return dict(known.get(what, {}))
 
 
@@ -212,7 +211,7 @@ def adopt(there: Output, asked: Ingest, output: Output) -> None:
 
     In `there` they have the content of the set's images from then on, and are known by that.
     """
-    if (there.root / ADOPTED).exists():
+    if is_there(there.root / ADOPTED):
         return
     unread = [item for shard in there.shards() for item in read_items(there, shard) if item.error]
     parents = _parents(unread, output)

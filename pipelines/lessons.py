@@ -11,8 +11,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+from engine.atomic import is_there
 from engine.config import Config, Ingest, load_config
 from engine.dataset import Dataset
+from engine.files import stamp
 from engine.layout import Output
 from engine.records import Record
 from florence2.examples import Example
@@ -49,14 +51,14 @@ class Lessons:
 def lessons_of(output: Output, round_number: int) -> Lessons:
     """By the configuration that an output folder keeps, and the defaults where it keeps none."""
     there = output.config
-    stamp = there.stat().st_mtime_ns if there.exists() else 0
-    return _lessons_of(output, round_number, stamp)
+    changed = stamp(str(there))[1] if is_there(there) else 0
+    return _lessons_of(output, round_number, changed)
 
 
 @lru_cache(maxsize=4)
-def _lessons_of(output: Output, round_number: int, stamp: int) -> Lessons:
+def _lessons_of(output: Output, round_number: int, changed: int) -> Lessons:
     """Kept by each process: which labels a source has is seen by going through all shards."""
-    config = load_config(output.config) if stamp else Config()
+    config = load_config(output.config) if changed else Config()
     train, vocabulary = config.train, config.vocabulary
     every = {source for source, classes in train.exhaustive.items() if classes == "all"}
     seen = _labels(Dataset(output, round_number), every) if every else {}

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from engine.atomic import is_there
 from engine.cli.options import OutArgument, SetOption, output_of, shares, words
 from engine.cli.run import check_quarantined, report_run
 from engine.cli.terminal import QUARANTINED, console, errors
@@ -67,7 +68,7 @@ def export(
         "export.images": images,
         "export.missing": missing,
     }
-    there = output.config if output.config.exists() else EMBEDDED
+    there = output.config if is_there(output.config) else EMBEDDED
     config = load_config(there, settings or (), overrides)  # what made the annotations need not be installed
     with run_lock(output.root):
         summary = export_round(output, accepted(output) if round is None else round, config, console)

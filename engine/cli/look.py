@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
+from engine.atomic import is_there
 from engine.cli.options import OutArgument, RoundOption, output_of, pipeline_of
 from engine.cli.terminal import console, errors
 from engine.config import Ingest
@@ -60,7 +61,7 @@ def diff(
     for number in (before, after):
         if not is_decided(output, number):
             raise OutputError(f"{out} has no whole round {number} yet: go on with what makes it, then compare")
-        if number and not output.round(number).manifest.exists():
+        if number and not is_there(output.round(number).manifest):
             told = f"! Round {number} is not merged and judged yet (engine run --stage merge --round {number})"
             errors.print(told, style="yellow", highlight=False, soft_wrap=True)
     found = difference(*rounds)

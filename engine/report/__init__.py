@@ -28,6 +28,7 @@ from markupsafe import Markup
 from engine.atomic import read_json, write_text
 from engine.config import Ingest
 from engine.dataset import Dataset
+from engine.places import reached
 from engine.report.counts import counted
 from engine.report.falls import fallen
 from engine.report.gallery import A_PAGE, FIRST, ON_ONE_PAGE, Beside, Cards, inside, make_cards, page_name
@@ -183,7 +184,8 @@ def _sources(dataset: Dataset, annotations: dict[str, dict[str, Any]]) -> dict[s
 def _decided(dataset: Dataset) -> str:
     """When the last shard was decided on."""
     round_ = dataset.output.round(dataset.round)
-    times = [round_.decisions(shard).stat().st_mtime for shard in dataset.shards()]
+    with reached(dataset.output.root):
+        times = [round_.decisions(shard).stat().st_mtime for shard in dataset.shards()]
     return f"{datetime.fromtimestamp(max(times), UTC):%Y-%m-%d %H:%M} UTC" if times else ""
 
 

@@ -18,7 +18,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from pydantic_core import from_json
 
-from engine.files import opened
+from engine.files import is_file, opened
 from engine.report.curves import Series
 
 LARGEST = 1e12  # of steps and losses: what lies beyond is damage, and would end plain arithmetic
@@ -120,7 +120,7 @@ def is_number(value: object) -> TypeGuard[float]:
 def read_log(path: Path) -> Log:
     """The log at `path`; an empty one if there is none."""
     log = Log()
-    if not path.is_file():
+    if not is_file(str(path)):
         return log
     with opened(str(path)) as file:
         for raw in file:

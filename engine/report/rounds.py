@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from engine.atomic import read_json
+from engine.atomic import is_there, read_json
 from engine.dataset import Dataset
 from engine.report.curves import Scale, Tick
 from engine.report.plots import Bar, bars
@@ -73,7 +73,7 @@ class Track:
 def rounds(dataset: Dataset) -> list[Judged]:
     """Those that were judged."""
     paths = [dataset.output.round(number).manifest for number in range(1, dataset.round + 1)]
-    return [_judged(read_json(path)) for path in paths if path.exists()]
+    return [_judged(read_json(path)) for path in paths if is_there(path)]
 
 
 def standing(dataset: Dataset, judged: Sequence[Judged]) -> Standing:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ImageError
-from engine.files import opened
+from engine.files import is_file, opened
 from engine.images import HEAD_BYTES, decode, format_of
 from engine.report.shapes import Frame, data_uri, jpeg
 
@@ -100,7 +100,7 @@ def _picture(folder: Path, name: str) -> tuple[str, tuple[int, int]]:
 
 
 def _bounded(path: Path) -> bytes:
-    if not path.is_file():
+    if not is_file(str(path)):
         raise FileNotFoundError("it is gone")
     with opened(str(path)) as file:
         data = file.read(MOST_BYTES + 1)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from engine.atomic import names_in, read_bytes
+from engine.files import is_file
 from engine.layout import Round
 from engine.progress import duration
 from engine.report.curves import Curve, Series, curve
@@ -86,10 +88,10 @@ def trainings(round_: Round) -> list[Training]:
 
 
 def _folds(round_: Round) -> list[int]:
-    found = {0} if (round_.model() / "made_by.json").is_file() else set()
-    for folder in (*round_.training.glob("fold-*"), *round_.model().glob("fold-*")):
+    found = {0} if is_file(str(round_.model() / "made_by.json")) else set()
+    for folder in (above / name for above in (round_.training, round_.model()) for name in names_in(above)):
         number = re.fullmatch("fold-(0|[1-9][0-9]{0,3})", folder.name)
-        if number and any((folder / name).is_file() for name in ("log.jsonl", "begun.json", "made_by.json")):
+        if number and any(is_file(str(folder / name)) for name in ("log.jsonl", "begun.json", "made_by.json")):
             found.add(int(number[1]))
     return sorted(found)
 
@@ -192,7 +194,7 @@ def _is_whole(value: object) -> TypeGuard[int]:
 def _read(path: Path) -> dict[str, Any]:
     """The object in a file of JSON; an empty one where there is none."""
     try:
-        value = json.loads(path.read_bytes())
+        value = json.loads(read_bytes(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}

@@ -10,7 +10,6 @@ import json
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import pairwise
@@ -23,7 +22,7 @@ import pyarrow.parquet as pq
 import pyarrow.types as types
 
 from engine import manifest
-from engine.compact import check, compact
+from engine.compact import as_value_error, check, compact
 from engine.entry import Entry, Faults, Given
 from engine.files import is_file, is_folder, matching, piece, stamp
 from engine.sources import webdataset
@@ -83,7 +82,7 @@ def entries(folder: str, faults: Faults) -> Iterator[Entry]:
 
 def table_entries(path: str, faults: Faults) -> Iterator[Entry]:
     """The rows of a table for which `is_table`. What the tables beside it have of other images goes to `faults`."""
-    with reported(path, WHAT), _as_value_error():
+    with reported(path, WHAT), as_value_error():
         modified = tuple(stamp(file)[1] for file in (path, *_beside(path).values()))
         with _lock:
             tables = _tables(path, modified)
@@ -153,7 +152,7 @@ def _read(path: str, name: str) -> pa.Table:
 
 def _given(path: str, modified: tuple[int, ...], item_id: str, size: tuple[Any, Any]) -> list[Given]:
     """What is of an image, as its document would have it."""
-    with reported(path, WHAT), _as_value_error(), _lock:
+    with reported(path, WHAT), as_value_error(), _lock:
         tables = _tables(path, modified)
         document: dict[str, Any] = dict(zip(("width", "height"), size, strict=True))
         for name, table in tables.annotations.items():
@@ -178,11 +177,3 @@ def _uri(row: Mapping[str, Any], folder: str) -> str:
     file = row.get("file")
     is_there = isinstance(file, str) and file and not os.path.isabs(file)
     return resolved(str(file) if is_there else row["uri"], folder)
-
-
-@contextmanager
-def _as_value_error() -> Iterator[None]:
-    try:
-        yield
-    except pa.ArrowException as error:
-        raise ValueError(str(error)) from error

@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as types
 
+from engine.compact import as_value_error
 from engine.entry import Entry, Faults, Given
 from engine.errors import ConfigError, ImageError
 from engine.files import is_file, opened, stamp
@@ -59,9 +60,9 @@ def read_row(path: str, modified: int, row: int, place: str) -> bytes:
     Raises ImageError when there is none, or the file can't be read.
     """
     try:
-        with _lock:
+        with _lock, as_value_error():
             value = _row(path, modified, row, (_table(path, modified).columns.image or "",))
-    except (pa.ArrowException, ValueError, ConfigError) as error:
+    except (ValueError, ConfigError) as error:
         raise ImageError("unreadable", f"{place} can't be read as a {WHAT}: {error}") from error
     except IndexError as error:
         raise ImageError("missing", f"{place} has no row {row}: {error}") from None
@@ -237,6 +238,7 @@ def _json(folder: str, name: str) -> dict[str, Any]:
 @contextmanager
 def _as_value_error() -> Iterator[None]:
     try:
-        yield
-    except (pa.ArrowException, IndexError) as error:
+        with as_value_error():
+            yield
+    except IndexError as error:
         raise ValueError(str(error)) from error

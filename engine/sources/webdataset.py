@@ -18,7 +18,7 @@ from itertools import groupby
 from typing import Any, BinaryIO
 
 from engine.entry import Entry, Faults, Given, GivenText
-from engine.errors import ConfigError, ImageError
+from engine.errors import ConfigError, EngineError, ImageError
 from engine.files import opened, piece, stamp
 from engine.images import HEAD_BYTES, format_of
 from engine.records import ALT, ItemError
@@ -243,7 +243,7 @@ def _archive(path: str, modified: int) -> Archive:
     with opened(path) as file:
         try:
             _index(file, archive)
-        except OSError:
+        except (OSError, EngineError):  # of the disk or the store
             raise
         except Exception as error:  # of a broken header: ReadError, ValueError, IndexError, RecursionError, ...
             archive.ends_early = f"a header is broken ({type(error).__name__}: {error})"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import read_json
+from engine.atomic import is_there, names_in, read_json
 from engine.dataset import Dataset, open_dataset
 from engine.errors import OutputError
 from engine.flat import flatten
@@ -100,7 +100,7 @@ def statistics(dataset: Dataset) -> Statistics:
     images, rows = counts.images.result(dataset), tuple(annotation_rows(counts.texts, counts.regions))
     return Statistics(
         round=dataset.round,
-        merged=dataset.output.round(dataset.round).manifest.exists() if dataset.round else None,
+        merged=is_there(dataset.output.round(dataset.round).manifest) if dataset.round else None,
         images=images,
         datasets=tuple(size_rows(images.annotated, rows)),
         annotations=rows,
@@ -118,7 +118,7 @@ def composers(dataset: Dataset) -> frozenset[str]:
     """The sources that are composers, by whatever name."""
     rounds = [dataset.output.round(number) for number in range(dataset.round + 1)]
     paths = [layer.sources for round_ in rounds for layer in (round_, round_.merge)]
-    known = [item for path in paths if path.exists() for item in read_json(path)["sources"].items()]
+    known = [item for path in paths if is_there(path) for item in read_json(path)["sources"].items()]
     return frozenset(name for name, made_by in known if made_by.get("specialist") == COMPOSER)
 
 
@@ -126,8 +126,8 @@ def whole_round(path: Path, number: int) -> Dataset:
     """The dataset in a folder as it is in a round. That has to be whole; of the first there may be a part. Raises
     OutputError, with the rounds that are."""
     dataset = open_dataset(path)
-    names = (folder.name.removeprefix("round-") for folder in dataset.output.root.glob("round-*"))
-    rounds = sorted(int(name) for name in names if re.fullmatch("[0-9]+", name))
+    names = (re.fullmatch("round-([0-9]+)", name) for name in names_in(dataset.output.root))
+    rounds = sorted(int(name[1]) for name in names if name)
     shards = list(dataset.output.shards())
     whole = [n for n in rounds if Dataset(dataset.output, n).shards() == shards]
     if number and number not in whole:

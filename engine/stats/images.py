@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.atomic import read_json
+from engine.atomic import is_there, read_json
 from engine.dataset import Dataset
 from engine.flat import Flat
 from engine.stats.columns import Bools, Sums, one
@@ -81,7 +81,7 @@ def annotated(flat: Flat) -> Bools:
 def near_duplicates(dataset: Dataset) -> tuple[int, int] | tuple[None, None]:
     """How many groups of images that look the same there are, and how many images in them."""
     path = dataset.output.round(0).near_duplicates
-    if not path.exists():
+    if not is_there(path):
         return None, None
     groups: pa.ChunkedArray = read_table(path, ["group"]).column("group")
     return len(groups.unique()), len(groups)

@@ -16,26 +16,37 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hub import hub
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from s3 import Bucket, Proxy, Server, environment, faulty, first, s3_server
+from s3 import Bucket, Fault, Proxy, Server, environment, faulty, first, never, s3_server
 
 from engine import files, lock, places
 from engine.atomic import aside, is_there, names_in, read_json, remove, remove_all, there, write_json
 from engine.config import load_config
+from engine.contamination import contaminated
 from engine.errors import ConfigError, ImageError, OutputError, RunError
+from engine.export.coco import Coco
+from engine.export.format import Format, Setting, Whole
+from engine.export.hf import HuggingFace
+from engine.export.llava import Llava
+from engine.export.webdataset import WebDataset
+from engine.heartbeat import read_heartbeat
 from engine.layout import LOCK, Output, ShardId
 from engine.listing import Listing
 from engine.lock import run_lock
-from engine.places import is_local, is_remote_uri, local_folder, place, store_of
+from engine.places import is_local, is_remote_uri, place, store_of
 from engine.reading import read
+from engine.report.training import trainings
 from engine.storage import read_table, write_table
+from engine.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +60,13 @@ def proxy(server: Server) -> Iterator[Proxy]:
     """Through which all goes in these tests."""
     with faulty(server) as proxy, environment(proxy.url):
         yield proxy
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request is tried once, by the client and by who calls it."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 1)
 
 
 @pytest.fixture
@@ -232,8 +250,7 @@ def test_faults_that_pass(what: str, method: str, bucket: Bucket, proxy: Proxy) 
 @pytest.mark.parametrize(
     ("what", "words"), [("busy", "after several attempts"), ("refused", "credentials of the environment")]
 )
-def test_faults_that_stay(what: str, words: str, bucket: Bucket, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
+def test_faults_that_stay(what: str, words: str, bucket: Bucket, proxy: Proxy, impatient: None) -> None:
     root = place(f"{bucket.uri}/out")
     proxy.fault = first(1000, what)
     for action in (
@@ -243,6 +260,10 @@ def test_faults_that_stay(what: str, words: str, bucket: Bucket, proxy: Proxy, m
         lambda: is_there(root / "a.json"),
         lambda: remove(root / "a.json"),
         lambda: Output(root).check_ours(),
+        lambda: read_heartbeat(Output(root).round(0)),
+        lambda: contaminated(Output(root)),
+        lambda: trainings(Output(root).round(0)),
+        lambda: read("https://example.org/a.jpg", max_bytes=1, downloads=root / "downloads"),
     ):
         with pytest.raises(RunError, match=words) as caught:
             action()
@@ -256,6 +277,30 @@ def test_a_bucket_that_is_not_there(proxy: Proxy) -> None:
     for action in (lambda: write_json(root / "a.json", 1), lambda: names_in(root), lambda: read_json(root / "a.json")):
         with pytest.raises(RunError, match=r"s3://tests-no-such-bucket/out.* in a bucket that isn't there"):
             action()
+
+
+def test_a_hub_that_fails_has_not_said_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its client's own `exists` takes any failed request for a no, and its listings are kept."""
+
+    def at(url: str) -> None:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+        places._filesystem.cache_clear()
+
+    root = place("hf://someone/tiny")
+    with hub() as server:
+        at(f"http://127.0.0.1:{server.server_port}")
+        assert [is_there(path) for path in (root, root / "config.json", root / "new.json")] == [True, True, False]
+        server.files = {**server.files, "new.json": b"{}"}
+        assert is_there(root / "new.json")
+        assert "new.json" in names_in(root)
+        for status in (429, 500):
+            at(f"http://127.0.0.1:{server.server_port}")
+            server.failing = status
+            with pytest.raises(RunError, match=f"config.json can't be reached.*{status}"):
+                is_there(root / "config.json")
+    at("http://127.0.0.1:9")
+    with pytest.raises(RunError, match=r"can't be reached.*ConnectError"):
+        is_there(root / "config.json")
 
 
 def test_no_server_at_all(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,25 +317,6 @@ def test_after_a_fork_the_child_has_connections_of_its_own(bucket: Bucket) -> No
         signal.alarm(20)
         os._exit(0 if read_json(path) == [1] else 1)
     assert os.waitpid(child, 0)[1] == 0
-
-
-def test_local_copies(bucket: Bucket, tmp_path: Path) -> None:
-    bucket.write("model/config.json", b"{}")
-    bucket.write("model/deep/weights", b"abc")
-    bucket.write("model-2/other", b"")
-    with local_folder(place(f"{bucket.uri}/model")) as folder:
-        assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == {
-            "config.json",
-            "deep/weights",
-        }
-        assert (folder / "deep" / "weights").read_bytes() == b"abc"
-        assert folder.name == "model"
-    assert not folder.exists()
-    with local_folder(place(f"{bucket.uri}/model/config.json")) as file:
-        assert file.read_text() == "{}"
-    with local_folder(tmp_path) as same:
-        assert same == tmp_path
-    assert tmp_path.exists()
 
 
 # The lease
@@ -385,6 +411,20 @@ def test_a_lease_outlives_a_short_absence_of_the_store(bucket: Bucket, proxy: Pr
     assert json.loads(bucket.read(f"out/{LOCK}"))["token"] == ""
 
 
+def test_a_lease_outlives_whatever_its_renewal_fails_at(
+    bucket: Bucket, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = f"out/{LOCK}"
+    with run_lock(place(f"{bucket.uri}/out")):
+        ours = bucket.read(key)
+        bucket.write(key, b"[" * 100_000)  # which is no ValueError, but a RecursionError
+        time.sleep(0.5)
+        bucket.write(key, ours)
+        time.sleep(0.5)
+        assert json.loads(bucket.read(key))["beats"] > json.loads(ours)["beats"]
+    assert "can't be renewed: maximum recursion depth" in caplog.text
+
+
 # Inputs
 
 
@@ -457,7 +497,14 @@ def test_what_cannot_be_listed(bucket: Bucket) -> None:
         Listing(["s3://key:secret@bucket/photos"])
 
 
-def test_members_of_a_tar_are_read_by_ranges(bucket: Bucket, proxy: Proxy) -> None:
+def after(count: int, what: str) -> Fault:
+    """The fault on all downloads but the first."""
+    first_ones = iter(range(count))
+    return lambda method, path: what if method == "GET" and next(first_ones, None) is None else None
+
+
+def wide_tar() -> bytes:
+    """Four images with texts, and between them more than is read at once."""
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for number in range(4):
@@ -469,13 +516,106 @@ def test_members_of_a_tar_are_read_by_ranges(bucket: Bucket, proxy: Proxy) -> No
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    bucket.write("set/0.tar", file.getvalue())
+    return file.getvalue()
+
+
+def test_members_of_a_tar_are_read_by_ranges(bucket: Bucket, proxy: Proxy) -> None:
+    bucket.write("set/0.tar", wide_tar())
     found = list(Listing([f"{bucket.uri}/set/0.tar"]))
     assert [entry.uri for entry in found] == [f"{bucket.uri}/set/0.tar#{number}.png" for number in range(4)]
     assert [given.text for entry in found for given in entry.given()] == [f"text {n}" for n in range(4)]
     proxy.sent = 0
     assert read(found[2].uri, max_bytes=10_000) == png(2)
     assert proxy.sent < 1000
+
+
+@pytest.mark.parametrize("what", ["busy", "cut", "gone"])
+def test_a_store_that_fails_is_no_end_of_a_tar(what: str, bucket: Bucket, proxy: Proxy, impatient: None) -> None:
+    """Nor is half of its index kept."""
+    bucket.write("0.tar", wide_tar())
+    proxy.fault = after(2, what)  # its first bytes, and the first headers
+    with pytest.raises(RunError, match=r"0\.tar can't be reached"):
+        list(Listing([f"{bucket.uri}/0.tar"]))
+    assert proxy.done[what]
+    proxy.fault = never
+    assert listed(f"{bucket.uri}/0.tar") == [(f"{bucket.uri}/0.tar#{number}.png", None) for number in range(4)]
+
+
+def parquet(**columns: Any) -> bytes:
+    data = io.BytesIO()
+    pq.write_table(pa.table(columns), data, row_group_size=1)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "before"),  # what is looked at before it is read
+    [
+        ("list.txt", b"a.png\n", 0),
+        ("urls.tsv", b"url\nhttps://example.org/a.png\n", 0),
+        ("m.parquet", parquet(uri=["a.png"]), 0),
+        ("c.json", json.dumps({"images": [{"id": 1, "file_name": "a.png"}]}).encode(), 2),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("what", ["busy", "gone"])
+def test_a_store_that_fails_is_no_fault_of_a_list(
+    what: str, name: str, data: bytes, before: int, bucket: Bucket, proxy: Proxy, impatient: None
+) -> None:
+    bucket.write(name, data)
+    proxy.fault = after(before, what)
+    with pytest.raises(RunError, match=rf"{name} can't be reached"):
+        listed(f"{bucket.uri}/{name}")
+    assert proxy.done[what]
+
+
+@pytest.mark.parametrize("where", ["here", "there"])
+def test_a_damaged_page_is_a_fault_of_its_rows(where: str, tmp_path: Path) -> None:
+    path = place(f"memory://{tmp_path.name}/i.parquet") if where == "there" else tmp_path / "i.parquet"
+    data = bytearray(parquet(bytes=[png(1), png(2), png(3)]))
+    start = pq.ParquetFile(io.BytesIO(data)).metadata.row_group(1).column(0).data_page_offset
+    data[start : start + 16] = b"\xff" * 16
+    path.write_bytes(bytes(data))
+    uris = [uri for uri, _ in listed(str(path))]
+    assert [read(uri, max_bytes=10_000) for uri in uris[::2]] == [png(1), png(3)]
+    with pytest.raises(ImageError, match="can't be read as Parquet: Couldn't deserialize thrift") as caught:
+        read(uris[1], max_bytes=10_000)
+    assert caught.value.kind == "unreadable"
+
+
+def test_an_arrow_file_that_is_cut_off_is_a_fault_of_its_rows(tmp_path: Path) -> None:
+    folder = place(f"memory://{tmp_path.name}")
+    write_json(folder / "dataset_info.json", {"features": {"image": {"_type": "Image"}}})
+    table = pa.table({"image": [{"bytes": png(1), "path": None}]})
+    with aside(folder / "a.arrow") as file:
+        with pa.ipc.new_stream(file, table.schema) as stream:
+            stream.write_table(table)
+        file.truncate(file.tell() - 50)
+    with pytest.raises(ImageError, match="Expected to be able to read") as caught:
+        read(f"{folder}/a.arrow#0", max_bytes=10_000)
+    assert caught.value.kind == "unreadable"
+
+
+@pytest.mark.parametrize(
+    ("format_", "fault"),
+    [
+        (Coco(), first(99, "gone", ("GET",), "train.images")),
+        (Llava(), first(99, "gone", ("GET",), "train.json")),
+        (HuggingFace(), first(99, "gone", ("HEAD",), "x.parquet")),
+        (WebDataset(), first(99, "gone", ("GET",), "prefix=to/train/")),
+    ],
+)
+def test_what_an_export_ends_with_says_where_a_store_fails(
+    format_: Format, fault: first, bucket: Bucket, proxy: Proxy, impatient: None
+) -> None:
+    to, shard = place(f"{bucket.uri}/to"), ShardId(0, 0)
+    for name in ("train.images", "train.instances", "train.json"):
+        bucket.write(f"to/.export/{shard}/{name}", b"{}")
+    bucket.write("to/data/train/x.parquet", b"")
+    setting = Setting(to, Output(place(f"{bucket.uri}/out")), 0, ("train",), ("cat",), {}, Vocabulary())
+    proxy.fault = fault
+    with pytest.raises(RunError, match="can't be reached"):
+        format_.finish(Whole(setting, [shard], {"train": {"images": 1, "regions": 1}}))
+    assert proxy.done["gone"]
 
 
 def test_parquet_manifests_and_lists(bucket: Bucket, proxy: Proxy) -> None:

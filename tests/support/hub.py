@@ -16,6 +16,7 @@ class Hub(ThreadingHTTPServer):
 
     daemon_threads = True
     files = {"config.json": b'{"a": 1}', "tokenizer.json": b"{}", "model.onnx": b"never asked for"}  # noqa: RUF012
+    failing: int | None = None  # what it answers instead
     asked: list[str]
     got: list[str]  # of these, those whose bytes were sent
 
@@ -27,7 +28,9 @@ class Answers(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.server.asked.append(self.path)
         path = self.path.partition("?")[0]
-        if "secret" in path:
+        if self.server.failing:
+            self.say(self.server.failing, b"")
+        elif "secret" in path:
             self.say(403, b"", X_Error_Code="GatedRepo", X_Error_Message="Access to model is restricted")
         elif "someone/tiny" not in path:
             self.say(401, b"", X_Error_Code="RepoNotFound", X_Error_Message="Repository not found")
