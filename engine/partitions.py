@@ -129,6 +129,11 @@ def done(output: Output, layer: Layer) -> Iterator[ShardId]:
         yield from (shard for shard in partition.shards if there is None or shard in there)
 
 
+def ingested(output: Output, partition: Partition) -> set[ShardId]:
+    """The shards of a partition whose items are there: all of them, or some were lost."""
+    return _shards_in(output.items(ShardId(partition.number, 0)).parent, partition)
+
+
 def decided(layer: Layer, partition: Partition) -> set[ShardId]:
     """The shards of a partition that have decisions."""
     return _shards_in(layer.decisions(ShardId(partition.number, 0)).parent, partition)

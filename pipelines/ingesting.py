@@ -9,7 +9,7 @@ from rich.console import Console
 
 from engine.atomic import is_there, read_json
 from engine.errors import ConfigError
-from engine.ingest import ingest, listed_digest
+from engine.ingest import ingest, listed_digest, restore
 from engine.layout import Output
 from pipelines.build import Pipeline
 
@@ -38,6 +38,22 @@ def ingested(pipeline: Pipeline, output: Output, console: Console, *, update: bo
     seconds = time.monotonic() - start
     console.print(f"ingest: {_told(manifest)} in {seconds:.1f} s", highlight=False, soft_wrap=True)
     return manifest
+
+
+def restored(pipeline: Pipeline, output: Output, console: Console) -> None:
+    """The shards of a manifest that were lost, of the images that they had."""
+    if not is_there(output.manifest):
+        return
+    found = restore(output, pipeline.config.ingest)
+    if found.shards:
+        what = f"{len(found.shards)} shards were lost, and are made anew of their images; what was made of these stays"
+        console.print(f"ingest: {what}", highlight=False, soft_wrap=True)
+    if found.unlisted or found.changed:
+        told = f"{found.unlisted} images of theirs are listed no longer, and {found.changed} are other files by now"
+        first = found.shards[0]
+        paths = f"{output.items(first)} and {output.round(0).closed(first.partition)}"
+        line = f"! {told}: they are rows with an error. List or bring back those of then, remove {paths}, and run again"
+        console.print(line, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _has_changed(pipeline: Pipeline, output: Output) -> bool:

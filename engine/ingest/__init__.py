@@ -3,7 +3,7 @@
 Two passes: the first reads, shard by shard; the second finds the exact duplicates over the column of hashes alone and
 rewrites the shards that have some. A killed ingest, run again, gives the same files: shards that the same configuration
 made of the same inputs are kept, all others are made anew or removed. An update adds the images that came since, as
-partitions behind those that are there.
+partitions behind those that are there. A shard that is lost is made anew in its place (`engine.ingest.restoring`).
 
 Memory does not grow with the set, but for some hundred bytes a shard: what must be looked up goes to temporary files
 (see `engine.spill`), some 250 bytes an image. With shards of 1024, at its peak: 175 MB for 10,000 images, 176 to 185
@@ -13,7 +13,7 @@ for 100,000, 187 for a million, in 166 seconds of one core (all of them in a Par
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -24,14 +24,17 @@ from engine.ingest.duplicates import mark_duplicates
 from engine.ingest.items import item_of
 from engine.ingest.listed import Listed, listed_digest, listing_of
 from engine.ingest.partitions import Cut, chunks, shard_size
+from engine.ingest.restoring import Restored, lost_of, made_of, missing, restore, unknown_uri
 from engine.ingest.retrying import Retried, retry
+from engine.ingest.rewriting import partitions_there, rewrite
 from engine.ingest.shards import Writer, remove_others
-from engine.ingest.summary import count_given
+from engine.ingest.summary import count_given, manifest_of
 from engine.layout import Output
 from engine.partitions import listed_in
 
 __all__ = [
     "Added",
+    "Restored",
     "Retried",
     "added",
     "chunks",
@@ -39,8 +42,15 @@ __all__ = [
     "item_of",
     "listed_digest",
     "listing_of",
+    "lost_of",
+    "made_of",
+    "missing",
+    "partitions_there",
+    "restore",
     "retry",
+    "rewrite",
     "shard_size",
+    "unknown_uri",
 ]
 
 
@@ -76,25 +86,10 @@ def ingest(
     shards = [shard for partition in partitions for shard in partition.shards]
     duplicates, errors = mark_duplicates(output, shards, digest, first=len(before))
     given, faults = count_given(output, partitions)
-    summary = {
-        "digest": digest,
-        "listed": listed.digest(),
-        "items": sum(partition.items for partition in partitions),
-        "gone": known.gone,
-        "changed": known.changed,
-        "duplicates": duplicates,
-        "errors": dict(sorted(errors.items())),
-        "skipped": dict(sorted(listing.skipped.items())),
-        "repeated": listing.repeated,
-        "given": given,
-        "faults": dict(sorted((faults + listing.faults.counts).items())),
-        "list_faults": dict(sorted(listing.faults.counts.items())),
-        "first_faults": [asdict(fault) for fault in listing.faults.first],
-        "partitions": [
-            {"items": p.items, "shard_size": p.shard_size, "shards": len(p.shards), "digest": p.digest}
-            for p in partitions
-        ],
-    }
+    counts = {"duplicates": duplicates, "errors": errors, "given": given, "faults": faults}
+    summary = manifest_of(
+        partitions, digest, counts, listing, listed=listed.digest(), gone=known.gone, changed=known.changed
+    )
     if summary != there:
         write_json(output.manifest, summary)
     return summary

@@ -12,11 +12,13 @@ import numpy.typing as npt
 
 from engine.ingest.shards import write_items
 from engine.layout import Output, ShardId
+from engine.records import Item
 from engine.repeats import REPEAT, Keys, Repeats
 from engine.spill import Rows
 from engine.storage import read_items, read_table
 
 COLUMNS = ["item_id", "content_id", "duplicate_of", "error.kind"]
+Places = dict[ShardId, dict[int, Item]]  # items by their shards and rows there
 
 
 @dataclass
@@ -64,7 +66,32 @@ def mark_duplicates(output: Output, shards: list[ShardId], digest: str, first: i
     return duplicates, contents.errors
 
 
-def earliest(
+def marked(output: Output, now: Places, among: Iterable[ShardId]) -> Places:
+    """The items of `now`, which are new in their places, with `duplicate_of` where an earlier item has the same bytes:
+    one of them, or another of the shards `among` which are there."""
+    if not now:
+        return now
+    read = {shard: {row: item for row, item in items.items() if not item.error} for shard, items in now.items()}
+    wanted = {item.content_id for items in read.values() for item in items.values() if item.content_id}
+    other = {item.item_id for items in now.values() for item in items.values()}
+    first = _earliest(output, (shard for shard in among if shard <= max(now)), wanted, other)
+    for shard, items in sorted(read.items()):
+        for row, item in sorted(items.items()):
+            assert item.content_id is not None
+            here = (shard, row, item.item_id)
+            first[item.content_id] = min(first.get(item.content_id, here), here)
+    return {
+        shard: {
+            row: replace(item, duplicate_of=of if (of := first[item.content_id or b""][2]) != item.item_id else None)
+            if row in read[shard]
+            else item
+            for row, item in items.items()
+        }
+        for shard, items in now.items()
+    }
+
+
+def _earliest(
     output: Output, shards: Iterable[ShardId], wanted: set[bytes], other: set[bytes]
 ) -> dict[bytes, tuple[ShardId, int, bytes]]:
     """Of the content ids `wanted` where the first readable item is that has each, and is none of the `other` items:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 
 from engine.atomic import remove
@@ -12,7 +12,7 @@ from engine.config import Ingest
 from engine.download import Downloader
 from engine.entry import Entry
 from engine.given import take
-from engine.ingest.duplicates import earliest
+from engine.ingest.duplicates import Places, marked
 from engine.ingest.items import item_of, threads
 from engine.ingest.listed import listing_of
 from engine.ingest.summary import write_counts
@@ -21,8 +21,6 @@ from engine.partitions import partitions, reopen_from
 from engine.records import Item
 from engine.schema import items_to_table
 from engine.storage import read_faults, read_given, read_items, read_table, shard_digest, write_given, write_table
-
-Places = dict[ShardId, dict[int, Item]]  # items by their shards and rows there
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,10 @@ def retry(output: Output, config: Ingest, rows: Mapping[ShardId, Set[int]]) -> R
             remove(output.round(0).decisions(shard))
             now.setdefault(shard, {}).update(items)
         entries |= more
-    marked = _marked(output, now)
+    whole = marked(output, now, (shard for partition in partitions(output) for shard in partition.shards))
     for shard, items in copies.items():  # first: of what was replaced already nobody would look for copies
-        _write(output, shard, {row: marked[shard][row] for row in items}, entries, config.source)
-    for shard, items in marked.items():
+        _write(output, shard, {row: whole[shard][row] for row in items}, entries, config.source)
+    for shard, items in whole.items():
         _write(output, shard, items, entries, config.source)
     if entries:  # also where nothing is new: an earlier retry may have been killed before this
         write_counts(output)
@@ -124,31 +122,6 @@ def _read(
             if all_of_them or (not item.error and (was.error or item.content_id != was.content_id)):
                 found[shard][row] = item
     return found
-
-
-def _marked(output: Output, now: Places) -> Places:
-    """The same, with `duplicate_of` where an earlier item has the same bytes."""
-    if not now:
-        return now
-    everywhere = [shard for partition in partitions(output) for shard in partition.shards]
-    read = {shard: {row: item for row, item in items.items() if not item.error} for shard, items in now.items()}
-    wanted = {item.content_id for items in read.values() for item in items.values() if item.content_id}
-    other = {item.item_id for items in now.values() for item in items.values()}
-    first = earliest(output, (shard for shard in everywhere if shard <= max(now)), wanted, other)
-    for shard, items in sorted(read.items()):
-        for row, item in sorted(items.items()):
-            assert item.content_id is not None
-            here = (shard, row, item.item_id)
-            first[item.content_id] = min(first.get(item.content_id, here), here)
-    return {
-        shard: {
-            row: replace(item, duplicate_of=of if (of := first[item.content_id or b""][2]) != item.item_id else None)
-            if row in read[shard]
-            else item
-            for row, item in items.items()
-        }
-        for shard, items in now.items()
-    }
 
 
 def _write(output: Output, shard: ShardId, readable: dict[int, Item], entries: dict[bytes, Entry], source: str) -> None:

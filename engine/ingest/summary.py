@@ -1,14 +1,16 @@
-"""What manifest.json counts, read back from the shards by columns."""
+"""What manifest.json says: counts, read back from the shards by columns, and how the set was listed and cut."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from engine.atomic import names_in, read_json, write_json
 from engine.ingest.duplicates import Contents
 from engine.layout import Output
+from engine.listing import Listing
 from engine.partitions import Partition, listed_in
 from engine.schema import ANNOTATION_COLUMNS
 from engine.storage import read_table
@@ -43,11 +45,47 @@ def _counts(table: Any, column: str, name: str) -> Iterator[tuple[str, int]]:
 def write_counts(output: Output) -> None:
     """Counts again what manifest.json counts of its shards."""
     there = read_json(output.manifest)
-    partitions = listed_in(there)
+    counts = counts_of(output, listed_in(there))
+    told = {"errors": counts["errors"], "faults": counts["faults"] + Counter(there["list_faults"])}
+    write_json(output.manifest, there | counts | {name: dict(sorted(of.items())) for name, of in told.items()})
+
+
+def counts_of(output: Output, partitions: Sequence[Partition]) -> dict[str, Any]:
+    """What manifest.json counts of its shards."""
     given, faults = count_given(output, partitions)
     contents = Contents(output, [shard for partition in partitions for shard in partition.shards])
     for _ in contents:
         pass
-    told = faults + Counter(there["list_faults"])
-    there |= {"duplicates": contents.marked, "errors": dict(sorted(contents.errors.items()))}
-    write_json(output.manifest, there | {"given": given, "faults": dict(sorted(told.items()))})
+    return {"duplicates": contents.marked, "errors": contents.errors, "given": given, "faults": faults}
+
+
+def manifest_of(
+    partitions: Sequence[Partition],
+    digest: str,
+    counts: Mapping[str, Any],
+    listing: Listing,
+    *,
+    listed: str,
+    gone: int,
+    changed: int,
+) -> dict[str, Any]:
+    """What manifest.json says. `counts` are those of `counts_of`; the listing is through, and `listed` its digest."""
+    return {
+        "digest": digest,
+        "listed": listed,
+        "items": sum(partition.items for partition in partitions),
+        "gone": gone,
+        "changed": changed,
+        "duplicates": counts["duplicates"],
+        "errors": dict(sorted(counts["errors"].items())),
+        "skipped": dict(sorted(listing.skipped.items())),
+        "repeated": listing.repeated,
+        "given": counts["given"],
+        "faults": dict(sorted((counts["faults"] + listing.faults.counts).items())),
+        "list_faults": dict(sorted(listing.faults.counts.items())),
+        "first_faults": [asdict(fault) for fault in listing.faults.first],
+        "partitions": [
+            {"items": p.items, "shard_size": p.shard_size, "shards": len(p.shards), "digest": p.digest}
+            for p in partitions
+        ],
+    }

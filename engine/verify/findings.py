@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+KEPT = 10_000  # of a kind: they are a kilobyte each
 
 
 @dataclass(frozen=True)
@@ -22,8 +25,8 @@ class Finding:
 
 @dataclass
 class Verdict:
-    """What was looked at, and what was found. `open` says of each layer how many of its shards are not done yet: that
-    is no fault."""
+    """What was looked at, and what was found: all is counted, by kind, and the first KEPT of a kind are `findings`.
+    `open` says of each layer how many of its shards are not done yet: that is no fault."""
 
     root: str
     shards: int = 0
@@ -33,14 +36,22 @@ class Verdict:
     seconds: float = 0.0
     findings: list[Finding] = field(default_factory=list)
     open: dict[str, int] = field(default_factory=dict)
+    kinds: Counter[str] = field(default_factory=Counter)
+
+    def add(self, found: Iterable[Finding]) -> None:
+        for finding in found:
+            self.kinds[finding.kind] += 1
+            if self.kinds[finding.kind] <= KEPT:
+                self.findings.append(finding)
 
     @property
-    def kinds(self) -> dict[str, int]:
-        return dict(sorted(Counter(finding.kind for finding in self.findings).items()))
+    def left_out(self) -> int:
+        """How many findings are only counted."""
+        return self.kinds.total() - len(self.findings)
 
     @property
     def rows_per_second(self) -> float:
         return self.rows / self.seconds if self.seconds else 0.0
 
     def json(self) -> dict[str, Any]:
-        return {**asdict(self), "sound": not self.findings, "kinds": self.kinds}
+        return {**asdict(self), "sound": not self.findings, "kinds": dict(sorted(self.kinds.items()))}

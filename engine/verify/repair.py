@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.atomic import is_there, read_json, remove, remove_all
+from engine.atomic import is_there, remove_all
 from engine.config import Ingest
-from engine.errors import OutputError
+from engine.errors import ConfigError, OutputError
+from engine.ingest import lost_of, made_of, partitions_there, rewrite
 from engine.layout import Output, ShardId
-from engine.lock import run_lock
-from engine.places import is_local
 from engine.storage import read_items
 from engine.verify.findings import Finding
 from engine.verify.shards import image_fault
@@ -19,42 +18,74 @@ from engine.verify.shards import image_fault
 
 @dataclass(frozen=True)
 class Repair:
-    """What a repair removes (paths in the output folder), and what of it no run can make again, in words."""
+    """What a repair removes (paths in the output folder), and what of it no run can make again, in words. What it
+    writes anew at once, of what is there, is in `rewrite`."""
 
     remove: tuple[str, ...]
     lost: tuple[str, ...]
+    rewrite: tuple[str, ...] = ()
 
 
 def planned(output: Output, findings: Iterable[Finding], ingest: Ingest) -> Repair:
     """What there is to do. Nothing is done yet."""
     found = [finding for finding in findings if finding.remove]
-    paths = sorted({path for finding in found for path in finding.remove if is_there(output.root / path)})
+    asked = {path for finding in found for path in finding.remove}
     lost = {f"{finding.path}: {finding.lost}" for finding in found if finding.lost}
-    return Repair(tuple(paths), tuple(sorted({*lost, *_lost(output, paths, ingest)})))
+    manifest = output.manifest.relative_to(output.root).as_posix()
+    anew: tuple[str, ...] = ()
+    if manifest in asked:
+        try:
+            partitions_there(output)
+            anew = (manifest,)
+        except OutputError as error:
+            lost.add(f"{manifest}: what was made of any image, in all rounds, as it can't be written anew: {error}")
+    else:
+        lost |= set(_of_items(output, asked, ingest))
+    paths = sorted(path for path in asked - set(anew) if is_there(output.root / path))
+    return Repair(tuple(paths), tuple(sorted({*lost, *_of_annotations(output, paths, ingest)})), anew)
 
 
-def carry_out(output: Output, what: Repair) -> None:
-    """Removes it, under the run's lock: OutputError where a run has the folder."""
-    with run_lock(output.root):
-        for name in what.remove:
-            if is_local(output.root) and (output.root / name).is_dir():
-                remove_all(output.root / name)
-            else:
-                remove(output.root / name)
+def carry_out(output: Output, what: Repair, ingest: Ingest) -> None:
+    """Only for the holder of the run's lock, under which it was planned, too: a run makes what is missing."""
+    if what.rewrite:
+        rewrite(output, ingest)
+    for name in what.remove:
+        remove_all(output.root / name)
 
 
-def _lost(output: Output, paths: list[str], ingest: Ingest) -> Iterable[str]:
+def _of_items(output: Output, asked: Collection[str], ingest: Ingest) -> Iterator[str]:
+    """Shards of items are made again of images that are listed; what was made of these stays."""
+    there = output.counts()
+    shards = sorted(shard for name in asked if (shard := _items_of(name)) in there)
+    if not shards:
+        return
+    without = {output.root / name for name in asked}
+    names = {shard: output.items(shard).relative_to(output.root).as_posix() for shard in shards}
+    try:
+        lost = lost_of(output, ingest, shards, without)
+    except (OutputError, ConfigError) as error:
+        yield f"{names[shards[0]]}, and {len(shards) - 1} more: they can't be made again as it is: {error}"
+        return
+    for one in lost:
+        if one.unlisted:
+            yield f"{names[one.shard]}: where {one.unlisted} of its images were, which are listed no longer"
+        left = (path for path in made_of(output, one.shard) if path not in without)
+        if not one.known and any(map(is_there, left)):
+            yield f"{names[one.shard]}: what was made of it, which is of images that other shards have"
+
+
+def _items_of(name: str) -> ShardId | None:
+    path = Path(name)
+    return ShardId.of(path) if path.parts[0] == "images" and path.suffix == ".parquet" else None
+
+
+def _of_annotations(output: Output, paths: Sequence[str], ingest: Ingest) -> Iterator[str]:
     """Annotations can be made again of images that are there and still listed, by models that are there."""
-    if output.manifest.relative_to(output.root).as_posix() in paths and (left := _unlisted(output)):
-        yield f"images/manifest.json: {left} images that are listed no longer, with all that is known of them"
     for name in paths:
         path = Path(name)
-        if "annotations" not in path.parts and path.parts[0] != "images":
+        if "annotations" not in path.parts:
             continue
-        if path.parts[0] == "images" and path.suffix != ".parquet":
-            continue
-        shard = ShardId.of(path)
-        gone = _gone(output, shard, ingest)
+        gone = _gone(output, ShardId.of(path), ingest)
         if gone is None:
             yield f"{name}: of its images, those that are gone by now, with all that is known of them"
         elif gone:
@@ -62,14 +93,6 @@ def _lost(output: Output, paths: list[str], ingest: Ingest) -> Iterable[str]:
         number = int(path.parts[0].removeprefix("round-")) if path.parts[0].startswith("round-") else 0
         if number and "merge" not in path.parts and not is_there(output.round(number - 1).model()):
             yield f"{name}: the model that made it is no longer in {output.round(number - 1).folder.name}"
-
-
-def _unlisted(output: Output) -> int:
-    """How many items stay only because they were there, as far as the manifest says."""
-    try:
-        return int(read_json(output.manifest).get("gone", 0))
-    except (OutputError, AttributeError, TypeError, ValueError):
-        return 0
 
 
 def _gone(output: Output, shard: ShardId, ingest: Ingest) -> list[str] | None:

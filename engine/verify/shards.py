@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.atomic import read_bytes
+from engine.atomic import is_there, read_bytes
 from engine.config import Ingest
 from engine.errors import ImageError, OutputError
+from engine.ingest import unknown_uri
 from engine.layout import Layer, Output, ShardId
 from engine.reading import read
 from engine.records import Item, digest16
@@ -23,7 +24,10 @@ from engine.verify.findings import Finding
 from engine.verify.references import faults
 
 AGAIN = "remove it, and run again: its images are annotated anew"
-INGEST_AGAIN = "remove it and the manifest, and run again: its images are ingested, and annotated, anew"
+INGEST_AGAIN = (
+    "remove the shard's items and round 0's marker of its partition, and run again: they are ingested anew, and what "
+    "was made of them stays"
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,7 @@ class ShardCheck:
         report = ShardReport(shard)
         items = self._items(report)
         if items is None:
+            report.done = {self.relative(layer.folder) for _, layer in self.layers if is_there(layer.decisions(shard))}
             return report
         report.rows, report.ids = len(items.table), b"".join(items.table["item_id"].to_pylist())
         report.originals = tuple(items.table["duplicate_of"].drop_null().unique().to_pylist())
@@ -86,7 +91,7 @@ class ShardCheck:
 
     def _items(self, report: ShardReport) -> Stored | None:
         path = self.output.items(report.shard)
-        wrong = (self.relative(path), self.relative(self.output.manifest))
+        wrong = self._ingested(report.shard)
         try:
             items = stored(path, ITEMS)
         except FileNotFoundError:
@@ -100,7 +105,8 @@ class ShardCheck:
         if len(ids) != expected:
             message = f"it has {len(ids)} rows, the manifest says {expected}"
             report.findings.append(Finding("rows", wrong[0], message, INGEST_AGAIN, wrong))
-        foreign = [uri for id_, uri in zip(ids, items.table["uri"].to_pylist(), strict=True) if id_ != Item.id_of(uri)]
+        rows = zip(ids, items.table["uri"].to_pylist(), strict=True)
+        foreign = [uri for id_, uri in rows if id_ != Item.id_of(uri) and uri != unknown_uri(id_)]
         if foreign:
             message = f"{len(foreign)} ids are not their images', the first that of {foreign[0][:200]}"
             report.findings.append(Finding("foreign_id", wrong[0], message, INGEST_AGAIN, wrong))
@@ -109,24 +115,28 @@ class ShardCheck:
             report.findings.append(Finding("digest", wrong[0], message, INGEST_AGAIN, wrong))
         return items
 
+    def _ingested(self, shard: ShardId) -> tuple[str, ...]:
+        return tuple(map(self.relative, ingested_again(self.output, shard)))
+
     def _given(self, report: ShardReport, items: Stored) -> None:
         path = self.output.given(report.shard)
-        wrong = tuple(map(self.relative, (path, self.output.items(report.shard), self.output.manifest)))
+        name, again = self.relative(path), self._ingested(report.shard)
         try:
             given = stored(path, GIVEN)
         except FileNotFoundError:
             return
         except NotWhole as error:
-            report.findings.append(Finding(error.kind, wrong[0], str(error), INGEST_AGAIN, wrong))
+            report.findings.append(Finding(error.kind, name, str(error), INGEST_AGAIN, (name, *again)))
             return
-        if not _same(given, items):
-            report.findings.append(Finding("other_images", wrong[0], _other(given, items), INGEST_AGAIN, wrong))
+        if not _same(given, items) and not self._is_told(report, items.path):
+            report.findings.append(Finding("other_images", name, _other(given, items), INGEST_AGAIN, again))
 
     def _layers(self, report: ShardReport, items: Stored) -> Iterator[tuple[int, Layer, Stored, Stored | None]]:
         """The layers whose files can be read, and are of the same images."""
         for number, layer in self.layers:
-            annotations = self._stored(report, layer, layer.annotations(report.shard), ANNOTATIONS)
+            # In this order, or a run might write both in between, and the first would be told missing.
             decisions = self._stored(report, layer, layer.decisions(report.shard), DECISIONS)
+            annotations = self._stored(report, layer, layer.annotations(report.shard), ANNOTATIONS)
             name = self.relative(layer.folder)
             if decisions or self._is_told(report, layer.decisions(report.shard)):
                 report.done.add(name)
@@ -162,13 +172,12 @@ class ShardCheck:
         self, report: ShardReport, layer: Layer, items: Stored, annotations: Stored, decisions: Stored | None
     ) -> bool:
         """Whether a layer's files are of other images than the manifest's. Where both are of the same others, it is the
-        manifest's shard that is in the wrong place."""
+        manifest's shard that is in the wrong place; and where that is at fault anyway, nothing is said of them."""
         other = [one for one in (annotations, decisions) if one and not _same(one, items)]
-        for one in other:
+        for one in other if not self._is_told(report, items.path) else ():
             finding = self._of(layer, report.shard, "other_images", one.path, _other(one, items))
             if len(other) == 2 and decisions and _same(annotations, decisions):
-                more = (self.output.items(report.shard), self.output.manifest)
-                remove = (*finding.remove, *map(self.relative, more))
+                remove = self._ingested(report.shard)
                 finding = Finding(finding.kind, finding.path, finding.message, INGEST_AGAIN, remove)
             report.findings.append(finding)
         return bool(other)
@@ -213,6 +222,11 @@ class ShardCheck:
             report.images += 1
             if fault := image_fault(self.output, self.ingest, uris[row].as_py(), wanted):
                 yield fault
+
+
+def ingested_again(output: Output, shard: ShardId) -> tuple[Path, Path]:
+    """The files of a shard without which the next run ingests it anew: see `engine.ingest.restoring`."""
+    return output.items(shard), output.round(0).closed(shard.partition)
 
 
 def image_fault(output: Output, ingest: Ingest, uri: str, content_id: bytes) -> Finding | None:

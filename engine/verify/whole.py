@@ -21,13 +21,14 @@ from engine.storage import read_table
 from engine.summary import added_up
 from engine.verify.findings import Finding, Verdict
 from engine.verify.leftovers import leftovers
-from engine.verify.shards import AGAIN, INGEST_AGAIN, ShardCheck, ShardReport
+from engine.verify.shards import AGAIN, INGEST_AGAIN, ShardCheck, ShardReport, ingested_again
 
 Looking = Literal["sample", "all", "none"]  # at images
 SAMPLE = 1000
 PARALLEL = 512  # shards from which processes are worth their start
 REMAKE_CONFIG = "name what made this set with engine run --config"
 WRITE_AGAIN = "remove it, and run again: it is written anew"
+REWRITE = "engine verify --repair --yes writes it anew from the shards, if those are whole"
 
 
 def verified(
@@ -52,6 +53,7 @@ class _Verification:
     progress: Callable[[int], None]
     verdict: Verdict = field(default_factory=lambda: Verdict(""))
     ids: Digests = field(default_factory=Digests)
+    unread: set[int] = field(default_factory=set)  # partitions of which a shard's items are at fault themselves
     done: dict[str, dict[int, int]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(int)))
     begun: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     undone: dict[str, list[ShardId]] = field(default_factory=lambda: defaultdict(list))
@@ -70,17 +72,17 @@ class _Verification:
             parts = [int(part["shards"]) for part in manifest["partitions"]]
             same = sum(sizes.values()) == manifest["items"]
         except (OutputError, KeyError, TypeError, ValueError) as error:
-            self._file("damaged", self.output.manifest, str(error).split(". ")[0], INGEST_AGAIN)
+            self._file("damaged", self.output.manifest, str(error).split(". ")[0], REWRITE)
             return self.verdict
         if not same:
-            self._file("counts", self.output.manifest, "its partitions don't add up to its items", INGEST_AGAIN)
+            self._file("counts", self.output.manifest, "its partitions don't add up to its items", REWRITE)
         layers = tuple(self._layers())
         check = ShardCheck(self.output, layers, sizes, digests, self._ingest(), self._chosen(sizes))
         self._each(check, list(sizes))
         for number, layer in layers:
             self._layer(number, layer, parts)
         self._others(layers)
-        self.verdict.findings += leftovers(self.output, [layer for _, layer in layers], parts, self.writing)
+        self.verdict.add(leftovers(self.output, [layer for _, layer in layers], parts, self.writing))
         self.verdict.seconds = time.monotonic() - start
         return self.verdict
 
@@ -126,18 +128,21 @@ class _Verification:
 
     def _add(self, report: ShardReport) -> None:
         verdict, shard = self.verdict, report.shard
-        verdict.findings += report.findings
+        verdict.add(report.findings)
         verdict.shards, verdict.rows = verdict.shards + 1, verdict.rows + report.rows
         verdict.annotations, verdict.images = verdict.annotations + report.annotations, verdict.images + report.images
         self.rows[shard.partition] += report.rows
         twice = [id_ for at in range(0, len(report.ids), 16) if not self.ids.add(id_ := report.ids[at : at + 16])]
-        path = self.output.items(shard)
+        path, marker = ingested_again(self.output, shard)
         if twice:
             message = f"{len(twice)} of its items are in the set already, the first of them {twice[0].hex()}"
-            self._file("item_twice", path, message, INGEST_AGAIN, self.output.manifest)
-        if dangling := [id_ for id_ in report.originals if self.ids.number(id_) is None]:
+            self._file("item_twice", path, message, INGEST_AGAIN, marker)
+        if any(finding.path == path.relative_to(self.output.root).as_posix() for finding in report.findings):
+            self.unread.add(shard.partition)
+        dangling = [id_ for id_ in report.originals if self.ids.number(id_) is None]
+        if dangling and not self.unread:  # or they may be in what is at fault
             message = f"{len(dangling)} of its duplicates are of images that are nowhere before"
-            self._file("dangling_duplicate", path, message, INGEST_AGAIN, self.output.manifest)
+            self._file("dangling_duplicate", path, message, INGEST_AGAIN, marker)
         for name in report.begun:
             self.begun[name] += 1
         for name in report.done:
@@ -189,6 +194,8 @@ class _Verification:
         if there != parts[partition] or marker.shards != parts[partition]:
             message = f"it says that {marker.shards} shards are done, and {there} of {parts[partition]} are"
             self._file("stale_marker", path, message, WRITE_AGAIN, layer.summary)
+            return
+        if partition in self.unread:
             return
         digests = {(a, f) for part, a, f in self.digests[name] if part == partition and f}
         if marker.items != self.rows[partition] or (digests and digests != {(marker.annotate, marker.filter)}):
@@ -283,7 +290,7 @@ class _Verification:
     ) -> None:
         """A finding about a file, which is repaired by removing it and some more, unless it is to be kept."""
         relative = [one.relative_to(self.output.root).as_posix() for one in (path, *more)]
-        self.verdict.findings.append(Finding(kind, relative[0], message, remedy, () if keep else tuple(relative), lost))
+        self.verdict.add([Finding(kind, relative[0], message, remedy, () if keep else tuple(relative), lost)])
 
 
 def differs(said: dict[str, Any], counted: dict[str, Any]) -> list[str]:

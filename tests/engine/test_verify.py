@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,12 +15,13 @@ import pytest
 import yaml
 from PIL import Image
 
-from engine.atomic import read_json, write_json, write_text
+from engine.atomic import read_json, write_bytes, write_json, write_text
 from engine.config import Config, Ingest, load_config
 from engine.errors import OutputError
-from engine.ingest import ingest
+from engine.ingest import ingest, restore
 from engine.layout import Output, ShardId
 from engine.partitions import close, partitions
+from engine.places import place
 from engine.records import (
     Decision,
     Item,
@@ -39,6 +41,7 @@ from engine.schema import ITEMS, items_to_table
 from engine.storage import read_given, read_table, write_annotations, write_decisions, write_table
 from engine.summary import count_round
 from engine.verify import Finding, carry_out, planned, verified
+from engine.verify.leftovers import leftovers
 from engine.verify.shards import NotWhole, stored
 
 COUNT, SHARD, PARTITION = 12, 2, 6
@@ -322,14 +325,14 @@ def test_what_nobody_touched_is_sound(output: Output) -> None:
 @pytest.mark.parametrize("name", DAMAGE)
 def test_damage_is_found_and_repaired(name: str, output: Output) -> None:
     damage, kind = DAMAGE[name]
+    config = load_config(output.config).ingest
     damage(output)
     verdict = verified(output)
     assert kind in verdict.kinds, verdict.findings
-    plan = planned(output, verdict.findings, Ingest())
-    carry_out(output, plan)
+    plan = planned(output, verdict.findings, config)
+    carry_out(output, plan, config)
     assert all(not (output.root / path).exists() for path in plan.remove)
-    if not output.manifest.exists():  # the next run ingests anew
-        return
+    restore(output, config)  # as the next run does
     left = {finding.kind for finding in verified(output).findings}
     by_hand = {finding.kind for finding in verdict.findings if not finding.remove}
     assert left <= by_hand | {"missing"}, left  # sources.json, which the next run writes
@@ -344,9 +347,9 @@ def test_a_flipped_bit_is_found_wherever_it_is(tmp_path: Path) -> None:
     whole = path.read_bytes()
     places = range(4, 4 + pages_of(whole), 997)
     found = 0
-    for place in places:
+    for at in places:
         data = bytearray(whole)
-        data[place] ^= 1
+        data[at] ^= 1
         path.write_bytes(data)
         try:
             stored(path, ITEMS)
@@ -368,8 +371,69 @@ def test_an_unfinished_run_is_no_fault(output: Output) -> None:
 
 def test_what_a_run_has_in_hand_is_no_leftover(output: Output) -> None:
     (output.root / f"round-0/.summary.json.aside-{'0' * 32}").write_text("{")
+    shutil.copytree(output.root / "images/part-00000", output.root / "images/part-00002")  # as an update does
     assert kinds(output, writing=True) == set()
-    assert kinds(output) == {"leftover"}
+    assert kinds(output) == {"leftover", "beyond"}
+
+
+def test_what_is_written_while_it_is_looked_at_is_not_told_missing(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run writes annotations and then decisions of a shard, just after the first of both was looked for."""
+    round_ = output.round(0)
+    paths = round_.annotations(FIRST), round_.decisions(FIRST)
+    data = {path: path.read_bytes() for path in paths}
+    for path in (*paths, round_.closed(0), round_.summary):
+        path.unlink()
+
+    def stored_before(path: Path, schema: pa.Schema) -> Any:
+        try:
+            return stored(path, schema)
+        finally:
+            if path in paths:
+                for each in paths:
+                    each.write_bytes(data[each])
+
+    monkeypatch.setattr("engine.verify.shards.stored", stored_before)
+    assert "missing" not in kinds(output, writing=True, images="none")
+
+
+def test_of_many_findings_the_first_are_held_and_all_are_counted(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engine.verify.findings.KEPT", 3)
+    for number in range(8):
+        (output.root / f"images/part-00000/{number}.txt").write_text("mine")
+    (output.root / f"images/.x.aside-{'0' * 32}").write_text("{")
+    verdict = verified(output, images="none")
+    assert [finding.kind for finding in verdict.findings] == ["foreign"] * 3 + ["leftover"]
+    assert verdict.json()["kinds"] == {"foreign": 8, "leftover": 1}
+    assert verdict.left_out == 5
+
+
+def test_what_is_downloaded_is_walked_through_and_not_held(output: Output) -> None:
+    for folder in range(40):
+        (output.downloads / f"{folder:02x}").mkdir(parents=True)
+        for number in range(200):
+            (output.downloads / f"{folder:02x}" / f"{number:032x}").touch()
+    tracemalloc.start()
+    found = list(leftovers(output, [], [3, 3], writing=False))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == []
+    assert peak < 300_000
+
+
+def test_what_is_removed_on_a_store_is_gone(output: Output) -> None:
+    root = place("memory://test_what_is_removed_on_a_store/out")
+    for path in (path for path in output.root.rglob("*") if path.is_file()):
+        write_bytes(root / path.relative_to(output.root).as_posix(), path.read_bytes())
+    write_bytes(root / "export/coco/.export/plan.json", b"{}")
+    store, config = Output(root), load_config(output.config).ingest
+    verdict = verified(store)
+    assert verdict.kinds == {"unfinished_export": 1}
+    carry_out(store, planned(store, verdict.findings, config), config)
+    assert verified(store).kinds == {}
 
 
 def test_images_are_looked_at_as_asked(output: Output) -> None:

@@ -220,7 +220,7 @@ def repaired(world: World) -> tuple[str, ...]:
     return plan.lost
 
 
-@pytest.mark.parametrize("shard", [ShardId(0, 1), ShardId(2, 0)], ids=str)
+@pytest.mark.parametrize("shard", [ShardId(0, 1), ShardId(1, 1), ShardId(2, 0)], ids=str)
 def test_a_shard_that_is_damaged_takes_nothing_along(world: World, shard: ShardId) -> None:
     """Also of a set that has grown, which an ingest anew would cut in another way."""
     world.add("1 more.png", 200)

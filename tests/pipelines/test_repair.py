@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import Call, command, files, run
 
+from engine.errors import OutputError
 from engine.layout import Output, ShardId
+from engine.lock import run_lock
+from engine.verify import Verdict, verified
 
 
 @pytest.fixture
@@ -56,6 +60,39 @@ def test_a_repair_is_only_said_until_it_is_asked_for(call: Call, damaged: Output
     assert files(damaged.root) == before
     code, said = call("verify", str(damaged.root), "--yes")
     assert (code, "--repair" in said) == (2, True)
+
+
+def test_a_repair_is_planned_and_done_under_the_lock(
+    call: Call, damaged: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a run could make anew what is then removed."""
+    asked = []
+
+    def verified_alone(output: Output, **options: Any) -> Verdict:
+        with pytest.raises(OutputError, match="in use"), run_lock(output.root):
+            pass
+        asked.append(options["writing"])
+        return verified(output, **options)
+
+    before = files(damaged.root)
+    with run_lock(damaged.root):
+        code, said = call("verify", str(damaged.root), "--repair", "--yes")
+    assert (code, "in use by another run" in said) == (2, True), said
+    assert files(damaged.root) == before
+    assert call("verify", str(tmp_path / "nothing"), "--repair", "--yes")[0] == 2
+    assert not (tmp_path / "nothing").exists()
+    monkeypatch.setattr("engine.cli.verify.verified", verified_alone)
+    code, said = call("verify", str(damaged.root), "--repair", "--yes")
+    assert (code, asked, "Removed:" in said) == (1, [False], True), said
+
+
+def test_a_damaged_manifest_is_written_anew(call: Call, undisturbed: Path, tmp_path: Path) -> None:
+    output = Output(Path(shutil.copytree(undisturbed, tmp_path / "damaged")))
+    output.manifest.write_text("{")
+    code, said = call("verify", str(output.root), "--repair")
+    assert (code, "To be written anew:" in said, "lost" in said) == (1, True, False), said
+    assert call("verify", str(output.root), "--repair", "--yes")[0] == 1
+    assert files(output.root) == files(undisturbed)
 
 
 @pytest.mark.slow
