@@ -77,7 +77,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Cal
             bases[name] = STAGES[name].base(tmp_path_factory.mktemp(name), str(pictures))
         if (name, without_one) not in made:
             folder = tmp_path_factory.mktemp(f"{name}-undisturbed")
-            made[name, without_one] = observed(name, bases[name], folder, trouble="raise" if without_one else "")
+            made[name, without_one] = observed(name, bases[name], folder, trouble="unreadable" if without_one else "")
         return made[name, without_one]
 
     return of

@@ -126,7 +126,7 @@ def anonymous(said: str) -> str:
     """As it can be shown: without the names of this machine and its folders."""
     said = re.sub(r"\(process \d+ on \S+ since [^)]*\)", "(process ... on ... since ...)", said)
     said = re.sub(r"http://127\.0\.0\.1:\d+/?\S*", "http://...", said)
-    said = re.sub(r"/\S*/(?=engine/|specialists/|pipelines/|tests/)", "", said).replace("|", "\\|")
+    said = re.sub(r"/\S*/(?=engine/|specialists/|pipelines/|tests/|pictures/)", "", said).replace("|", "\\|")
     return said if len(said) <= LONGEST else said[: LONGEST - 4] + " ..."
 
 

@@ -33,8 +33,10 @@ def suffer(word: str) -> None:
             while True:
                 eaten.append(b"\xff" * 2**26)
                 time.sleep(0.02)
-        case "raise":
-            raise ValueError("it had to happen")
+        case "unreadable":
+            from engine.errors import ImageError
+
+            raise ImageError("unreadable", "it had to happen")
 
 
 def troubled(read):  # type: ignore[no-untyped-def]
