@@ -17,7 +17,7 @@ is_command = False  # `engine.cli.main` says so
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
     """Handles the signal of a stop: KeyboardInterrupt. A command that is still there after STOP_SECONDS, since a store
-    that does not answer is asked for something or told of the end, ends as it is."""
+    that does not answer is asked for something or told of the end, ends as it is: as if it were killed."""
     if is_command and not signal.getitimer(signal.ITIMER_REAL)[0]:
         signal.signal(signal.SIGALRM, _end)
         signal.alarm(STOP_SECONDS)
@@ -25,8 +25,7 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    """As if it were killed: what is done is safe then, too."""
-    said = f"Stopped, with no answer after {STOP_SECONDS} s. What is done is safe; to go on: {again()}\n"
+    said = f"Stopped, without what did not end within {STOP_SECONDS} s. What is done is safe; to go on: {again()}\n"
     os.write(2, os.fsencode(said))
     os._exit(STOPPED)
 

@@ -145,7 +145,7 @@ def deaf() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
     if heard:
-        raise KeyboardInterrupt
+        process.stop(heard[0], None)
 
 
 def _knock(address: str) -> None:
