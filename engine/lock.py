@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
+from engine import process
 from engine.atomic import read_bytes, write_json
 from engine.errors import EngineError, OutputError, RunError, is_no_space
 from engine.layout import LOCK
@@ -131,7 +132,7 @@ class _Lease:
         while not self.ended.wait(RENEW):
             try:
                 if self._read().get("token") != self.token:
-                    self.lost = True
+                    self.lost = process.is_ours = True
                     _thread.interrupt_main(_heard())
                     return
                 self._write(self.token)

@@ -84,7 +84,8 @@ class Spill:
         folder = tempfile.TemporaryDirectory(prefix=PREFIX)
         lock = os.open(folder.name, os.O_RDONLY)  # which ends with this process, however that ends
         weakref.finalize(self, os.close, lock)
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        with suppress(OSError):  # where there are no locks nobody removes it either
+            fcntl.flock(lock, fcntl.LOCK_EX)
         return folder
 
     def _read(self, path: Path) -> Iterator[Rows]:

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 
 import psutil
 
+from engine import process
+
 LOOK_SECONDS = 0.1
 STOP_SECONDS = 2.0  # within which we hear of a stop, too, that was meant for all processes of a run
 RAYLET, AGENT = "raylet", "agent"
@@ -56,7 +58,7 @@ class Lifeline(threading.Thread):
             end = _end_of(self.raylet) if self.raylet else ""
             if not end or (end == ASKED and self._let_go.wait(STOP_SECONDS)):
                 continue
-            self.end = end
+            self.end, process.is_ours = end, True
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGTERM)
             return
 
@@ -74,14 +76,14 @@ class Lifeline(threading.Thread):
         if not self.raylet:
             return
         with suppress(psutil.Error):
-            for process in psutil.Process(self.raylet).children():
+            for worker in psutil.Process(self.raylet).children():
                 with suppress(psutil.Error):
-                    if AGENT not in " ".join(process.cmdline()).lower():
-                        process.kill()
-        for process in psutil.process_iter() if self.end else ():
+                    if AGENT not in " ".join(worker.cmdline()).lower():
+                        worker.kill()
+        for worker in psutil.process_iter() if self.end else ():
             with suppress(psutil.Error, OSError):
-                if process.environ().get(PARENT) == str(self.raylet):
-                    process.kill()
+                if worker.environ().get(PARENT) == str(self.raylet):
+                    worker.kill()
 
     def _found(self) -> int:
         """The raylet that was started since; 0 if none was."""

@@ -70,8 +70,9 @@ class _Room:
     def __call__(self, reference: Any) -> None:
         end = time.monotonic() + self.patience
         while not ray.wait([reference], timeout=LOOK_SECONDS)[0]:
-            why = lacking((self.pool,), [1], living())
-            if why and time.monotonic() >= end:
+            if not (why := lacking((self.pool,), [1], living())):
+                end = time.monotonic() + self.patience
+            elif time.monotonic() >= end:
                 raise RunError(why)
 
 

@@ -84,11 +84,14 @@ def wanted(phase: ReadyPhase) -> list[Task]:
     return [task for task in Task if task in asked]
 
 
-def census(source: Source, phases: Sequence[ReadyPhase], shards: Sequence[ShardId], with_texts: bool) -> Census:
+def census(
+    source: Source, phases: Sequence[ReadyPhase], shards: Sequence[ShardId], with_texts: bool, run: Run
+) -> Census:
     """The whole round's. A shard that can't be read is a fault, and the others are counted."""
     texts = TEXTS // max(1, len(shards)) + 1 if with_texts else 0
     total = Census()
-    each_shard(partial(of_shard, source, phases, texts=texts), shards, Run(cpus_per_worker=data_cpus()), total.add)
+    run = run.model_copy(update={"cpus_per_worker": data_cpus()})
+    each_shard(partial(of_shard, source, phases, texts=texts), shards, run, total.add)
     return total
 
 

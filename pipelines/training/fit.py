@@ -80,5 +80,8 @@ class Attempt(threading.Thread):
 
 
 def _last(error: Exception) -> str:
+    """In a line; Ray's own on memory is the address of a manual."""
+    if "out of memory" in str(error):
+        return "its machine had no memory left. Take fewer train.images_at_once, or move away what takes so much"
     lines = [line for line in str(error).strip().splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__

@@ -133,7 +133,8 @@ class Training:
         folds = Folds(settings.train.folds, self.leaders, self.choice)
         source = Source(self.output, self.round_number, self.config.ingest, folds, None, settings.train.held_out)
         with self.console.status("train: counting what there is to learn"):
-            counted = census(source, settings.phases, list(self.output.shards()), settings.from_scratch)
+            shards = list(self.output.shards())
+            counted = census(source, settings.phases, shards, settings.from_scratch, self.config.run)
         self.check(counted, settings)
         for fold in waiting:
             write_json(self.round.training / f"fold-{fold}" / BEGUN, made_by)

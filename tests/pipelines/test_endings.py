@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -119,3 +120,24 @@ def test_a_stop_does_not_wait_for_a_store_that_hangs(
     assert "Stopped" in said
     assert "to go on: engine run --stage ingest" in said
     assert "Traceback" not in said
+
+
+STOPPED = """
+import os, signal, sys, time
+from engine import process
+process.is_command, process.STOP_SECONDS, process.is_ours = True, 1, sys.argv[1] == "ours"
+signal.signal(signal.SIGTERM, process.stop)
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+finally:
+    time.sleep(2)
+    os._exit(3)
+"""
+
+
+@pytest.mark.parametrize(("whose", "code"), [("asked for", 130), ("ours", 3)])
+def test_a_stop_for_a_reason_of_ours_may_take_its_time(whose: str, code: int) -> None:
+    """It is told at the end: Ray died, another run took the output over."""
+    done = subprocess.run([sys.executable, "-c", STOPPED, whose], stderr=subprocess.PIPE, text=True, timeout=30)
+    assert done.returncode == code
+    assert ("to go on: engine" in done.stderr) == (code == 130)
