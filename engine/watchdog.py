@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 
 def notes_of(run_id: str) -> Path:
@@ -46,17 +48,26 @@ class Watchdog:
         with open(self.path, "w") as file:
             file.write(json.dumps([item_id.hex() for item_id in item_ids]) + "\n")
             file.flush()
-            faulthandler.dump_traceback_later(self.seconds * len(item_ids), exit=True, file=file)
             leaves = False
             try:
-                yield
+                with within(self.seconds * len(item_ids), file):
+                    yield
             except SystemExit:  # it ends this process, and the note says over what
                 leaves = True
                 raise
             finally:
-                faulthandler.cancel_dump_traceback_later()
                 if not leaves:
                     self.path.unlink(missing_ok=True)  # a run that ends removes the folder
+
+
+@contextmanager
+def within(seconds: float, file: TextIO | None = None) -> Iterator[None]:
+    """Ends this process if the block takes longer; where it hangs is then in `file`, or its standard error."""
+    faulthandler.dump_traceback_later(seconds, exit=True, file=file or sys.stderr)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def read_note(path: Path) -> Note | None:

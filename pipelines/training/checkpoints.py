@@ -19,7 +19,7 @@ from engine.errors import OutputError
 from engine.places import is_local
 from florence2.model import Florence2
 from florence2.processor import Processor
-from florence2.training.state import TRAINING
+from florence2.training.state import TRAINING, disk_errors
 
 MADE_BY = "made_by.json"
 
@@ -91,7 +91,8 @@ def publish(checkpoints: Path, target: Path, provenance: Mapping[str, Any]) -> N
     best, done = best_of(kept(checkpoints))
     copy, aside = fetched(best), near(target).with_name(f".{target.name}.unpublished")
     shutil.rmtree(aside, ignore_errors=True)
-    Florence2.from_pretrained(copy).save_pretrained(aside)
-    Processor.from_pretrained(copy).save_pretrained(aside)
+    with disk_errors(target):
+        Florence2.from_pretrained(copy).save_pretrained(aside)
+        Processor.from_pretrained(copy).save_pretrained(aside)
     write_json(aside / MADE_BY, {**provenance, "step": done.step, "held_out_loss": done.loss})
     moved(aside, target, "config.json")  # without which it is no model, of nobody's

@@ -12,6 +12,7 @@ from florence2.processor import Processor
 from florence2.tasks import Task
 from florence2.tokens import Tokens
 from florence2.training.start import start_from_scratch
+from florence2.training.state import disk_errors
 from pipelines.training.census import Census
 from pipelines.training.settings import Settings
 
@@ -33,7 +34,8 @@ def scratch(settings: Settings, counted: Census, folder: Path) -> Path:
     start_from_scratch(model, settings.train.seed, side=-(-max(size) // config.vision.stride))
     aside = near(folder).with_name(f".{folder.name}.unfinished")
     shutil.rmtree(aside, ignore_errors=True)
-    model.save_pretrained(aside)
-    Processor.for_model(config, tokens, size).save_pretrained(aside)
+    with disk_errors(folder):
+        model.save_pretrained(aside)
+        Processor.for_model(config, tokens, size).save_pretrained(aside)
     moved(aside, folder, LAST)
     return folder

@@ -131,7 +131,8 @@ class Training:
         with room_for(self.round.training):
             near(self.round.training).mkdir(parents=True, exist_ok=True)
         folds = Folds(settings.train.folds, self.leaders, self.choice)
-        source = Source(self.output, self.round_number, self.config.ingest, folds, None, settings.train.held_out)
+        held_out, item_seconds = settings.train.held_out, self.config.run.item_seconds
+        source = Source(self.output, self.round_number, self.config.ingest, folds, None, held_out, item_seconds)
         with self.console.status("train: counting what there is to learn"):
             shards = list(self.output.shards())
             counted = census(source, settings.phases, shards, settings.from_scratch, self.config.run)

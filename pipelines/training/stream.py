@@ -31,6 +31,7 @@ from engine.layout import Output, ShardId
 from engine.records import Record
 from engine.runner.tasks import DEATHS
 from engine.storage import Tables, read_items, read_shard
+from engine.watchdog import within
 from florence2.errors import Florence2Error
 from florence2.processor import Processor, resized
 from florence2.scene import Scene
@@ -55,6 +56,7 @@ class Source:
     folds: Folds
     fold: int | None  # None: of all folds
     held_out: float
+    item_seconds: float  # that an image may take until it is prepared
     seen: Mapping[str, frozenset[str]] = field(default_factory=dict)  # source -> the labels that it has in the round
 
     def scene(self, record: Record, phase: ReadyPhase) -> Scene:
@@ -131,7 +133,9 @@ class Preparation:
         for pick in picks:
             try:
                 record = self.record(pick)
-                if record is not None and (made := self.prepared(record, pick)):
+                with within(self.source.item_seconds):
+                    made = self.prepared(record, pick) if record else None
+                if made:
                     yield made
             except OutputError as error:
                 yield Unprepared(pick.place, b"", str(error))
@@ -220,7 +224,9 @@ class Readers:
         except DEATHS as error:
             self.deadly.add((pick.shard, pick.row))
             item = read_items(self.preparation.source.output, pick.shard)[pick.row]
-            told = [Unprepared(pick.place, item.item_id, f"{item.uri}: whoever reads it dies ({type(error).__name__})")]
+            limit = f"or takes longer than {self.preparation.source.item_seconds:g} s"
+            why = f"{item.uri}: whoever reads it dies, {limit} ({type(error).__name__})"
+            told = [Unprepared(pick.place, item.item_id, why)]
         return told
 
 

@@ -90,9 +90,16 @@ def train_worker(config: dict[str, Job]) -> None:
         alone = ray.train.get_context().get_world_size() == 1
         if known or alone:  # else it may be that another worker died
             told = {"message": _explained(error, job)} | ({} if known else {"traceback": traceback.format_exc()})
-            write_json(failure, {"kind": type(error).__name__, **told})
+            _tell(failure, {"kind": type(error).__name__, **told})
         if not alone:
             raise  # or the others would wait for this one
+
+
+def _tell(failure: Path, told: dict[str, str]) -> None:
+    try:
+        write_json(failure, told)
+    except OSError as error:  # there is no room for this either: the driver hears it of Ray
+        raise RunError(unwritable(error, failure.parent) or told["message"]) from error
 
 
 def _explained(error: Exception, job: Job) -> str:

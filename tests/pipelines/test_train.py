@@ -269,7 +269,7 @@ def test_folds_learn_from_no_image_of_their_own(round_0: Path) -> None:
     output, config = Output(round_0), load_config(round_0 / "config.yaml")
     folds, phase = Folds(2), settings_of(config).at((32, 32)).phases[0]
     everything, counted = Census(), Census()
-    source = Source(output, 0, config.ingest, folds, None, 0.2)
+    source = Source(output, 0, config.ingest, folds, None, 0.2, 60)
     for shard in output.shards():
         everything.add(of_shard(replace(source, held_out=0.0), [phase], shard, 0))
         counted.add(of_shard(source, [phase], shard, 0))
@@ -312,7 +312,8 @@ def test_a_picture_that_kills_its_readers_is_named_and_the_others_are_learned(ro
         there = list(stream(deadly, (epochs[at : at + 5] for at in range(0, len(epochs), 5)), 0.3))
     (uri,) = [item.uri for item in Dataset(whole.source.output).items() if item.item_id == victim]
     told = [one.message for one in there if isinstance(one, Unprepared) and one.item_id == victim]
-    assert told == [f"{uri}: whoever reads it dies (WorkerCrashedError)"], "in the second epoch it is known"
+    why = f"{uri}: whoever reads it dies, or takes longer than 60 s (WorkerCrashedError)"
+    assert told == [why], "in the second epoch it is known"
     given = [one for one in there if isinstance(one, Prepared)]
     others = [one for one in expected if one.item_id != victim]
     assert [(one.place, one.item_id, one.rows) for one in given] == [(o.place, o.item_id, o.rows) for o in others]
@@ -322,9 +323,23 @@ def test_a_picture_that_kills_its_readers_is_named_and_the_others_are_learned(ro
     assert {*range(4, len(epochs), 5), len(epochs) - 1} <= set(passed)
 
 
+@pytest.mark.slow  # half a minute of starting processes
+def test_a_picture_over_which_readers_hang_is_given_up(round_0: Path) -> None:
+    whole = prepared_by(round_0)
+    picks = [Pick(place, 0, ShardId(0, 0), place) for place in range(3)]
+    expected = [one for one in whole.chunk_of(picks) if isinstance(one, Prepared)]
+    source, victim = replace(whole.source, item_seconds=1), expected[0].item_id
+    hanging = Deadly(source, whole.phase, whole.processor, whole.seed, whole.max_answer, victim=victim, hangs=True)
+    with cluster(Run()):
+        there = list(stream(hanging, [picks], 0.3))
+    (given_up,) = [one for one in there if isinstance(one, Unprepared)]
+    assert given_up.item_id == victim and "takes longer than 1 s" in given_up.message
+    assert [one.item_id for one in there if isinstance(one, Prepared)] == [one.item_id for one in expected[1:]]
+
+
 def prepared_by(round_0: Path, *settings: str, size: tuple[int, int] = (32, 32)) -> Preparation:
     config = load_config(round_0 / "config.yaml", settings)
-    source = Source(Output(round_0), 0, config.ingest, Folds(1), None, 0.0)
+    source = Source(Output(round_0), 0, config.ingest, Folds(1), None, 0.0, 60)
     return Preparation(source, settings_of(config).at(size).phases[0], small_processor(size), 0, 1000)
 
 

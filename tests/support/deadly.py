@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from dataclasses import dataclass
 
@@ -12,11 +13,14 @@ from pipelines.training.stream import Preparation, Prepared, Unprepared
 
 @dataclass(frozen=True)
 class Deadly(Preparation):
-    """Dies of the image `victim`."""
+    """Dies of the image `victim`, or hangs over it in native code."""
 
     victim: bytes = b""
+    hangs: bool = False
 
     def prepared(self, record: Record, pick: Pick) -> Prepared | Unprepared | None:
         if record.item.item_id == self.victim:
+            if self.hangs:
+                ctypes.PyDLL(None).sleep(600)
             os._exit(1)
         return super().prepared(record, pick)

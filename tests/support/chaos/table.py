@@ -17,7 +17,7 @@ from pathlib import Path
 from chaos.faults import FAULTS, VICTIM, Case
 from chaos.memory import Peaks
 from chaos.nodes import raylet_of_several_killed
-from chaos.stages import BROKEN, STAGES, Rows
+from chaos.stages import BROKEN, STAGES, Rows, is_same
 from chaos.stores import STORE_FAULTS, Remote
 
 ENDS = ("Error:", "Stopped.")
@@ -94,7 +94,7 @@ def cell(stage: str, fault: str, undisturbed: Undisturbed, folder: Path, remote:
         fault,
         lost=len(asked.keys() - rows.keys()),
         doubled=len(rows.keys() - asked.keys()),
-        changed=sum(rows[key] != asked[key] for key in rows.keys() & asked.keys()),
+        changed=sum(not is_same(rows[key], asked[key]) for key in rows.keys() & asked.keys()),
         quarantined=aside,
         again=again(case),
         seconds=seconds,
