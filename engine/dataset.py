@@ -153,6 +153,7 @@ def open_dataset(path: str | Path, round: int = 0) -> Dataset:
     """The dataset in the output folder `path`. Raises OutputError if there is none, or no such round."""
     output = Output(place(path))
     if not is_there(output.manifest):
+        output.check_manifest()
         raise OutputError(f"{path} holds no dataset: expected a folder that `engine run --out` wrote")
     if round and not is_there(output.round(round).folder):
         raise OutputError(f"{path} has no round {round}")

@@ -33,7 +33,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.atomic import ASIDE, is_there, names_in, read_json, remove, remove_all
+from engine.atomic import ASIDE, is_there, names_in, read_json, remedy, remove, remove_all
 from engine.errors import OutputError
 from engine.places import is_local
 
@@ -220,6 +220,23 @@ class Output:
             raise OutputError(
                 f"{self.root} holds files that are no run's output ({', '.join(there[:3])}"
                 f"{', ...' if len(there) > 3 else ''}). Name a new or empty folder with --out."
+            )
+
+    @property
+    def has_lost_manifest(self) -> bool:
+        """Whether manifest.json is gone, and not only unwritten yet: a killed ingest leaves shards, and no round."""
+        if is_there(self.manifest) or not any(name.startswith("part-") for name in names_in(self.manifest.parent)):
+            return False
+        rounds = [self.root / name for name in names_in(self.root) if name.startswith("round-")]
+        return any(names_in(round_ / made) for round_ in rounds for made in ("annotations", "decisions", "partitions"))
+
+    def check_manifest(self) -> None:
+        """Raises OutputError if it was lost. An ingest anew might cut the set in another way, and would remove what was
+        made of it."""
+        if self.has_lost_manifest:
+            raise OutputError(
+                f"{self.manifest} is missing, and what was made of its images is there. {remedy(self.manifest)} "
+                "Or start afresh with --overwrite."
             )
 
     def clear(self) -> None:

@@ -45,6 +45,18 @@ def read(uri: str, *, max_bytes: int, downloads: Path | None = None) -> bytes:
         return data
 
 
+def check_opens(uri: str) -> None:
+    """Raises what `read` would where the file that an image is in can't be opened; nothing is read of it. For URIs that
+    are no URLs."""
+    inside = MEMBER.fullmatch(uri) or ROW.fullmatch(uri)
+    place = inside[1] if inside else uri
+    with _file_faults(place), _store_faults(place):
+        path = path_of(place)
+        _stamp(path, place)
+        if not is_remote_uri(path):
+            os.close(os.open(path, os.O_RDONLY))
+
+
 def _stamp(path: str, place: str) -> tuple[int, int]:
     if not is_remote_uri(path):
         mode = os.stat(path).st_mode
@@ -61,7 +73,8 @@ def _downloaded(url: str, downloads: Path | None) -> str:
         raise ImageError(
             "missing",
             f"{url} isn't among the downloads, where ingest puts it: no {path}. "
-            f"Remove {downloads.parent / 'images' / 'manifest.json'} and run again: it is fetched anew",
+            f"Remove the shard in {downloads.parent / 'images'} that lists it, and the marker of its partition in "
+            f"{downloads.parent / 'round-0' / 'partitions'}, and run again: it is fetched anew",
         )
     return str(path)
 

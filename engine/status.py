@@ -285,6 +285,9 @@ def _next(output: Output, found: Status) -> Iterator[str]:
     if found.lives:
         yield f"engine status {where} --watch"
         return
+    if found.items is None and output.has_lost_manifest:
+        yield f"engine verify {where} --repair"
+        return
     first = next((layer for layer in found.layers if layer.name == "round-0"), None)
     sources = output.round(0).sources
     if is_there(sources) and read_json(sources).get("updating"):

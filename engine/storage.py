@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,8 @@ from engine.schema import (
     records_from_tables,
 )
 
+IMAGES = b"engine.images"  # where annotations keep the content ids of their images: 16 bytes a row, as base64
+NO_CONTENT = bytes(16)
 SMALL_BYTES = 1 << 20  # of a file on a store: reading some columns takes three requests, and all of it one
 
 
@@ -156,8 +159,10 @@ def read_faults(output: Output, shard: ShardId) -> list[tuple[bytes, Fault]]:
 def write_annotations(
     layer: Layer, shard: ShardId, records: Sequence[Record], digest: str, sources: Mapping[str, str] | None = None
 ) -> None:
-    """`sources` has the digest of each source by itself: see `engine.recompute`."""
-    write_table(layer.annotations(shard), annotations_to_table(records), digest, sources or {})
+    """`sources` has the digest of each source by itself: see `engine.recompute`. The content ids of the images are kept
+    beside the table, from which a shard of items that is lost is restored."""
+    content_ids = [record.item.content_id for record in records]
+    write_table(layer.annotations(shard), annotations_to_table(records), digest, sources or {}, content_ids)
 
 
 def write_decisions(layer: Layer, shard: ShardId, records: Sequence[Record], digest: str) -> None:
@@ -170,13 +175,39 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         return file.read(columns=None if columns is None else list(columns))
 
 
-def write_table(path: Path, table: pa.Table, digest: str = "", sources: Mapping[str, str] | None = None) -> None:
-    """Writes `table` as Parquet, with the schema's version and the digest of the configuration that made it."""
+def write_table(
+    path: Path,
+    table: pa.Table,
+    digest: str = "",
+    sources: Mapping[str, str] | None = None,
+    images: Sequence[bytes | None] | None = None,
+) -> None:
+    """Writes `table` as Parquet, with the schema's version and the digest of the configuration that made it. `images`
+    are content ids, one a row."""
     metadata = {"engine.schema": str(VERSION), "engine.digest": digest}
     if sources is not None:
         metadata["engine.sources"] = json.dumps(dict(sources))
-    with aside(path) as file:
-        pq.write_table(table.replace_schema_metadata(metadata), file, compression="zstd", write_page_checksum=True)
+    table = table.replace_schema_metadata(metadata)
+    with (
+        aside(path) as file,
+        pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        writer.write_table(table)
+        if images is not None:  # not in the schema's metadata, which Parquet files have twice
+            ids = b"".join(content_id or NO_CONTENT for content_id in images)
+            writer.add_key_value_metadata({IMAGES: base64.b64encode(ids)})
+
+
+def read_content_ids(path: Path) -> list[bytes | None] | None:
+    """Of the images that annotations are of, one a row; None where they don't say, which older engines made."""
+    with damage_named(path), _parquet(path) as file:
+        told = (file.metadata.metadata or {}).get(IMAGES)
+        if told is None:
+            return None
+        ids = base64.b64decode(told, validate=True)
+        if len(ids) != 16 * file.metadata.num_rows:
+            raise ValueError(f"it has content ids of {len(ids) // 16} images, and {file.metadata.num_rows} rows")
+    return [content_id if any(content_id := ids[at : at + 16]) else None for at in range(0, len(ids), 16)]
 
 
 def shard_digest(path: Path) -> str | None:

@@ -44,16 +44,9 @@ def restored(pipeline: Pipeline, output: Output, console: Console) -> None:
     """The shards of a manifest that were lost, of the images that they had."""
     if not is_there(output.manifest):
         return
-    found = restore(output, pipeline.config.ingest)
-    if found.shards:
-        what = f"{len(found.shards)} shards were lost, and are made anew of their images; what was made of these stays"
+    if shards := restore(output, pipeline.config.ingest):
+        what = f"{len(shards)} shards were lost, and are made anew of their images; what was made of these stays"
         console.print(f"ingest: {what}", highlight=False, soft_wrap=True)
-    if found.unlisted or found.changed:
-        told = f"{found.unlisted} images of theirs are listed no longer, and {found.changed} are other files by now"
-        first = found.shards[0]
-        paths = f"{output.items(first)} and {output.round(0).closed(first.partition)}"
-        line = f"! {told}: they are rows with an error. List or bring back those of then, remove {paths}, and run again"
-        console.print(line, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _has_changed(pipeline: Pipeline, output: Output) -> bool:

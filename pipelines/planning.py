@@ -136,7 +136,8 @@ class Forecast:
 
 def forecast(pipeline: Pipeline, output: Output, count: int = 0, room: Capacity | None = None) -> Forecast:
     """What a run of `pipeline` on `output` comes to; with a probe of `count` images what it takes. Raises ConfigError
-    where the set can't be listed, or the probe can't run."""
+    where the set can't be listed, or the probe can't run, OutputError where no run goes on as the manifest was lost."""
+    output.check_manifest()
     config = pipeline.config
     names = [specialist.name for specialist in pipeline.specialists]
     pools = pools_of(config.run, names)

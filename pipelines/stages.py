@@ -78,6 +78,8 @@ class Stages:
         """Runs `stage` and returns its summary. Raises OutputError where the folder holds something else: with `update`
         what depends on what changed is made again instead, and images that came since are taken in."""
         self.output.check_ours()
+        if not overwrite:
+            self.output.check_manifest()
         if self.round and stage not in OF_ROUND:
             raise ConfigError(f"--round is for {', '.join(OF_ROUND)}; --stage {stage} begins with round 0")
         if update and stage not in UPDATES:
@@ -172,6 +174,7 @@ class Stages:
         """Images in quarantine once more, of round `number` or the last that is there; all others stay as they are. The
         round's summary says under "retried" how many were tried, and how many of them are saved."""
         self.output.check_ours()
+        self.output.check_manifest()
         if not is_there(self.output.manifest):
             raise OutputError(f"{self.output.root} has no manifest: nothing was ingested there, or ingest did not end")
         number = last_round(self.output) if number is None else number

@@ -16,11 +16,10 @@ from rich.text import Text
 from engine.cli.options import OutArgument, output_of
 from engine.cli.terminal import console, errors
 from engine.config import Ingest
-from engine.dataset import open_dataset
 from engine.errors import ConfigError
 from engine.lock import run_lock
 from engine.status import is_running
-from engine.verify import Finding, Looking, Repair, Verdict, carry_out, planned, verified
+from engine.verify import Finding, Looking, Repair, Verdict, carry_out, check_there, planned, verified
 from pipelines.compatible import config_there
 
 SHOWN = 5  # findings of a kind
@@ -51,7 +50,7 @@ def verify(
         rows += more
         status.update(f"verify: {rows:,} images")
 
-    open_dataset(output.root, round or 0)  # before a lock is put where no dataset is
+    check_there(output, round)  # before a lock is put where no dataset is
     # What is removed must be what was found: no run may write in between.
     with run_lock(output.root) if yes else nullcontext(), errors.status("verify") as status:
         writing = not yes and is_running(output)
@@ -97,8 +96,11 @@ def _kind(kind: str, found: list[Finding], count: int) -> Iterator[Text]:
 
 
 def _repair_lines(repair: Repair, done: bool, out: str, left_out: int) -> Iterator[Text]:
-    if not repair.remove and not repair.rewrite:
+    does = bool(repair.remove or repair.rewrite)
+    lost = [Text(f"! {'lost' if done and does else 'this would be lost'}: {one}", "red") for one in repair.lost]
+    if not does:
         yield Text("There is nothing that a repair could remove.")
+        yield from lost
         return
     for paths, was, will in (
         (repair.rewrite, "Written anew:", "To be written anew:"),
@@ -110,8 +112,7 @@ def _repair_lines(repair: Repair, done: bool, out: str, left_out: int) -> Iterat
             yield Text(f"  {path}")
     if left_out:
         yield Text(f"! {left_out:,} findings more are only counted: repair again after this", "yellow")
-    for lost in repair.lost:
-        yield Text(f"! {'lost' if done else 'this would be lost'}: {lost}", "red")
+    yield from lost
     where = shlex.quote(out)
     again, do = f"To make it again: engine run --out {where}", f"To do it: engine verify {where} --repair --yes"
     yield Text(again if done else do)

@@ -23,18 +23,19 @@ from engine.ingest.adding import Known
 from engine.ingest.duplicates import mark_duplicates
 from engine.ingest.items import item_of
 from engine.ingest.listed import Listed, listed_digest, listing_of
+from engine.ingest.lost import lost_of, missing, unknown_uri
 from engine.ingest.partitions import Cut, chunks, shard_size
-from engine.ingest.restoring import Restored, lost_of, made_of, missing, restore, unknown_uri
+from engine.ingest.restoring import restore
 from engine.ingest.retrying import Retried, retry
 from engine.ingest.rewriting import partitions_there, rewrite
 from engine.ingest.shards import Writer, remove_others
 from engine.ingest.summary import count_given, manifest_of
+from engine.ingest.witnesses import made_of
 from engine.layout import Output
 from engine.partitions import listed_in
 
 __all__ = [
     "Added",
-    "Restored",
     "Retried",
     "added",
     "chunks",

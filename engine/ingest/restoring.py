@@ -1,18 +1,17 @@
-"""Shards of the manifest that were lost, made anew of the images that they had: what was made of these is kept.
+"""Shards of the manifest that were lost, made anew of the images that they had: exactly, or not at all.
 
-Which images those are is known by their ids from what came along or was made of them. Where nothing was made of a shard
-it gets those that are listed and in no other shard, in the order of the list: of an unchanged set the same.
+What was made of an image stays, and would be told of another one where the file is another by now. See
+`engine.ingest.lost` for which images those are, and `engine.ingest.witnesses` for what is known of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 
-from engine.atomic import is_there, names_in
+from engine.atomic import is_there
 from engine.config import Ingest
 from engine.download import Downloader
 from engine.entry import Entry
@@ -20,196 +19,118 @@ from engine.errors import ImageError, OutputError
 from engine.images import decode
 from engine.ingest.duplicates import marked
 from engine.ingest.items import THREADS_PER_TASK, item_of, threads
-from engine.ingest.listed import listing_of
+from engine.ingest.lost import UNLISTED, Lost, lost_of, missing, unknown_uri
 from engine.ingest.shards import taken
 from engine.ingest.summary import write_counts
+from engine.ingest.witnesses import Seen, made_of
 from engine.layout import Output, ShardId
 from engine.near import perceptual_hash
-from engine.partitions import ingested, opened, partitions
+from engine.partitions import partitions
 from engine.reading import read
 from engine.records import Item, ItemError
 from engine.schema import items_to_table
-from engine.spill import Digests
 from engine.storage import read_table, write_given, write_table
 
-
-@dataclass(frozen=True)
-class Restored:
-    """Of the images of `shards`, `unlisted` are listed no longer, and `changed` are other files by now."""
-
-    shards: tuple[ShardId, ...] = ()
-    unlisted: int = 0
-    changed: int = 0
+OTHER = "it is another file than it was"
+NAMED, PATHS = 3, 24  # images, and paths, that a message names
 
 
 @dataclass(frozen=True)
-class Lost:
-    """A shard, and of each of its rows the item id and what the list says of it; None if that is nothing. `known` says
-    whether the ids are those that it had, and not only such as it may have had."""
+class Fault:
+    """Why an image can't be restored as it was."""
 
     shard: ShardId
-    ids: tuple[bytes, ...]
-    entries: tuple[Entry | None, ...]
-    known: bool
-
-    @property
-    def unlisted(self) -> int:
-        return self.entries.count(None)
+    item: Item
+    reason: str
 
 
-def restore(output: Output, config: Ingest) -> Restored:
-    """Writes the shards that are not there, of partitions that are open. Images that are listed no longer, or that are
-    not what was annotated, stay as rows with an error, and are read again when the shard is restored once more.
+def restore(output: Output, config: Ingest) -> tuple[ShardId, ...]:
+    """Writes the shards that are not there, of partitions that are open, and says which. Images of which nothing was
+    made, as they failed, are no fault: those that can't be read now, or are others, are rows with an error.
 
-    Raises OutputError where nothing says which images a shard had and too few are listed, ConfigError where none can
-    be. Memory grows with the images of these shards: a kilobyte each. They are read in threads of this process.
+    Raises OutputError, and nothing is written, where an image of which something was made, or which has copies in other
+    shards, is listed no longer, can't be read or is another file by now; and where nothing says which images a shard
+    had and too few are listed. ConfigError where none can be. Memory grows with the images of these shards: a kilobyte
+    each. They are read in threads of this process.
     """
     shards = missing(output)
     if not shards:
-        return Restored()
+        return ()
     lost = lost_of(output, config, shards)
     downloads = Downloader(output.downloads, config.http, config.max_bytes)
     with threads(config.http.connections, downloads) as pool:
-        items = {one.shard: _read(one, config, downloads, pool) for one in lost}
-        others = [shard for part in partitions(output) for shard in part.shards if shard not in items]
-        now = marked(output, {shard: dict(enumerate(of)) for shard, of in items.items()}, others)
-    with threads(THREADS_PER_TASK, downloads) as pool:  # each holds the pixels of an image
-        items = {shard: _as_annotated(output, shard, list(now[shard].values()), config, pool) for shard in items}
+        read_now = {one.shard: _read(one, config, downloads, pool) for one in lost}
+    items = _marked(output, lost, read_now)
+    with threads(THREADS_PER_TASK, downloads) as pool:  # each may hold the pixels of an image
+        faults = [fault for one in lost for fault in _faults(output, one, items[one.shard], config, pool)]
+    if faults:
+        raise OutputError(_refusal(output, faults, lost))
     digests = {part.number: part.digest for part in partitions(output)}
     for one in lost:
-        _write(output, one, items[one.shard], digests[one.shard.partition], config.source)
-    write_counts(output)
-    changed = sum(item.error is not None and item.error.kind == "changed" for of in items.values() for item in of)
-    return Restored(tuple(shards), sum(one.unlisted for one in lost), changed)
-
-
-def missing(output: Output) -> list[ShardId]:
-    """The shards that are not there, of partitions that are open."""
-    return [
-        shard
-        for partition in opened(output, output.round(0))
-        for shard in sorted(set(partition.shards) - ingested(output, partition))
-    ]
-
-
-def lost_of(output: Output, config: Ingest, shards: Collection[ShardId], without: Collection[Path] = ()) -> list[Lost]:
-    """Which images are in shards, as far as can be said without these, and `without` some more files. The set is listed
-    once, and no image read. Raises what `restore` does."""
-    sizes, taken_ids = output.counts(), Digests()
-    for shard in sizes.keys() - set(shards):
-        for item_id in read_table(output.items(shard), ["item_id"]).column("item_id").to_pylist():
-            taken_ids.add(item_id)
-    ids = {shard: _ids(output, shard, sizes[shard], taken_ids, without) for shard in shards}
-    wanted = {item_id for of in ids.values() for item_id in of or ()}
-    room = sum(sizes[shard] for shard in shards if ids[shard] is None)
-    listed, free = _listed(config, wanted, taken_ids, room)
-    if len(free) < room:
-        first = next(shard for shard in shards if ids[shard] is None)
-        raise OutputError(
-            f"nothing says which {sizes[first]} images {output.items(first)} had, and {len(free)} are listed that are "
-            f"in no other shard, where {room} are missing. List those of then again, or start afresh with --overwrite."
-        )
-    rest = iter(free)
-    return [_lost(shard, ids[shard], listed, list(islice(rest, 0 if ids[shard] else sizes[shard]))) for shard in shards]
-
-
-def _lost(shard: ShardId, ids: list[bytes] | None, listed: Mapping[bytes, Entry], free: list[Entry]) -> Lost:
-    if ids is None:
-        return Lost(shard, tuple(Item.id_of(entry.uri) for entry in free), tuple(free), known=False)
-    return Lost(shard, tuple(ids), tuple(map(listed.get, ids)), known=True)
-
-
-def _listed(
-    config: Ingest, wanted: Collection[bytes], taken_ids: Digests, room: int
-) -> tuple[dict[bytes, Entry], list[Entry]]:
-    """What the list says of the items `wanted`, and the first of all others that are in no shard, `room` at most."""
-    found: dict[bytes, Entry] = {}
-    free: list[Entry] = []
-    for entry in islice(listing_of(config), config.limit):
-        item_id = Item.id_of(entry.uri)
-        if item_id in wanted:
-            found[item_id] = entry
-        elif len(free) < room and taken_ids.number(item_id) is None:
-            free.append(entry)
-        if len(found) == len(wanted) and len(free) == room:
-            break
-    return found, free
-
-
-def _ids(
-    output: Output, shard: ShardId, size: int, taken_ids: Digests, without: Collection[Path]
-) -> list[bytes] | None:
-    """The ids of a shard's items by what else there is of it, which are taken then. What is of another shard's images
-    is no witness."""
-    for path in (*made_of(output, shard), output.given(shard)):
-        ids = None if path in without else _item_ids(path)
-        if ids and len(set(ids)) == size == len(ids) and all(taken_ids.number(item_id) is None for item_id in ids):
-            for item_id in ids:
-                taken_ids.add(item_id)
-            return ids
-    return None
-
-
-def made_of(output: Output, shard: ShardId) -> Iterator[Path]:
-    """Where in all rounds what was made of a shard is, if it is there."""
-    for name in names_in(output.root):
-        if name.removeprefix("round-").isdigit():
-            round_ = output.round(int(name.removeprefix("round-")))
-            for layer in (round_, round_.merge):
-                yield from (layer.annotations(shard), layer.decisions(shard))
-
-
-def _item_ids(path: Path) -> list[bytes] | None:
-    """None if it can't be read."""
-    try:
-        ids: list[bytes] = read_table(path, ["item_id"]).column("item_id").to_pylist()
-    except OutputError:
-        return None
-    return ids
-
-
-def _has_given(output: Output, lost: Lost) -> bool:
-    """Whether what came along is there, whole, and of these images."""
-    try:
-        return tuple(read_table(output.given(lost.shard)).column("item_id").to_pylist()) == lost.ids
-    except OutputError:
-        return False
-
-
-def unknown_uri(item_id: bytes) -> str:
-    """Of an image of which only its id is known."""
-    return f"unknown:{item_id.hex()}"
+        _write_given(output, one, items[one.shard], digests[one.shard.partition], config.source)
+    write_counts(output, items)  # before the last of the items: as long as some are missing all is done again
+    for one in lost:
+        write_table(output.items(one.shard), items_to_table(items[one.shard]), digests[one.shard.partition])
+    return tuple(shards)
 
 
 def _read(lost: Lost, config: Ingest, downloads: Downloader, pool: ThreadPoolExecutor) -> list[Item]:
-    def item(item_id: bytes, entry: Entry | None) -> Item:
-        if entry:
-            return item_of(entry, config, downloads)
-        message = "it is listed no longer, and the file that said where it was is lost: list it again"
-        return Item(item_id, unknown_uri(item_id), error=ItemError("ingest", "unlisted", message))
+    def item(item_id: bytes, entry: Entry | None, of: Sequence[Seen], needed: bool) -> Item:
+        if entry is None:
+            message = f"{UNLISTED}, and the file that said where it was is lost: list it again"
+            return Item(item_id, unknown_uri(item_id), error=ItemError("ingest", "unlisted", message))
+        now = item_of(entry, config, downloads)
+        return now if needed or now.error else _unread(now, of)
 
-    return list(pool.map(item, lost.ids, lost.entries))
+    return list(pool.map(item, lost.ids, lost.entries, lost.seen, lost.needed))
 
 
-def _as_annotated(
-    output: Output, shard: ShardId, items: list[Item], config: Ingest, pool: ThreadPoolExecutor
-) -> list[Item]:
-    """The same, and what is another image than was annotated has an error: nobody else could tell by now. Known by what
-    it looks like; what was looked at was no duplicate."""
-    path = output.round(0).annotations(shard)
-    if _item_ids(path) != [item.item_id for item in items]:
-        return items
-    rows = read_table(path, ["error", "perceptual_hash"]).to_pylist()
+def _unread(item: Item, seen: Sequence[Seen]) -> Item:
+    """An image of which nothing was made: what ingest could not read has its error still, and another file than failed
+    has one, too. `retry` reads them, and takes anew what came along."""
+    for then in seen:
+        if then.error and then.error.stage == "ingest":
+            return replace(item, content_id=then.content_id, width=None, height=None, error=then.error)
+        if then.content_id and then.content_id != item.content_id:
+            return replace(item, content_id=None, width=None, height=None, error=ItemError("ingest", "changed", OTHER))
+    return item
 
-    def compared(item: Item, row: dict[str, bytes | None]) -> Item:
-        then = row["perceptual_hash"]
-        item = replace(item, duplicate_of=item.duplicate_of if then is None else None)
-        if item.error or row["error"] or item.duplicate_of or _looks(output, item, config) == then:
-            return item
-        message = "it, or the image that it was a copy of, is another file than was annotated: bring that back"
-        return replace(item, content_id=None, width=None, height=None, error=ItemError("ingest", "changed", message))
 
-    return list(pool.map(compared, items, rows))
+def _marked(output: Output, lost: Sequence[Lost], items: Mapping[ShardId, Sequence[Item]]) -> dict[ShardId, list[Item]]:
+    """With their duplicates. What was looked at was none."""
+    others = [shard for part in partitions(output) for shard in part.shards if shard not in items]
+    now = marked(output, {shard: dict(enumerate(of)) for shard, of in items.items()}, others)
+    return {
+        one.shard: [
+            replace(item, duplicate_of=None) if any(by.perceptual_hash for by in of) else item
+            for item, of in zip(now[one.shard].values(), one.seen, strict=True)
+        ]
+        for one in lost
+    }
+
+
+def _faults(
+    output: Output, lost: Lost, items: Sequence[Item], config: Ingest, pool: ThreadPoolExecutor
+) -> Iterator[Fault]:
+    def reason(item: Item, of: Sequence[Seen], needed: bool) -> str | None:
+        if not needed:
+            return None
+        if item.error:
+            return item.error.message
+        same = all(_is_same(output, item, one, config) for one in of if one.content_id or not one.error)
+        return None if same else OTHER
+
+    for item, why in zip(items, pool.map(reason, items, lost.seen, lost.needed), strict=True):
+        if why:
+            yield Fault(lost.shard, item, why)
+
+
+def _is_same(output: Output, item: Item, then: Seen, config: Ingest) -> bool:
+    if then.pixels is None:
+        return item.content_id == then.content_id
+    if not then.pixels.fit(item):
+        return False
+    return not then.pixels.hashed or bool(item.duplicate_of) or _looks(output, item, config) == then.perceptual_hash
 
 
 def _looks(output: Output, item: Item, config: Ingest) -> bytes | None:
@@ -221,11 +142,52 @@ def _looks(output: Output, item: Item, config: Ingest) -> bytes | None:
         return b""
 
 
-def _write(output: Output, lost: Lost, items: list[Item], digest: str, source: str) -> None:
-    """What came along is kept where it is whole: it is what the annotations began with."""
-    if not lost.known and any(map(is_there, made_of(output, lost.shard))):
+def _refusal(output: Output, faults: Sequence[Fault], lost: Sequence[Lost]) -> str:
+    told = "; ".join(f"{fault.item.uri} ({fault.reason})" for fault in faults[:NAMED])
+    paths = [path.relative_to(output.root).as_posix() for path in _in_the_way(output, faults, lost)]
+    more = f" and {len(paths) - PATHS} more, which are named then" if len(paths) > PATHS else ""
+    shards = sorted({fault.shard for fault in faults})
+    which = f"{output.items(shards[0])}{', ...' if len(shards) > 1 else ''}"
+    return (
+        f"{len(faults)} images of shards that are lost ({which}) are not to be had as they were: {told}. Bring those "
+        f"back, list them, and run again. Or, to take these shards' images as they are now, remove in {output.root} "
+        f"{', '.join(paths[:PATHS])}{more}, and run again: they are annotated anew."
+    )
+
+
+def _in_the_way(output: Output, faults: Sequence[Fault], lost: Sequence[Lost]) -> Iterator[Path]:
+    """What says of images that they are what they were: what was made of them, and shards that have copies of them."""
+    faulty = {fault.item.item_id for fault in faults}
+    rows = [
+        (one.shard, item_id, of.content_id)
+        for one in lost
+        for item_id, row in zip(one.ids, one.seen, strict=True)
+        for of in row
+    ]
+    contents = {content for _, item_id, content in rows if item_id in faulty} - {None}
+    shards = {shard for shard, item_id, content in rows if item_id in faulty or content in contents}
+    there = {shard for part in partitions(output) for shard in part.shards} - {one.shard for one in lost}
+    for shard in sorted(there):
+        if faulty & set(read_table(output.items(shard), ["duplicate_of"]).column("duplicate_of").to_pylist()):
+            shards.add(shard)
+            yield from filter(is_there, (output.items(shard), output.round(0).closed(shard.partition)))
+    for shard in sorted(shards):
+        yield from filter(is_there, made_of(output, shard))
+
+
+def _write_given(output: Output, lost: Lost, items: Sequence[Item], digest: str, source: str) -> None:
+    """What came along is kept where it is whole and something was made of it: that began with it."""
+    made = lost.known and any(map(is_there, made_of(output, lost.shard)))
+    if not made:
         output.forget(lost.shard)
-    if not _has_given(output, lost):
+    if not (made and _has_given(output, lost)):
         entries = [entry or Entry(item.uri) for entry, item in zip(lost.entries, items, strict=True)]
         write_given(output, lost.shard, taken(items, entries, source), digest)
-    write_table(output.items(lost.shard), items_to_table(items), digest)
+
+
+def _has_given(output: Output, lost: Lost) -> bool:
+    """Whether what came along is there, whole, and of these images."""
+    try:
+        return tuple(read_table(output.given(lost.shard)).column("item_id").to_pylist()) == lost.ids
+    except OutputError:
+        return False

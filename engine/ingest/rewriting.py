@@ -1,5 +1,5 @@
-"""manifest.json, written anew from the shards where it was damaged: an ingest anew might cut a set that has grown in
-another way, and what was made of the shards would be lost."""
+"""manifest.json, written anew from the shards where it was damaged or lost: an ingest anew might cut a set that has
+grown in another way, and what was made of the shards would be lost."""
 
 from __future__ import annotations
 
@@ -38,28 +38,39 @@ def rewrite(output: Output, config: Ingest) -> None:
 
 def partitions_there(output: Output) -> list[Partition]:
     """Those that the shards make up. Raises OutputError where one is damaged, or some must be missing."""
-    names = [name for name in names_in(output.manifest.parent) if name.startswith("part-")]
-    parts = [_partition(output, number) for number in range(len(names))]
-    if not parts:
-        raise OutputError(f"{output.manifest.parent} holds no shards")
-    return parts
+    first, images = ShardId(0, 0), output.manifest.parent
+    there = _parts_in(images)
+    if not there:
+        raise OutputError(f"{images} holds no shards")
+    annotations, given = output.round(0).annotations(first), output.given(first)
+    _check_whole(images, there, _parts_in(annotations.parents[1]) | _parts_in(given.parents[1]))
+    return [_partition(output, number) for number in range(len(there))]
 
 
 def _partition(output: Output, number: int) -> Partition:
     first = ShardId(number, 0)
     folder, round_ = output.items(first).parent, output.round(0)
-    shards = [ShardId(number, n) for n in range(len(_shards_in(folder)))]
+    there = _shards_in(folder)
+    shards = [ShardId(number, n) for n in range(len(there))]
     sizes = [len(read_table(output.items(shard), ["item_id"])) for shard in shards]
     if not sizes or len(set(sizes[:-1])) > 1 or sizes[-1] > sizes[0]:
         raise OutputError(f"{folder}: its shards have {sizes[:8]} images, which can't be all of them")
-    made = _shards_in(round_.annotations(first).parent) | _shards_in(output.given(first).parent)
-    if missing := sorted(made - _shards_in(folder)):
-        raise OutputError(f"{folder} has no {missing[0]}, of which there are annotations")
+    _check_whole(folder, there, _shards_in(round_.annotations(first).parent) | _shards_in(output.given(first).parent))
     part = Partition(number, sum(sizes), sizes[0], shard_digest(output.items(first)) or "")
     marker = round_.closed(number)
     if is_there(marker) and (said := read_json(marker)["items"]) != part.items:
         raise OutputError(f"{folder} holds {part.items} images, and {said} by {marker}")
     return part
+
+
+def _check_whole(folder: Path, there: set[str], made: set[str]) -> None:
+    if missing := sorted(made - there):
+        raise OutputError(f"{folder} has no {missing[0]}, of which there are annotations")
+
+
+def _parts_in(folder: Path) -> set[str]:
+    """Not those of which a killed ingest left an empty folder."""
+    return {name for name in names_in(folder) if name.startswith("part-") and _shards_in(folder / name)}
 
 
 def _shards_in(folder: Path) -> set[str]:

@@ -9,14 +9,16 @@ from typing import Any
 
 from engine.atomic import names_in, read_json, write_json
 from engine.ingest.duplicates import Contents
-from engine.layout import Output
+from engine.layout import Output, ShardId
 from engine.listing import Listing
 from engine.partitions import Partition, listed_in
+from engine.records import Item
 from engine.schema import ANNOTATION_COLUMNS
 from engine.storage import read_table
 
 SOURCES = [f"{column}.list.element.source" for column in ANNOTATION_COLUMNS]
 FAULTS = "faults.list.element.kind"
+NOTHING: Mapping[ShardId, Sequence[Item]] = {}
 
 
 def count_given(output: Output, partitions: Iterable[Partition]) -> tuple[dict[str, int], Counter[str]]:
@@ -42,21 +44,27 @@ def _counts(table: Any, column: str, name: str) -> Iterator[tuple[str, int]]:
         yield row["values"], row["counts"]
 
 
-def write_counts(output: Output) -> None:
-    """Counts again what manifest.json counts of its shards."""
+def write_counts(output: Output, held: Mapping[ShardId, Sequence[Item]] = NOTHING) -> None:
+    """Counts again what manifest.json counts of its shards. The items of those that are `held` are not written yet."""
     there = read_json(output.manifest)
-    counts = counts_of(output, listed_in(there))
+    counts = counts_of(output, listed_in(there), held)
     told = {"errors": counts["errors"], "faults": counts["faults"] + Counter(there["list_faults"])}
     write_json(output.manifest, there | counts | {name: dict(sorted(of.items())) for name, of in told.items()})
 
 
-def counts_of(output: Output, partitions: Sequence[Partition]) -> dict[str, Any]:
-    """What manifest.json counts of its shards."""
+def counts_of(
+    output: Output, partitions: Sequence[Partition], held: Mapping[ShardId, Sequence[Item]] = NOTHING
+) -> dict[str, Any]:
+    """What manifest.json counts of its shards, some of which may be `held` in hand."""
     given, faults = count_given(output, partitions)
-    contents = Contents(output, [shard for partition in partitions for shard in partition.shards])
+    shards = [shard for partition in partitions for shard in partition.shards]
+    contents = Contents(output, [shard for shard in shards if shard not in held])
     for _ in contents:
         pass
-    return {"duplicates": contents.marked, "errors": contents.errors, "given": given, "faults": faults}
+    items = [item for of in held.values() for item in of]
+    errors = contents.errors + Counter(item.error.kind for item in items if item.error)
+    duplicates = contents.marked + sum(item.duplicate_of is not None for item in items)
+    return {"duplicates": duplicates, "errors": errors, "given": given, "faults": faults}
 
 
 def manifest_of(

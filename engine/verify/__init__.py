@@ -6,6 +6,6 @@ file (`engine.spill`).
 
 from engine.verify.findings import Finding, Verdict
 from engine.verify.repair import Repair, carry_out, planned
-from engine.verify.whole import Looking, verified
+from engine.verify.whole import Looking, check_there, verified
 
-__all__ = ["Finding", "Looking", "Repair", "Verdict", "carry_out", "planned", "verified"]
+__all__ = ["Finding", "Looking", "Repair", "Verdict", "carry_out", "check_there", "planned", "verified"]

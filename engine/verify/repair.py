@@ -67,8 +67,9 @@ def _of_items(output: Output, asked: Collection[str], ingest: Ingest) -> Iterato
         yield f"{names[shards[0]]}, and {len(shards) - 1} more: they can't be made again as it is: {error}"
         return
     for one in lost:
-        if one.unlisted:
-            yield f"{names[one.shard]}: where {one.unlisted} of its images were, which are listed no longer"
+        if gone := one.missing:
+            told = "; ".join(f"{uri} ({why})" for uri, why in gone[:3])
+            yield f"{names[one.shard]}: no run makes it again before {len(gone)} of its images are back: {told}"
         left = (path for path in made_of(output, one.shard) if path not in without)
         if not one.known and any(map(is_there, left)):
             yield f"{names[one.shard]}: what was made of it, which is of images that other shards have"

@@ -40,8 +40,15 @@ def verified(
     progress: Callable[[int], None] = lambda rows: None,
 ) -> Verdict:
     """Looks at all rounds, or at those up to `round`. Raises OutputError where there is no dataset."""
-    open_dataset(output.root, round or 0)
+    check_there(output, round)
     return _Verification(output, round, images, writing, progress).run()
+
+
+def check_there(output: Output, round: int | None = None) -> None:
+    """Raises OutputError where there is no dataset, nor one that only lost its manifest, and where it has no such
+    round."""
+    if not output.has_lost_manifest:
+        open_dataset(output.root, round or 0)
 
 
 @dataclass
@@ -72,7 +79,8 @@ class _Verification:
             parts = [int(part["shards"]) for part in manifest["partitions"]]
             same = sum(sizes.values()) == manifest["items"]
         except (OutputError, KeyError, TypeError, ValueError) as error:
-            self._file("damaged", self.output.manifest, str(error).split(". ")[0], REWRITE)
+            kind = "damaged" if is_there(self.output.manifest) else "missing"
+            self._file(kind, self.output.manifest, str(error).split(". ")[0], REWRITE)
             return self.verdict
         if not same:
             self._file("counts", self.output.manifest, "its partitions don't add up to its items", REWRITE)

@@ -103,6 +103,13 @@ def test_a_run_that_lists_its_images_has_no_manifest_yet(tmp_path: Path) -> None
     assert found.next == (f"engine run --out {output.root}",)
 
 
+def test_a_manifest_that_is_lost_is_to_be_written_anew(output: Output) -> None:
+    output.manifest.unlink()
+    assert status_of(output).next == (f"engine run --out {output.root}",)
+    annotate(output, ShardId(0, 0))
+    assert status_of(output).next == (f"engine verify {output.root} --repair",)
+
+
 def test_the_lock_is_not_taken_to_look(output: Output) -> None:
     with run_lock(output.root):
         status_of(output)

@@ -15,13 +15,15 @@ from web import Handler, page, serving
 from engine.annotate import open_image
 from engine.config import Http, Ingest, load_config
 from engine.entry import Entry, GivenText
-from engine.errors import ConfigError
-from engine.ingest import ingest, listed_digest
+from engine.errors import ConfigError, ImageError
+from engine.ingest import ingest, listed_digest, restore
 from engine.layout import Output, ShardId
 from engine.listing import Listing
+from engine.reading import read
 from engine.records import ALT
 from engine.sources import tables
 from engine.storage import read_given, read_items
+from engine.uris import download_of
 
 A, B, C = (f"https://example.org/{name}.jpg" for name in "abc")
 
@@ -308,6 +310,24 @@ def test_what_is_there_is_not_fetched_again(image_set: Callable[..., Path], tmp_
         output.manifest.unlink()
         ingest(output, config, "digest", lambda items: None)
         assert files(output.root) == before and web.asked.total() == 10
+
+
+def test_a_download_that_is_lost_is_fetched_by_what_is_said_of_it(
+    image_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder, output = image_set(2), Output(tmp_path / "out")
+    with serving() as web:
+        web.pages = {f"/{name}": page((folder / name).read_bytes()) for name in sorted(os.listdir(folder))[:2]}
+        (folder / "list.txt").write_text("".join(f"{web.url(name)}\n" for name in web.pages))
+        config = Ingest(images=(str(folder / "list.txt"),), http=Http(private_addresses=True))
+        ingest(output, config, "digest", lambda items: None)
+        before, item = files(output.root), read_items(output, ShardId(0, 0))[1]
+        download_of(output.downloads, item.uri).unlink()
+        with pytest.raises(ImageError, match=rf"Remove the shard in {output.root / 'images'} that lists it"):
+            read(item.uri, max_bytes=config.max_bytes, downloads=output.downloads)
+        output.items(ShardId(0, 0)).unlink()
+        restore(output, config)
+        assert files(output.root) == before and web.asked.total() == 3
 
 
 class Stopped(BaseException):

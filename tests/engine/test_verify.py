@@ -281,6 +281,7 @@ DAMAGE: dict[str, tuple[Callable[[Output], object], str]] = {
     "sources cut": (lambda o: cut(o.round(0).sources), "damaged"),
     "the configuration cut": (lambda o: o.config.write_text("ingest: ["), "damaged"),
     "the manifest cut": (lambda o: cut(o.manifest), "damaged"),
+    "the manifest gone": (lambda o: o.manifest.unlink(), "missing"),
     "an annotation id twice": (
         lambda o: write_shard(o, FIRST, lambda r: with_region(id="0.writer.0")(dropped_region(r))),
         "annotation_twice",

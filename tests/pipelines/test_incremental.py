@@ -28,6 +28,7 @@ from engine import open_dataset
 from engine.atomic import read_json
 from engine.config import Config, Ingest
 from engine.errors import ConfigError, OutputError
+from engine.ingest import rewrite
 from engine.layout import Output, ShardId
 from engine.partitions import closed
 from engine.status import status_of
@@ -36,7 +37,7 @@ from engine.verify import carry_out, planned, verified
 from engine.worker import Worker
 from pipelines.build import Pipeline
 from pipelines.outdated import outdated
-from pipelines.stages import Stages
+from pipelines.stages import STAGES, Stages
 
 GOOD, BROKEN = 6, "90 broken.png"
 
@@ -208,7 +209,9 @@ def test_another_folder_is_taken_in_and_what_is_there_stays_sound(world: World) 
     assert planned(world.output, verified(world.output, images="none").findings, ingest).lost == ()
     world.output.items(ShardId(1, 0)).unlink()
     (lost,) = planned(world.output, verified(world.output, images="none").findings, ingest).lost
-    assert lost == ("images/part-00001/shard-00000.parquet: where 1 of its images were, which are listed no longer")
+    why = "no run makes it again before 1 of its images are back: unknown:"
+    assert lost.startswith(f"images/part-00001/shard-00000.parquet: {why}")
+    assert lost.endswith("(it is listed no longer)")
 
 
 def repaired(world: World) -> tuple[str, ...]:
@@ -237,12 +240,15 @@ def test_a_shard_that_is_damaged_takes_nothing_along(world: World, shard: ShardI
     assert verified(world.output, images="all").findings == []
 
 
-def test_a_manifest_that_is_damaged_takes_nothing_along(world: World) -> None:
+@pytest.mark.parametrize("gone", [False, True], ids=["damaged", "gone"])
+def test_a_manifest_that_is_lost_takes_nothing_along(world: World, gone: bool) -> None:
     world.add("1 more.png", 200)
     world.run(update=True)
     world.seen()
     before = files(world.folder)
     world.output.manifest.write_text("{")
+    if gone:
+        world.output.manifest.unlink()
     assert repaired(world) == ()
     assert world.seen() == {}
     assert read_json(world.output.manifest)["partitions"][2] == {
@@ -255,27 +261,90 @@ def test_a_manifest_that_is_damaged_takes_nothing_along(world: World) -> None:
     assert verified(world.output, images="all").findings == []
 
 
+def test_without_its_manifest_a_set_is_not_ingested_anew(world: World) -> None:
+    """It would be cut otherwise, as it has grown, and lose its annotations."""
+    world.add("1 more.png", 200)
+    world.run(update=True)
+    world.seen()
+    world.output.manifest.unlink()
+    before = files(world.folder)
+    remedy = rf"manifest\.json is missing.* engine verify {world.folder} --repair --yes writes it anew.* --overwrite"
+    for stage in STAGES:
+        with pytest.raises(OutputError, match=remedy):
+            world.run(stage)
+    for attempt in (lambda: world.run(update=True), world.stages().retry_failed, lambda: open_dataset(world.folder)):
+        with pytest.raises(OutputError, match=remedy):
+            attempt()
+    assert files(world.folder) == before
+    world.run(overwrite=True)
+    same_content(world, world.fresh())
+
+
+def test_an_ingest_without_a_manifest_goes_on_where_nothing_was_made_of_it(world: World) -> None:
+    before = files(world.folder)
+    shutil.rmtree(world.output.round(0).folder)
+    world.output.manifest.unlink()
+    with pytest.raises(OutputError, match="holds no dataset"):
+        verified(world.output)
+    world.run()
+    assert files(world.folder) == before
+
+
+@pytest.mark.parametrize("emptied", [False, True], ids=["gone", "empty"])
+def test_a_manifest_is_not_written_without_a_whole_partition(world: World, emptied: bool) -> None:
+    """The last one, which nothing but what was made of it speaks of."""
+    part = world.output.items(ShardId(1, 0)).parent
+    shutil.rmtree(part)
+    if emptied:
+        part.mkdir()
+    world.output.manifest.unlink()
+    before = files(world.folder)
+    plan = planned(world.output, verified(world.output).findings, world.pipeline.config.ingest)
+    assert (plan.rewrite, plan.remove) == ((), ())
+    assert f"{part.parent} has no part-00001, of which there are annotations" in plan.lost[0]
+    with pytest.raises(OutputError, match="has no part-00001"):
+        rewrite(world.output, world.pipeline.config.ingest)
+    assert files(world.folder) == before
+
+
+def test_a_folder_that_a_killed_update_left_empty_is_no_partition(world: World) -> None:
+    before = files(world.folder)
+    for path in (world.output.items(ShardId(2, 0)), world.output.given(ShardId(2, 0))):
+        path.parent.mkdir(parents=True)
+    world.output.manifest.unlink()
+    assert repaired(world) == ()
+    assert files(world.folder) == before
+
+
 def test_a_shard_of_images_that_are_gone_keeps_what_was_made_of_them(world: World) -> None:
-    """And has them back once they are."""
+    """It comes back once they are, or with what is made of them as they are now."""
     before, gone = files(world.folder), world.images / "2.png"
     pixels = gone.read_bytes()
-    made = {record.item.item_id: record.regions for record in open_dataset(world.folder).records()}
-    gone.unlink()
-    for item, how in ((None, "unlisted"), (world.images / "4.png", "changed")):
-        if item:
-            gone.write_bytes(item.read_bytes())
-        world.output.items(ShardId(0, 1)).unlink()
-        lost = repaired(world)
-        assert bool(lost) == (how == "unlisted")
-        errors = read_json(world.output.manifest)["errors"]
-        assert errors == {"not_an_image": 1, how: 1}
-        assert {record.item.item_id: record.regions for record in open_dataset(world.folder).records()} == made
-        assert set(verified(world.output).kinds) == set()
-    gone.write_bytes(pixels)
     world.output.items(ShardId(0, 1)).unlink()
-    repaired(world)
+    gone.unlink()
+    config = world.pipeline.config.ingest
+    plan = planned(world.output, verified(world.output).findings, config)
+    assert "no run makes it again before 1 of its images are back" in plan.lost[0]
+    carry_out(world.output, plan, config)
+    lost = files(world.folder)
+    with pytest.raises(OutputError, match="it is listed no longer"):
+        world.run()
+    world.add("2.png", 230)
+    with pytest.raises(OutputError, match=r"2\.png \(it is another file than it was\).* remove in .* annotated anew"):
+        world.run()
+    assert files(world.folder) == lost
+    gone.write_bytes(pixels)
+    world.run()
     assert files(world.folder) == before
     assert world.seen() == {}
+    world.add("2.png", 230)
+    round_, shard = world.output.round(0), ShardId(0, 1)
+    for path in (world.output.items(shard), round_.closed(0), round_.annotations(shard), round_.decisions(shard)):
+        path.unlink()
+    world.run()
+    assert world.seen() == {"looker": 2, "teller": 2}
+    same(world, world.fresh())
+    assert verified(world.output, images="all").findings == []
 
 
 def same_content(one: World, other: World) -> None:

@@ -21,7 +21,7 @@ from toys import Brightness, Looker, Teller, noted
 from engine.atomic import write_json
 from engine.cli import commands, terminal
 from engine.config import Config, Ingest, Rates, Run
-from engine.errors import ConfigError, RunError
+from engine.errors import ConfigError, OutputError, RunError
 from engine.ingest import ingest
 from engine.layout import Output, ShardId
 from engine.partitions import close, partitions
@@ -80,6 +80,9 @@ def test_what_is_done_is_not_done_again(image_set: Callable[..., Path], tmp_path
     assert (told.work.left, told.work.missing, told.work.again) == (4, 4, 0)
     annotated(pipeline, output)
     assert forecast(pipeline, output, room=ROOM).work.left == 0
+    output.manifest.unlink()
+    with pytest.raises(OutputError, match=r"manifest\.json is missing"):
+        forecast(pipeline, output, room=ROOM)
 
 
 def test_images_that_came_and_went_are_told(image_set: Callable[..., Path], tmp_path: Path) -> None:

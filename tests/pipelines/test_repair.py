@@ -86,13 +86,33 @@ def test_a_repair_is_planned_and_done_under_the_lock(
     assert (code, asked, "Removed:" in said) == (1, [False], True), said
 
 
-def test_a_damaged_manifest_is_written_anew(call: Call, undisturbed: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["damaged", "missing"])
+def test_a_manifest_is_written_anew(call: Call, undisturbed: Path, tmp_path: Path, kind: str) -> None:
     output = Output(Path(shutil.copytree(undisturbed, tmp_path / "damaged")))
     output.manifest.write_text("{")
+    if kind == "missing":
+        output.manifest.unlink()
+    for arguments in (("run", "--out", str(output.root)), ("show", str(output.root), "00 coffee.png")):
+        code, said = call(*arguments)
+        told = (f"{output.manifest} is {kind}" in said, f"engine verify {output.root} --repair --yes" in said)
+        assert (code, *told) == (2, True, True), said
     code, said = call("verify", str(output.root), "--repair")
-    assert (code, "To be written anew:" in said, "lost" in said) == (1, True, False), said
+    told = (said.startswith(f"{kind} 1"), "To be written anew:" in said, "lost" in said)
+    assert (code, *told) == (1, True, True, False), said
     assert call("verify", str(output.root), "--repair", "--yes")[0] == 1
     assert files(output.root) == files(undisturbed)
+
+
+def test_why_a_manifest_can_not_be_written_anew_is_said(call: Call, undisturbed: Path, tmp_path: Path) -> None:
+    output = Output(Path(shutil.copytree(undisturbed, tmp_path / "damaged")))
+    output.manifest.unlink()
+    output.items(ShardId(0, 7)).unlink()
+    before = files(output.root)
+    for more in ((), ("--yes",)):
+        code, said = call("verify", str(output.root), "--repair", *more)
+        told = ("nothing that a repair could remove" in said, "would be lost" in said, "has no shard-00007" in said)
+        assert (code, *told) == (1, True, True, True), said
+    assert files(output.root) == before
 
 
 @pytest.mark.slow
