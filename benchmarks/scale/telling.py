@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.scale.parts import Row
 
 PANEL, HEIGHT, LEFT, TOP, BOTTOM, RIGHT = 320, 260, 55, 40, 40, 95
+ROOM = 70  # between two numbers below
 # Panel -> its unit, the figure of a row, and the parts that are drawn, with their colours.
 DRAWN: dict[str, tuple[str, dict[str, str]]] = {
     "rss_mb": ("driver, MB", {"ingest": "#1f6feb", "annotate": "#1a7f37", "one shard to do": "#bf3989"}),
@@ -109,8 +110,11 @@ def _panel(rows: Sequence[Row], figure: str, unit: str, colours: dict[str, str])
     for tick in ticks:
         yield f'<path d="M{LEFT} {y(tick):.1f}H{LEFT + PANEL}" stroke="#ddd"/>'
         yield f'<text x="{LEFT - 8}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
-    for count in across:
-        yield f'<text x="{x(count):.1f}" y="{HEIGHT - 15}" text-anchor="middle">{count:,}</text>'
+    last = math.inf
+    for count in reversed(across):  # the largest has its number, and of the others those that have room
+        if last - x(count) > ROOM:
+            last = x(count)
+            yield f'<text x="{last:.1f}" y="{HEIGHT - 15}" text-anchor="middle">{count:,}</text>'
     lowest = -math.inf
     for name, points in sorted(_lines(rows, figure).items(), key=lambda line: y(line[1][-1][1])):
         path = "L".join(f"{x(count):.1f} {y(value):.1f}" for count, value in points)
