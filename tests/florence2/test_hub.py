@@ -35,7 +35,11 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "source", ["", ".x", "./x/y", "../x", "/x/y", "~/x", "~nobody/x", "x", "a/b/c", "a/", "\0", "x" * 9999, Path("a/b")]
 )
-def test_paths_are_never_looked_up_at_the_hub(source: str | Path) -> None:
+def test_paths_are_never_looked_up_at_the_hub(
+    source: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(CheckpointError, match=r"no such folder; expected one with \*\.json"):
         resolve(source, ["*.json"])
 
