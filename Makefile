@@ -21,7 +21,7 @@ test: .venv/test-ready
 	$(BIN)/ruff format --check .
 	@echo "== Types"
 	$(BIN)/mypy
-	@echo "== Tests (about 15 minutes on two cores)"
+	@echo "== Tests (about 20 minutes on two cores)"
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 browser:
