@@ -7,11 +7,17 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
+if TYPE_CHECKING:
+    from sys import UnraisableHookArgs
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a batch system's stop, and a closed terminal, are as Ctrl-C
 STOPPED = 130  # the code, as shells have it for SIGINT
 STOP_SECONDS = 9
+AGAIN_SECONDS = 0.02
 is_command = False  # `engine.cli.main` says so
 is_ours = False  # the next stop: whoever interrupts the main thread for a reason that is told in the end says so
 
@@ -22,7 +28,21 @@ def stop(number: int, frame: FrameType | None) -> NoReturn:
     if is_command and not is_ours and not signal.getitimer(signal.ITIMER_REAL)[0]:
         signal.signal(signal.SIGALRM, _end)
         signal.alarm(STOP_SECONDS)
-    raise KeyboardInterrupt
+    raise KeyboardInterrupt(number)
+
+
+def unraisable(what: UnraisableHookArgs) -> None:
+    """Python's hook for what nobody can catch. A stop that fell into a finalizer or a callback, where Python drops
+    what is raised and goes on, comes again a moment later."""
+    dropped, number = what.exc_value, None
+    if isinstance(dropped, (KeyboardInterrupt, SystemExit)) and dropped.args:  # SystemExit is the stop of Ray's handler
+        number = dropped.args[0]
+    if number in STOPS:
+        later = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
+        later.daemon = True
+        later.start()
+    else:
+        sys.__unraisablehook__(what)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -15,7 +15,6 @@ from typing import Any
 from engine import process
 
 QUARANTINED, FAILED = 1, 3
-STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a batch system's stop, and a closed terminal, are as Ctrl-C
 
 
 def main() -> None:
@@ -42,12 +41,14 @@ def main() -> None:
 
 def begin() -> None:
     """A stop of the command is an exception from here on: there is something to leave in order."""
-    for stop in _heard() if process.is_command else ():
-        signal.signal(stop, process.stop)
+    if process.is_command:
+        sys.unraisablehook = process.unraisable
+        for stop in _heard():
+            signal.signal(stop, process.stop)
 
 
 def _heard() -> list[signal.Signals]:
-    return [stop for stop in STOPS if signal.getsignal(stop) != signal.SIG_IGN]  # as `nohup` has it
+    return [stop for stop in process.STOPS if signal.getsignal(stop) != signal.SIG_IGN]  # as `nohup` has it
 
 
 def _stopped(number: int, frame: object) -> None:

@@ -135,8 +135,7 @@ def deaf() -> Iterator[None]:
         yield
         return
     heard: list[int] = []
-    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {number: handler for number in stops if callable(handler := signal.getsignal(number))}
+    before = {number: handler for number in process.STOPS if callable(handler := signal.getsignal(number))}
     for number in before:
         signal.signal(number, lambda number, frame: heard.append(number))
     try:

@@ -18,7 +18,7 @@ from engine import process
 LOOK_SECONDS = 0.1
 STOP_SECONDS = 2.0  # within which we hear of a stop, too, that was meant for all processes of a run
 RAYLET, AGENT = "raylet", "agent"
-ASKED, STOPS = "was told to end", (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+ASKED = "was told to end"
 PARENT = "RAY_RAYLET_PID"  # by which Ray's processes know whose end is theirs
 
 
@@ -106,4 +106,4 @@ def _end_of(child: int) -> str:
         return f"ended with code {end.si_status}" if end.si_status else ASKED
     if end.si_status == signal.SIGKILL:
         return "was killed (out of memory?)"
-    return ASKED if end.si_status in STOPS else f"ended by signal {end.si_status}"
+    return ASKED if end.si_status in process.STOPS else f"ended by signal {end.si_status}"

@@ -141,3 +141,36 @@ def test_a_stop_for_a_reason_of_ours_may_take_its_time(whose: str, code: int) ->
     done = subprocess.run([sys.executable, "-c", STOPPED, whose], stderr=subprocess.PIPE, text=True, timeout=30)
     assert done.returncode == code
     assert ("to go on: engine" in done.stderr) == (code == 130)
+
+
+SWALLOWED = """
+import os, signal, sys, time
+from engine import cli, process
+process.is_command = True
+cli.begin()
+if sys.argv[1] == "a stop of Ray's":
+    signal.signal(signal.SIGTERM, lambda number, frame: (signal.signal(number, process.stop), sys.exit(number)))
+
+class Closing:
+    def __del__(self):
+        if sys.argv[1] != "an error":
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        raise OSError("lost")
+
+try:
+    for _ in range(3):
+        Closing()
+        time.sleep(1)
+except KeyboardInterrupt:
+    os._exit(4)
+"""
+
+
+@pytest.mark.parametrize(("what", "code"), [("a stop", 4), ("a stop of Ray's", 4), ("an error", 0)])
+def test_a_stop_that_falls_into_a_finalizer_is_heard(what: str, code: int) -> None:
+    """Where Python drops what is raised and goes on."""
+    done = subprocess.run([sys.executable, "-c", SWALLOWED, what], stderr=subprocess.PIPE, text=True, timeout=30)
+    assert done.returncode == code
+    assert ("OSError: lost" in done.stderr) == (what == "an error")
+    assert "KeyboardInterrupt" not in done.stderr
