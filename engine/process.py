@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # a batch system's stop, and a closed terminal, are as Ctrl-C
 STOPPED = 130  # the code, as shells have it for SIGINT
-STOP_SECONDS = 9
+STOP_SECONDS = 8
 AGAIN_SECONDS = 0.02
 is_command = False  # `engine.cli.main` says so
 is_ours = False  # the next stop: whoever interrupts the main thread for a reason that is told in the end says so
