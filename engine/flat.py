@@ -271,7 +271,9 @@ def _filtered(table: pa.Table, kept: Bools) -> pa.Table:
 
 
 def _one(column: pa.ChunkedArray | pa.Array) -> pa.Array:
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not isinstance(column, pa.ChunkedArray):
+        return column
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which copies all of it
 
 
 def _numbers(table: pa.Table, name: str) -> Ints:

@@ -142,7 +142,7 @@ def print_export(summary: dict[str, Any], to: Path, console: Console) -> None:
     for what, count in summary["images"].items():
         console.print(Text(f"{what}: {count:,}"))
     if summary["missing"]:
-        told = f"! {summary['missing']:,} images were gone and are left out; once they are back, remove the folder"
+        told = f"! {summary['missing']:,} images can't be read and are left out; once they can, remove the folder"
         console.print(Text(f"{told} to export them:"), style="yellow", soft_wrap=True)
         for one in summary["first_missing"][:5]:
             console.print(Text(printable(f"  {one['item_id'][:8]} {one['kind']}: {one['message']}")), soft_wrap=True)

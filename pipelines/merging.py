@@ -17,10 +17,12 @@ from rich.console import Console
 
 from engine import calibration, geometry
 from engine.annotate import open_image
+from engine.apart import Apart
 from engine.atomic import is_there, read_json, remove, write_json
 from engine.components import build
 from engine.config import Config, Run
 from engine.dataset import Dataset
+from engine.errors import ImageError
 from engine.folds import Folds
 from engine.labels import Labels
 from engine.layout import Output, Round, ShardId
@@ -30,6 +32,7 @@ from engine.merge.evidence import Evidence, evidence_of, together
 from engine.merge.trials import Trial, distrusted, trials_of
 from engine.partitions import Partition, close, closed, decided, partitions, reopen, stale_by
 from engine.places import is_local
+from engine.protocols import Image
 from engine.records import MERGE, Item, Record
 from engine.rounds import added
 from engine.storage import read_items, read_records, shard_digests, write_annotations, write_decisions
@@ -241,8 +244,17 @@ class ShardMerge:
             _choosers[self.digest].setup()
         return _choosers[self.digest]
 
-    def pixels(self, item: Item) -> object:
-        return open_image(item, self.config.ingest, self.output.downloads)
+    def pixels(self, item: Item) -> Image:
+        """Raises ImageError, also for one that takes too long."""
+        (image,) = self.opener.each([item])
+        if isinstance(image, ImageError):
+            raise image
+        return image
+
+    @cached_property
+    def opener(self) -> Apart[Item, Image]:
+        opens = partial(open_image, ingest=self.config.ingest, downloads=self.output.downloads)
+        return Apart(opens, self.config.run)
 
 
 _choosers: dict[str, Chooser] = {}  # by digest

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Literal
@@ -12,8 +13,9 @@ from typing import Literal
 import pyarrow as pa
 from PIL import Image as Pillow
 
+from engine.apart import Apart
 from engine.atomic import write_bytes
-from engine.config import Ingest
+from engine.config import Ingest, Run
 from engine.errors import ImageError
 from engine.files import stamp
 from engine.images import HEAD_BYTES, decode, format_of, is_turned
@@ -25,6 +27,17 @@ from engine.uris import MEMBER, ROW, download_of, is_url, path_of
 How = Literal["refer", "link", "copy", "inside"]
 EXTENSIONS = {"JPEG": "jpg", "PNG": "png", "WebP": "webp", "GIF": "gif", "TIFF": "tif", "BMP": "bmp", "AVIF": "avif"}
 QUALITY = 95  # of a JPEG that has to be turned, without subsampling of its colours
+_kept = threading.local()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An image of a part to be opened. Ids are in hex."""
+
+    row: int
+    item_id: str
+    uri: str
+    content_id: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,7 @@ class Placed:
 
 @dataclass(frozen=True)
 class Lost:
-    """An image whose bytes are gone, or are others by now."""
+    """An image whose bytes are gone, or are others by now, or which can't be opened in time."""
 
     row: int
     item_id: str
@@ -60,20 +73,22 @@ class Lost:
 
 @dataclass(frozen=True)
 class Images:
-    """Where an output's images are read, and how they leave."""
+    """Where an output's images are read, within which limits, and how they leave."""
 
     how: How
     ingest: Ingest
     downloads: Path
+    run: Run = field(default_factory=Run)
 
     def pictures(self, table: pa.Table) -> Iterator[Picture | Lost]:
         """The images of a flat table, one after the other."""
         columns = (table[name].to_pylist() for name in ("row", "item_id", "uri", "content_id"))
-        for row, item_id, uri, content_id in zip(*columns, strict=True):
-            try:
-                yield self._picture(row, uri, content_id)
-            except ImageError as error:
-                yield Lost(row, item_id, uri, error.kind, error.message)
+        wanted = [Wanted(*values) for values in zip(*columns, strict=True)]
+        for one, came in zip(wanted, _opener(self).each(wanted), strict=True):
+            if isinstance(came, ImageError):
+                yield Lost(one.row, one.item_id, one.uri, came.kind, came.message)
+            else:
+                yield came
 
     def placed(self, table: pa.Table, to: Path) -> Iterator[Placed | Lost]:
         """Images by a path relative to `to` where they are linked or copied, or else by an absolute one, or a place in
@@ -97,11 +112,12 @@ class Images:
                 write_bytes(to / name, picture.data)
             yield Placed(picture.row, name, picture.turned)
 
-    def _picture(self, row: int, uri: str, content_id: str) -> Picture:
-        data = read(uri, max_bytes=self.ingest.max_bytes, downloads=self.downloads)
-        if digest16(data).hex() != content_id:
-            raise ImageError("changed", f"{uri} is not the file that was ingested")
-        return Picture(row, *upright(data, self.ingest.max_pixels))
+    def opened(self, wanted: Wanted) -> Picture:
+        """Raises ImageError."""
+        data = read(wanted.uri, max_bytes=self.ingest.max_bytes, downloads=self.downloads)
+        if digest16(data).hex() != wanted.content_id:
+            raise ImageError("changed", f"{wanted.uri} is not the file that was ingested")
+        return Picture(wanted.row, *upright(data, self.ingest.max_pixels))
 
     def _referred(self, row: int, item_id: str, uri: str) -> Placed | Lost:
         if uri.startswith("/") and "#" not in uri:  # as most are
@@ -126,6 +142,14 @@ class Images:
         if is_url(uri):
             return str(download_of(self.downloads, uri))
         return None if MEMBER.fullmatch(uri) or ROW.fullmatch(uri) else path_of(uri)
+
+
+def _opener(images: Images) -> Apart[Wanted, Picture]:
+    """Each thread has its own, and keeps it from part to part."""
+    if getattr(_kept, "images", None) != images:
+        _kept.images, _kept.opener = images, Apart(images.opened, images.run)
+    opener: Apart[Wanted, Picture] = _kept.opener
+    return opener
 
 
 def upright(data: bytes, max_pixels: int) -> tuple[bytes, str, bool]:

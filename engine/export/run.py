@@ -83,7 +83,7 @@ def _export(asked: Export, work: Path, digest: str, run: Run, progress: Callable
     try:
         setting = _setting(asked, shards, work / "plan.json", digest)
         firsts = dict(zip(counts, np.cumsum([0, *counts.values()]).tolist(), strict=False))
-        task = partial(write_part, asked, setting, firsts)
+        task = partial(write_part, asked, run, setting, firsts)
         done = there(_done(asked.to, shard) for shard in shards)
         waiting = [shard for shard in shards if _done(asked.to, shard) not in done]
         progress(sum(counts[shard] for shard in shards) - sum(counts[shard] for shard in waiting))
@@ -101,21 +101,23 @@ def _export(asked: Export, work: Path, digest: str, run: Run, progress: Callable
 
 
 def write_part(
-    asked: Export, setting: Setting, firsts: Mapping[ShardId, int], shard: ShardId
+    asked: Export, run: Run, setting: Setting, firsts: Mapping[ShardId, int], shard: ShardId
 ) -> tuple[int, list[Lost]]:
     """Writes a part; how many images its shard has, and those that are gone. If that stops, the part is not done."""
     try:
-        return _written(asked, setting, firsts, shard)
+        return _written(asked, run, setting, firsts, shard)
     except SystemExit as error:  # a format's, which would end its process with whatever code it says
         raise RunError(f"{asked.format.name}, or what it reads, called sys.exit({error.code})") from error
 
 
-def _written(asked: Export, setting: Setting, firsts: Mapping[ShardId, int], shard: ShardId) -> tuple[int, list[Lost]]:
+def _written(
+    asked: Export, run: Run, setting: Setting, firsts: Mapping[ShardId, int], shard: ShardId
+) -> tuple[int, list[Lost]]:
     columns = (*asked.selection.columns, *(("parses",) if asked.format.by_record else ()))
     tables = read_shard(asked.dataset.output, asked.dataset.round, shard, columns=columns)
     everything = flatten(tables)
     flat, left_out = asked.selection.of(_present(everything, asked, firsts[shard]))
-    images = Images(asked.how, asked.ingest, asked.dataset.output.downloads)
+    images = Images(asked.how, asked.ingest, asked.dataset.output.downloads, run)
     lost, counts = list[Lost](), Counter[str]()
     if asked.how != "inside":
         flat = _with_files(flat, images, asked.to, lost, counts)
@@ -314,7 +316,7 @@ def _check_lost(lost: Sequence[Lost]) -> None:
         more = f"\n  and {len(lost) - MOST_TOLD} more" if lost[MOST_TOLD:] else ""
         raise RunError(
             f"{len(lost)} {many}annotated image(s) can't be read any more:\n{told}{more}\nThe others are written. "
-            "Bring them back and run the same again, or leave them out with --missing skip"
+            "Bring them back or mend them and run the same again, or leave them out with --missing skip"
         )
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets_made import write_dataset
-from exporting import Deadly, Full, Leaving, Unfinished
+from exporting import Deadly, Full, Leaving, Unfinished, endless
 from PIL import Image
 from s3 import environment, faulty, s3_server
 
@@ -135,7 +135,7 @@ def test_going_on_leaves_what_an_undisturbed_export_does(output: Output, tmp_pat
     setting = _setting(broken, shards, plan, running._digest(replace(broken, to=whole.to)))
     first = {shard: 3 * n for n, shard in enumerate(shards)}
     for shard in (shards[0], shards[2]):
-        write_part(broken, setting, first, shard)
+        write_part(broken, Run(), setting, first, shard)
     half, others = (to / f".x.parquet.aside-{'0' * 32}" for to in (broken.to / "regions", tmp_path))
     for path in (half, others):
         path.write_bytes(b"half")
@@ -402,6 +402,23 @@ def test_gone_and_changed_images_stop_or_are_left_out(folder: Path, tmp_path: Pa
         run(asked(output, tmp_path / "d"))
     (photos / "1.png").write_bytes((folder / "1.png").read_bytes())
     assert run(asked(output, tmp_path / "d"))["splits"]["train"]["images"] == 4
+
+
+def test_an_image_that_takes_too_long_stops_it_or_is_left_out(folder: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for n in range(3):
+        (photos / f"{n}.png").write_bytes((folder / f"{n}.png").read_bytes())
+    hanging = endless(photos / "1.jpg")
+    output = write_dataset(photos, tmp_path / "out", annotated)
+    soon = Run(item_seconds=1, attempts=1)
+    with pytest.raises(
+        RunError, match=r"(?s)timeout: .*1\.jpg took longer than 1 s, in File .* in load; given up.*--missing skip"
+    ):
+        export(asked(output, tmp_path / "to", how="copy"), soon, lambda done: None)
+    summary = export(asked(output, tmp_path / "to", how="copy", missing="skip"), soon, lambda done: None)
+    assert [(one["uri"], one["kind"]) for one in summary["first_missing"]] == [(str(hanging), "timeout")]
+    assert summary["splits"]["train"]["images"] == len(column(tmp_path / "to", "images", "file")) == 3
 
 
 @pytest.mark.parametrize("how", ["copy", "link"])

@@ -21,7 +21,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 from strategies import records
 
-from engine.config import Ingest
+from engine.config import Ingest, Run
 from engine.export.coco import Coco
 from engine.export.format import Part, Setting, Whole
 from engine.export.images import Images
@@ -356,7 +356,7 @@ def test_going_on_leaves_what_an_undisturbed_export_does(output: Output, to: Pat
     broken = asked(output, Coco(), tmp_path / "broken")
     shards = broken.dataset.shards()
     setting = _setting(broken, shards, broken.to / ".export" / "plan.json", _digest(broken))
-    write_part(broken, setting, {shard: 3 * n for n, shard in enumerate(shards)}, shards[1])
+    write_part(broken, Run(), setting, {shard: 3 * n for n, shard in enumerate(shards)}, shards[1])
     run(broken)
     names = sorted(os.listdir(to))
     assert sorted(os.listdir(broken.to)) == names and len(names) == 7

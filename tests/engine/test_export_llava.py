@@ -16,6 +16,7 @@ from known import known
 from PIL import Image
 from taught import taught
 
+from engine.config import Run
 from engine.conversations import CAPTIONS, FIND, boxes_in, boxes_said, harmless, input_of
 from engine.errors import ConfigError
 from engine.export.llava import TURNS, Llava
@@ -167,7 +168,7 @@ def test_going_on_leaves_what_an_undisturbed_export_does(output: Output, tmp_pat
     setting = _setting(broken, shards, broken.to / ".export" / "plan.json", _digest(broken))
     firsts = {shard: 3 * n for n, shard in enumerate(shards)}
     for shard in (shards[2], shards[2]):
-        write_part(broken, setting, firsts, shard)
+        write_part(broken, Run(), setting, firsts, shard)
     run(broken)
     for split in SHARES:
         name = f"llava_{split}.json"

@@ -16,6 +16,7 @@ from known import HOSTILE, document_of, documents_in, known
 from PIL import Image
 from webdataset import WebDataset as Loader
 
+from engine.config import Run
 from engine.errors import RunError
 from engine.export.run import Export, _digest, _setting, write_part
 from engine.export.webdataset import WebDataset, braces, caption
@@ -107,7 +108,7 @@ def begin(one: Export, shards: int) -> None:
     counts = list(one.dataset.output.counts().values())
     firsts = {shard: sum(counts[:n]) for n, shard in enumerate(listed)}
     for shard in listed[:shards]:
-        write_part(one, setting, firsts, shard)
+        write_part(one, Run(), setting, firsts, shard)
 
 
 def test_images_that_are_gone_stop_it_or_are_left_out(tmp_path: Path) -> None:

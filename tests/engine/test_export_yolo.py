@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from strategies import run_lengths
 
-from engine.config import Ingest
+from engine.config import Ingest, Run
 from engine.export.polygons import MOST_RINGS, polygon
 from engine.export.run import _digest, _setting, write_part
 from engine.export.yolo import Yolo
@@ -209,7 +209,7 @@ def test_going_on_leaves_what_an_undisturbed_export_does(output: Output, tmp_pat
     run(whole)
     shards = broken.dataset.shards()
     setting = _setting(broken, shards, broken.to / ".export" / "plan.json", _digest(broken))
-    write_part(broken, setting, {shard: 3 * n for n, shard in enumerate(shards)}, shards[1])
+    write_part(broken, Run(), setting, {shard: 3 * n for n, shard in enumerate(shards)}, shards[1])
     run(broken)
     there, others = (
         {p.relative_to(to): p.read_bytes() for p in to.rglob("*.*") if p.is_file()} for to in (whole.to, broken.to)

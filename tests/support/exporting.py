@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,16 @@ def pictures(folder: Path, scale: int = 1) -> Path:
         exif[0x0112] = 6 if name == "turned.jpg" else 1
         Image.fromarray(pixels).save(path, exif=exif)
     return folder
+
+
+def endless(path: Path) -> Path:
+    """A JPEG of 300 kB that lies on its side, and takes minutes to decode: its last scan comes ten thousand times."""
+    file, exif = BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("L", (4000, 4008), 100).save(file, "JPEG", progressive=True, exif=exif)
+    data = file.getvalue()[:-2]
+    path.write_bytes(data + data[data.rindex(b"\xff\xda") :] * 10_000 + b"\xff\xd9")
+    return path
 
 
 def asked(
