@@ -19,6 +19,8 @@ from engine.places import checked, fault, filesystem, is_no_bucket, is_remote_ur
 
 # Read at once of a file on a store: what is larger is passed over by a seek, in a tar say.
 BLOCK_BYTES = 1 << 20
+# Of JSON, or a line, that is parsed at once: what Python makes of it may be thirty times that.
+MOST_BYTES = 1 << 24
 VERSION = ("ETag", "etag", "generation", "md5Hash", "LastModified", "last_modified", "mtime", "created")
 DETOUR = re.compile(r"/\.{1,2}(?:/|$)")
 Kind = Literal["file", "folder", "other"]
@@ -48,8 +50,14 @@ def normal(path: str) -> str:
     if not DETOUR.search(path):
         return path
     scheme, _, inside = path.partition("://")
-    bucket, _, key = inside.partition("/")
-    return f"{scheme}://{bucket}{os.path.normpath('/' + key).rstrip('/')}"
+    bucket, *key = inside.split("/")
+    names: list[str] = []
+    for name in key:
+        if name == "..":
+            del names[-1:]
+        elif name != ".":
+            names.append(name)
+    return f"{scheme}://{'/'.join([bucket, *names]).rstrip('/')}"
 
 
 def exists(path: str, *, links: bool = False) -> bool:
@@ -89,6 +97,23 @@ def piece(path: str, start: int, size: int) -> bytes:
     with open(path, "rb") as file:
         file.seek(start)
         return file.read(size)
+
+
+def whole(path: str, most: int = MOST_BYTES) -> bytes:
+    """All of a small file. Raises ValueError for one that isn't."""
+    data = piece(path, 0, most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return data
+
+
+def lines(path: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file, with their ends, each with its number from 1 on. Raises ValueError for one without end."""
+    with opened(path) as file:
+        for number, line in enumerate(iter(lambda: file.readline(MOST_BYTES + 1), b""), 1):
+            if len(line) > MOST_BYTES:
+                raise ValueError(f"line {number} has more than {MOST_BYTES:,} bytes")
+            yield number, line
 
 
 def stamp(path: str) -> tuple[int, int]:
@@ -154,16 +179,27 @@ class _Ranges(io.RawIOBase):
 
 
 def _on_store(folder: str) -> Iterator[Child]:
+    """Every slash of a key counts: `a//b.png` is in a folder without a name in `a`, whose path is `a/`."""
     scheme, _, inside = folder.partition("://")
+    start = f"{inside}/"
+    there: dict[tuple[str, Kind], Child] = {}
+    for one in _found(folder):
+        path = f"{one['name'].lstrip('/')}/"
+        name, _, below = path.removeprefix(start).partition("/")
+        kind: Kind = "folder" if below or one["type"] == "directory" else "file" if name else "other"
+        # An object of the folder's own name is its marker if it is empty; to one that is not no path leads.
+        if path.startswith(start) and (kind != "other" or one["size"]):
+            there[name, kind] = Child(name, f"{scheme}://{start}{name}", kind)
+    yield from there.values()
+
+
+def _found(folder: str) -> list[dict[str, Any]]:
     with reached(folder):
         store, path = filesystem(folder)
-        found = store.ls(path, detail=True)
-    for one in found:
-        below = one["name"].strip("/")
-        name = below.removeprefix(inside.strip("/")).strip("/")
-        if name and "/" not in name:  # a folder's own marker is no child
-            kind: Kind = "folder" if one["type"] == "directory" else "file"
-            yield Child(name, f"{scheme}://{below}", kind)
+        _, bucket, key = checked(folder)
+        if key.startswith("//") or key.endswith("/"):  # for which `ls` lists another folder
+            return list(store.find(bucket, prefix=f"{key[1:]}/", detail=True).values())
+        return list(store.ls(path, detail=True))
 
 
 def _kind(path: str) -> str | None:

@@ -36,7 +36,7 @@ from engine.records import (
     Triplet,
 )
 from engine.segmentation import Unusable, run_lengths
-from engine.untrusted import numbers, shown
+from engine.untrusted import LONGEST_NAME, LONGEST_TEXT, numbers, shown, too_long
 from engine.vocabulary import Vocabulary
 
 ROUNDING = 1.0  # px that a box may lie outside without a word: COCO's own do
@@ -102,19 +102,27 @@ class Intake:
             kind=kind,
             box=box,
             quad=self._quad(given),
-            raw_label=None if line and given.kind is None else _words(given.label, whole),
+            raw_label=None if line and given.kind is None else self._said(given, given.label, whole, LONGEST_NAME),
             text=line,
             crowd=given.crowd,
             scores=Scores(**{"box" if kind == "proposal" else "label": self._score(given)}),
         )
         self._make(region, given.key)
-        if description := _words(given.description):
+        if description := self._said(given, given.description):
             self._add_text(region, description)
         if given.segmentation is not None:
             try:
                 self._take_mask(region, _in_pixels(given.segmentation, given, self.item))
             except Unusable as error:
                 self._fault(given, error.kind, f"{error}; its box stays, without a mask")
+
+    def _said(self, given: Given, text: str | None, whole: bool = False, most: int = LONGEST_TEXT) -> str | None:
+        """The words of a region that is there without them, too; None, and a fault, for too many."""
+        try:
+            return _words(text, whole, most)
+        except Unusable as error:
+            self._fault(given, error.kind, f"{error}; its region stays, without it")
+            return None
 
     def _take_region_text(self, given: GivenRegionText) -> None:
         region, words = self._region(given.region), _words(given.text, whole=True)
@@ -248,10 +256,14 @@ def _named(key: Key | None) -> str:
     return "nothing" if key is None else shown(key[1])
 
 
-def _words(text: str | None, whole: bool = False) -> str | None:
+def _words(text: str | None, whole: bool = False, most: int = LONGEST_TEXT) -> str | None:
     """The text with what no column can hold replaced, and without white space around it unless it is wanted `whole`;
-    None if nothing is left."""
-    if not isinstance(text, str) or not text.strip():
+    None if nothing is left. Raises Unusable if it is too long."""
+    if not isinstance(text, str):
+        return None
+    if wrong := too_long(text, most):
+        raise Unusable("too_long", wrong)
+    if not text.strip():
         return None
     return _encodable(text) if whole else _encodable(text).strip()
 

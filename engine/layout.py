@@ -29,6 +29,7 @@ out/
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,11 @@ class Output:
     def round(self, number: int) -> Round:
         return Round(self.root / f"round-{number}")
 
+    def rounds(self) -> list[Round]:
+        """Those that are there, in order. What else has such a name, as a copy that somebody made, is not ours."""
+        names = (re.fullmatch("round-(0|[1-9][0-9]*)", name) for name in names_in(self.root))
+        return [self.round(number) for number in sorted(int(name[1]) for name in names if name)]
+
     def layers(self, number: int, shard: ShardId, *, merged: bool = True) -> list[tuple[int, Layer]]:
         """What makes up a shard in a round, in order, each with its round's number; with what merging added to the
         last one only if `merged`."""
@@ -197,10 +203,7 @@ class Output:
 
     def forget(self, shard: ShardId) -> None:
         """Removes what was made of a shard's items, in all rounds: they are about to be others."""
-        for name in names_in(self.root):
-            if not name.startswith("round-"):
-                continue
-            round_ = Round(self.root / name)
+        for round_ in self.rounds():
             for layer in (round_, round_.merge):
                 marker = layer.closed(shard.partition)
                 for path in (marker, layer.summary, layer.decisions(shard), layer.annotations(shard)):
@@ -224,20 +227,24 @@ class Output:
 
     @property
     def has_lost_manifest(self) -> bool:
-        """Whether manifest.json is gone, and not only unwritten yet: a killed ingest leaves shards, and no round."""
-        if is_there(self.manifest) or not any(name.startswith("part-") for name in names_in(self.manifest.parent)):
+        """Whether manifest.json is gone, and not only unwritten yet: a killed ingest leaves no round."""
+        if is_there(self.manifest):
             return False
-        rounds = [self.root / name for name in names_in(self.root) if name.startswith("round-")]
-        return any(names_in(round_ / made) for round_ in rounds for made in ("annotations", "decisions", "partitions"))
+        made = ("annotations", "decisions", "partitions")
+        return any(names_in(round_.folder / name) for round_ in self.rounds() for name in made)
 
     def check_manifest(self) -> None:
         """Raises OutputError if it was lost. An ingest anew might cut the set in another way, and would remove what was
         made of it."""
-        if self.has_lost_manifest:
-            raise OutputError(
-                f"{self.manifest} is missing, and what was made of its images is there. {remedy(self.manifest)} "
-                "Or start afresh with --overwrite."
-            )
+        if not self.has_lost_manifest:
+            return
+        images = self.manifest.parent
+        with_shards = any(name.startswith("part-") for name in names_in(images))
+        way_out = remedy(self.manifest) if with_shards else f"So are all shards: bring back {images} from a copy."
+        raise OutputError(
+            f"{self.manifest} is missing, and what was made of its images is there. {way_out} "
+            "Or start afresh with --overwrite."
+        )
 
     def clear(self) -> None:
         """Removes what the engine wrote, and nothing else. Links are removed, not followed."""
@@ -246,9 +253,9 @@ class Output:
         written = [
             self.config,
             self.manifest,
-            *(images / name for name in names_in(images) if name.startswith("part-")),
+            *(images / name for name in names_in(images) if re.fullmatch("part-[0-9]{5,}", name)),
+            *(round_.folder for round_ in self.rounds()),
         ]
-        written += [self.root / name for name in names_in(self.root) if name.startswith("round-")]
         written += [self.root / "export", self.root / "given", self.downloads, self.report.parent, self.labels.root]
         written += [self.root / "evaluation", self.root / "logs", self.contamination]
         for path in written:

@@ -17,14 +17,14 @@ from pathlib import Path
 from engine import manifest
 from engine.entry import Entry, Faults, Given, said
 from engine.errors import ConfigError
-from engine.files import Child, absolute, children, exists, is_folder, opened, piece
+from engine.files import Child, absolute, children, exists, is_folder, lines, piece
 from engine.images import HEAD_BYTES, format_of
 from engine.places import is_remote_uri, store_of
 from engine.records import Item, ItemError
 from engine.sources import coco, exports, florence, huggingface, llava, openimages, samples, urls, webdataset, yolo
 from engine.sources.places import below
 from engine.spill import Digests
-from engine.untrusted import some
+from engine.untrusted import LONGEST_NAME, LONGEST_URI, some, too_long
 from engine.uris import is_url, reported, resolved, shown, uri_of
 
 IMAGE_EXTENSIONS = frozenset(
@@ -66,7 +66,7 @@ class Listing:
             raise ConfigError(f"ingest.image_root: no such folder: {shown(image_root)}")
         whole = [path if is_url(path) else absolute(path) for path in map(str, paths)]
         self.paths = list(chain.from_iterable(map(exports.lists, whole)))
-        self.image_root = image_root
+        self.image_root = None if image_root is None else absolute(image_root)
         self.class_folders = class_folders
         self.skipped: Counter[str] = Counter()
         self.faults = Faults()
@@ -106,13 +106,13 @@ class Listing:
         root = self.image_root
         named = {store_of(path) for path in (*self.paths, *([root] if root else []))}
         here = any(not is_remote_uri(path) for path in lists)
-        for entry in entries:
+        for entry in (_bounded(entry, self.faults) for entry in entries):
             store = store_of(entry.uri)
             is_file = store is None and not is_url(entry.uri)
             if store is not None and store not in named:
                 message = f"{entry.uri[:500]}: a list leads to {store}, which ingest.images and image_root don't name"
                 yield replace(entry, error=entry.error or ItemError("ingest", "foreign_store", message))
-            elif is_file and not here and not (root and below(entry.uri, absolute(root))):
+            elif is_file and not here and not (root and below(entry.uri, root)):
                 message = f"{entry.uri[:500]}: a list on a store leads to a file of this machine; it is not read"
                 yield replace(entry, error=entry.error or ItemError("ingest", "outside_root", message))
             else:
@@ -164,6 +164,26 @@ class Listing:
         kinds = ", ".join(f"{key} {count}" for key, count in files.items())
         skipped = f"skipped {sum(files.values())} files that are not images by name or content ({kinds})"
         return "; ".join([skipped, *folders])
+
+
+def _bounded(entry: Entry, faults: Faults) -> Entry:
+    """The same, without labels and names that are too long for one, which are faults; an image whose uri is too long is
+    not read, and goes by the beginning of it."""
+    names = [name for name in (entry.dataset, entry.licence, *entry.labels) if name]
+    if len(entry.uri) <= LONGEST_URI and all(len(name) <= LONGEST_NAME for name in names):
+        return entry
+
+    def kept(name: str | None) -> str | None:
+        if wrong := too_long(name or "", LONGEST_NAME):
+            faults.add(entry.uri[:200], "too_long", f"{wrong}, for a label, or the name of a set or licence; left out")
+        return None if wrong else name
+
+    uri, error = entry.uri, entry.error
+    if wrong := too_long(uri, LONGEST_URI):
+        error = error or ItemError("ingest", "too_long", f"expected where an image is, not {wrong}; it is not read")
+        uri = f"{uri[:200]}...{Item.id_of(uri).hex()}"
+    labels = tuple(label for label in entry.labels if kept(label))
+    return replace(entry, uri=uri, dataset=kept(entry.dataset), licence=kept(entry.licence), labels=labels, error=error)
 
 
 def _samples(path: str) -> tuple[samples.Kind, list[str]] | None:
@@ -219,6 +239,7 @@ def _entries(path: str, skipped: Counter[str], faults: Faults, class_folders: bo
 
 def _folder(root: str, skipped: Counter[str], class_folders: bool) -> Iterator[Entry]:
     """The images below `root`, depth first, sorted by name at every level. Linked folders are followed, once."""
+    root = absolute(root)  # on a store `a/` is another folder than `a`, but nobody means that
     try:
         stack = _children(root)
     except OSError as error:
@@ -275,8 +296,8 @@ def _extension(path: str) -> str:
 
 def _list(path: str) -> Iterator[Entry]:
     """A path or URI a line; relative ones are relative to the list's folder."""
-    with reported(path, "list of paths"), opened(path) as file:
-        for number, line in enumerate(file, 1):
+    with reported(path, "list of paths"):
+        for number, line in lines(path):
             line = line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").rstrip(b"\r\n")
             if b"\0" in line:
                 raise ValueError(f"line {number} has a zero byte; expected UTF-8 text, one path a line")

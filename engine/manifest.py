@@ -20,6 +20,7 @@ from engine.errors import ConfigError, ImageError
 from engine.files import opened, stamp
 from engine.places import is_remote_uri
 from engine.sources.features import CAPTIONS, Columns, columns_of, features_in
+from engine.sources.places import located
 from engine.uris import reported, resolved, shown, uri_of
 
 # A row is read with its row group, and threads at the seam of two row groups need both.
@@ -40,12 +41,17 @@ def entries(path: str) -> Iterator[Entry]:
         for group in range(file.num_row_groups):
             for inside, values in zip(_has_bytes(file, group, images), _rows(file, group, columns), strict=False):
                 path_inside = (values.get(along.image or "image") or {}).get("path")
-                reference = None if inside else values.get("uri") or path_inside
+                uri, error = f"{uri_of(path)}#{row}", None
+                if not inside and values.get("uri"):
+                    uri = resolved(values["uri"], os.path.dirname(path))
+                elif not inside and path_inside:
+                    uri, error = located(path_inside, os.path.dirname(path), uri)
                 yield Entry(
-                    uri=resolved(reference, os.path.dirname(path)) if reference else f"{uri_of(path)}#{row}",
+                    uri=uri,
                     dataset=values.get("dataset"),
                     licence=values.get("licence"),
                     labels=tuple(known.setdefault(label, label) for label in along.labels_in(values)),
+                    error=error,
                     given=partial(_given, path, modified, row) if along.given else tuple,
                 )
                 row += 1

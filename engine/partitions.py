@@ -230,8 +230,7 @@ def reopen(layer: Layer, partition: int) -> None:
 
 def reopen_from(output: Output, number: int, partition: int) -> None:
     """In a round and in all that come after it: what they count is of this one, too."""
-    for name in names_in(output.root):
-        if name.startswith("round-") and int(name.removeprefix("round-")) >= number:
-            round_ = output.round(int(name.removeprefix("round-")))
+    for round_ in output.rounds():
+        if round_.number >= number:
             reopen(round_, partition)
             reopen(round_.merge, partition)

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import tempfile
-import time
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,11 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from engine.errors import RunError, is_no_space
+from engine.temporary import SPILLED, remove_left
 
 HELD, FEW = 2**15, 2**13
 PIECE_ROWS = 2**16  # that come back at a time
-PREFIX = "engine-spill-"
-NEW_SECONDS = 60  # in which whoever makes a folder has locked it
 DIGEST_BYTES, PLACE_BYTES = 16, 24
 BUCKET = 16
 BUCKET_BYTES = BUCKET * PLACE_BYTES
@@ -80,8 +77,8 @@ class Spill:
         self._held, self._count = [], 0
 
     def _made(self) -> tempfile.TemporaryDirectory[str]:
-        _remove_left()
-        folder = tempfile.TemporaryDirectory(prefix=PREFIX)
+        remove_left()
+        folder = tempfile.TemporaryDirectory(prefix=SPILLED)
         lock = os.open(folder.name, os.O_RDONLY)  # which ends with this process, however that ends
         weakref.finalize(self, os.close, lock)
         with suppress(OSError):  # where there are no locks nobody removes it either
@@ -175,19 +172,6 @@ class _Table:
 def _end(data: bytes) -> int:
     """Where the places of a bucket end that are taken: their numbers are kept one higher, and so are not zero."""
     return -(-len(data.rstrip(b"\0")) // PLACE_BYTES) * PLACE_BYTES
-
-
-def _remove_left() -> None:
-    """The folders that no living process has a lock of."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with suppress(OSError):  # it is another user's, or somebody's who lives
-            if folder.stat().st_mtime < time.time() - NEW_SECONDS:
-                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(folder)
-                finally:
-                    os.close(lock)
 
 
 @contextmanager

@@ -112,7 +112,12 @@ def content_digest(output: Output, shard: ShardId) -> str:
     """Of which images a shard has, and of what came along with them: 12 hex digits."""
     ids = read_table(output.items(shard), ["item_id"]).column("item_id")
     given = read_bytes(output.given(shard)) if is_there(output.given(shard)) else b""
-    return hashlib.sha256(b"".join([*ids.to_pylist(), given])).hexdigest()[:12]
+    return digest_of_content(b"".join(ids.to_pylist()), given)
+
+
+def digest_of_content(ids: bytes, given: bytes) -> str:
+    """As `content_digest`, of what was read: item ids, one behind the other, and the file of what came along."""
+    return hashlib.sha256(ids + given).hexdigest()[:12]
 
 
 def write_given(output: Output, shard: ShardId, taken: Sequence[tuple[Record, Sequence[Fault]]], digest: str) -> None:
@@ -201,12 +206,17 @@ def write_table(
 def read_content_ids(path: Path) -> list[bytes | None] | None:
     """Of the images that annotations are of, one a row; None where they don't say, which older engines made."""
     with damage_named(path), _parquet(path) as file:
-        told = (file.metadata.metadata or {}).get(IMAGES)
-        if told is None:
-            return None
-        ids = base64.b64decode(told, validate=True)
-        if len(ids) != 16 * file.metadata.num_rows:
-            raise ValueError(f"it has content ids of {len(ids) // 16} images, and {file.metadata.num_rows} rows")
+        return content_ids_in(file.metadata)
+
+
+def content_ids_in(metadata: pq.FileMetaData) -> list[bytes | None] | None:
+    """As `read_content_ids`, of a file that was opened. Raises ValueError where they are of other rows."""
+    told = (metadata.metadata or {}).get(IMAGES)
+    if told is None:
+        return None
+    ids = base64.b64decode(told, validate=True)
+    if len(ids) != 16 * metadata.num_rows:
+        raise ValueError(f"it has content ids of {len(ids) // 16} images, and {metadata.num_rows} rows")
     return [content_id if any(content_id := ids[at : at + 16]) else None for at in range(0, len(ids), 16)]
 
 

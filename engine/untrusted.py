@@ -7,6 +7,10 @@ import reprlib
 from collections.abc import Sequence
 from typing import Any
 
+# Characters of what a set says: a label, or the name of a set or licence, which one line of a list may say of each of a
+# million images; any other text; and where an image is, a member of a tar in a path, say, each of 4096 bytes.
+LONGEST_NAME, LONGEST_TEXT, LONGEST_URI = 1000, 1 << 17, 1 << 15
+
 # Control characters, each as one that can be seen: HTML has no place for them, and terminals obey them.
 UNSEEN = (
     {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"}
@@ -38,6 +42,11 @@ def some(things: Sequence[object], most: int = 3) -> str:
     """The first of a list, and how many more there are."""
     more = f" and {len(things) - most} more" if len(things) > most else ""
     return ", ".join(map(str, things[:most])) + more
+
+
+def too_long(text: str, most: int) -> str:
+    """What is wrong with a text of more than `most` characters; "" if nothing is."""
+    return f"a text of {len(text):,} characters, more than {most:,}" if len(text) > most else ""
 
 
 def numbers(values: Sequence[Any]) -> list[float] | None:

@@ -18,21 +18,38 @@ from engine.records import Item
 ROW = re.compile(r"(.+\.(?:parquet|arrow))#([0-9]+)", re.DOTALL | re.IGNORECASE)
 MEMBER = re.compile(r"(.+?\.tar)#(.+)", re.DOTALL | re.IGNORECASE)
 URL = re.compile(r"https?://", re.IGNORECASE)
+ESCAPED = "/./"  # before the name of a file on a store whose `%` and `#` are escaped; else `normal` leaves none
 
 
 def uri_of(path: str) -> str:
     """The URI of a file: its absolute path as it is, links not followed; on a store its URI there.
 
-    A file:// URI if the path is not valid UTF-8, or if `reading.read` would take it for a place inside a file.
+    A file:// URI if the path is not valid UTF-8, or if `reading.read` would take it for a place inside a file; what is
+    on a store is then escaped: `s3://bucket/a/./b.tar%23c.png` is the file a/b.tar#c.png.
     """
     if is_remote_uri(path):
-        return normal(path)
+        path = normal(path)
+        return _escaped(path) if _is_inside(path) else path
     path = os.path.abspath(path)
     try:
         path.encode()
     except UnicodeEncodeError:
         return Path(path).as_uri()
-    return Path(path).as_uri() if ROW.fullmatch(path) or MEMBER.fullmatch(path) else path
+    return Path(path).as_uri() if _is_inside(path) else path
+
+
+def _is_inside(path: str) -> bool:
+    return bool(ROW.fullmatch(path) or MEMBER.fullmatch(path))
+
+
+def _escaped(path: str) -> str:
+    return ESCAPED.join(path.replace("%", "%25").replace("#", "%23").rsplit("/", 1))
+
+
+def _unescaped(uri: str) -> str:
+    """What is not escaped as `_escaped` does it, as a list may have it, stays as it is."""
+    path = uri.replace(ESCAPED, "/").replace("%23", "#").replace("%25", "%")
+    return path if ESCAPED in uri and uri_of(path) == uri else uri
 
 
 def is_url(uri: str) -> bool:
@@ -47,10 +64,10 @@ def download_of(downloads: Path, url: str) -> Path:
 
 
 def path_of(place: str) -> str:
-    """The local path of a path or file:// URI, bytes that aren't UTF-8 escaped as Python does in paths; what is on a
-    store stays as it is. Raises ImageError for what is anywhere else."""
+    """The local path of a path or file:// URI, bytes that aren't UTF-8 escaped as Python does in paths; of what is on a
+    store its URI there, nothing in it escaped. Raises ImageError for what is anywhere else."""
     if is_remote_uri(place):
-        return place
+        return _unescaped(place)
     if file := LOCAL.fullmatch(place):
         return os.fsdecode(unquote_to_bytes(file[1]))
     if scheme := SCHEME.match(place):

@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from engine.temporary import held
+
 
 def notes_of(run_id: str) -> Path:
-    """Where the workers of a run keep their notes on each machine: in a real folder, which faulthandler asks for."""
+    """Where the workers of a run keep their notes on each machine: in a real folder, which faulthandler asks for. What
+    a killed driver leaves of them, `engine.temporary` removes."""
     return Path(tempfile.gettempdir()) / f"engine-{run_id}"
 
 
@@ -44,8 +47,7 @@ class Watchdog:
     @contextmanager
     def watch(self, item_ids: Sequence[bytes]) -> Iterator[None]:
         """Ends this process if the block outlasts the limit for so many items."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with open(self.path, "w") as file:
+        with held(self.path.parent), open(self.path, "w") as file:
             file.write(json.dumps([item_id.hex() for item_id in item_ids]) + "\n")
             file.flush()
             leaves = False

@@ -114,5 +114,6 @@ def _repair_lines(repair: Repair, done: bool, out: str, left_out: int) -> Iterat
         yield Text(f"! {left_out:,} findings more are only counted: repair again after this", "yellow")
     yield from lost
     where = shlex.quote(out)
-    again, do = f"To make it again: engine run --out {where}", f"To do it: engine verify {where} --repair --yes"
-    yield Text(again if done else do)
+    look, again = f"To look at all else: engine verify {where}", f"To make it again: engine run --out {where}"
+    after = look if repair.rewrite else again
+    yield Text(after if done else f"To do it: engine verify {where} --repair --yes")

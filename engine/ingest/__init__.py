@@ -27,7 +27,7 @@ from engine.ingest.lost import lost_of, missing, unknown_uri
 from engine.ingest.partitions import Cut, chunks, shard_size
 from engine.ingest.restoring import restore
 from engine.ingest.retrying import Retried, retry
-from engine.ingest.rewriting import partitions_there, rewrite
+from engine.ingest.rewriting import is_of_others, partitions_there, rewrite
 from engine.ingest.shards import Writer, remove_others
 from engine.ingest.summary import count_given, manifest_of
 from engine.ingest.witnesses import made_of
@@ -40,6 +40,7 @@ __all__ = [
     "added",
     "chunks",
     "ingest",
+    "is_of_others",
     "item_of",
     "listed_digest",
     "listing_of",

@@ -6,7 +6,7 @@ that are listed and in no other shard, in the order of the list: of an unchanged
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -62,8 +62,10 @@ def lost_of(output: Output, config: Ingest, shards: Collection[ShardId], without
     """Which images are in shards, as far as can be said without these, and `without` some more files. The set is listed
     once, and no image read. Raises what `restore` does."""
     sizes, taken_ids = output.counts(), Digests()
-    copied = dict(_taken(output, sorted(sizes.keys() - set(shards)), taken_ids))
-    ids = {shard: _ids(output, shard, sizes[shard], taken_ids, without) for shard in shards}
+    copies = list(_taken(output, sorted(sizes.keys() - set(shards)), taken_ids))
+    copied = {original: content for original, content, _ in copies}
+    before = {original: shard for original, _, shard in reversed(copies)}
+    ids = _ids(output, {shard: sizes[shard] for shard in shards}, taken_ids, without)
     wanted = {item_id for of in ids.values() for item_id in of or ()}
     room = sum(sizes[shard] for shard in shards if ids[shard] is None)
     listed, free = _listed(config, wanted, taken_ids, room)
@@ -78,6 +80,8 @@ def lost_of(output: Output, config: Ingest, shards: Collection[ShardId], without
         known = ids[shard]
         entries = list(islice(rest, sizes[shard])) if known is None else list(map(listed.get, known))
         now = known or [Item.id_of(entry.uri) for entry in entries if entry]
+        if late := sum(before.get(item_id, shard) < shard for item_id in now):
+            raise _unclear(unclear, f"{late} images of which other shards have copies are listed behind these")
         told = zip(seen(output, shard, now, without), map(copied.get, now), strict=True)
         of_rows = tuple((*of, *((Seen(None, copy),) if copy else ())) for of, copy in told)
         lost.append(Lost(shard, tuple(now), tuple(entries), of_rows, known is not None))
@@ -89,9 +93,9 @@ def _unclear(what: str, but: str) -> OutputError:
     return OutputError(f"nothing says which {what}, and {but}. {remedy}")
 
 
-def _taken(output: Output, shards: Sequence[ShardId], taken_ids: Digests) -> Iterator[tuple[bytes, bytes]]:
-    """Takes the ids of shards that are there; and of their copies whose originals are in none of them, the original and
-    what is in both. An original comes before its copies."""
+def _taken(output: Output, shards: Sequence[ShardId], taken_ids: Digests) -> Iterator[tuple[bytes, bytes, ShardId]]:
+    """Takes the ids of shards that are there; and of their copies whose originals are in none of them, the original,
+    what is in both, and where the copy is. An original comes before its copies."""
     for shard in shards:
         table = read_table(output.items(shard), ["item_id", "duplicate_of", "content_id"])
         for item_id in table.column("item_id").to_pylist():
@@ -99,7 +103,7 @@ def _taken(output: Output, shards: Sequence[ShardId], taken_ids: Digests) -> Ite
         copies = table.filter(table.column("duplicate_of").is_valid())
         for original, content in zip(copies["duplicate_of"].to_pylist(), copies["content_id"].to_pylist(), strict=True):
             if taken_ids.number(original) is None:
-                yield original, content
+                yield original, content, shard
 
 
 def _needed(lost: Sequence[Lost]) -> list[Lost]:
@@ -130,11 +134,18 @@ def _listed(
 
 
 def _ids(
-    output: Output, shard: ShardId, size: int, taken_ids: Digests, without: Collection[Path]
-) -> list[bytes] | None:
-    """The ids of a shard's items by what else there is of it, which are taken then. What is of another shard's images
-    is no witness."""
-    for path in (*made_of(output, shard), output.given(shard)):
+    output: Output, sizes: Mapping[ShardId, int], taken_ids: Digests, without: Collection[Path]
+) -> dict[ShardId, list[bytes] | None]:
+    """The ids of shards' items by what else there is of them, which are taken then. What is of another shard's images
+    is no witness: what came along is asked last, where what was made of any of them has said what it has to say."""
+    ids = {shard: _said(made_of(output, shard), size, taken_ids, without) for shard, size in sizes.items()}
+    for shard, said in ids.items():
+        ids[shard] = said or _said((output.given(shard),), sizes[shard], taken_ids, without)
+    return ids
+
+
+def _said(paths: Iterable[Path], size: int, taken_ids: Digests, without: Collection[Path]) -> list[bytes] | None:
+    for path in paths:
         ids = None if path in without else item_ids(path)
         if ids and len(set(ids)) == size == len(ids) and all(taken_ids.number(item_id) is None for item_id in ids):
             for item_id in ids:

@@ -42,7 +42,7 @@ def retry(output: Output, config: Ingest, rows: Mapping[ShardId, Set[int]]) -> R
     not use of a URL is fetched anew.
 
     What is wrong with an item by its list stays wrong. A later image with the same bytes, read long ago, is not made a
-    duplicate. Memory grows with the items that are tried: a kilobyte each. Images are read in threads of this process.
+    duplicate. Memory grows with the items that are tried: 3 kB each. Images are read in threads of this process.
     """
     before = {shard: _tried(output, shard, rows[shard]) for shard in sorted(rows)}
     unread = {item.item_id for items in before.values() for item in items.values() if item.error}

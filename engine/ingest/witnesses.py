@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.atomic import names_in
 from engine.errors import OutputError
 from engine.layout import Output, ShardId
 from engine.records import Item, ItemError
@@ -45,11 +44,9 @@ class Seen:
 
 def made_of(output: Output, shard: ShardId) -> Iterator[Path]:
     """Where in all rounds what was made of a shard is, if it is there."""
-    for name in names_in(output.root):
-        if name.removeprefix("round-").isdigit():
-            round_ = output.round(int(name.removeprefix("round-")))
-            for layer in (round_, round_.merge):
-                yield from (layer.annotations(shard), layer.decisions(shard))
+    for round_ in output.rounds():
+        for layer in (round_, round_.merge):
+            yield from (layer.annotations(shard), layer.decisions(shard))
 
 
 def item_ids(path: Path) -> list[bytes] | None:

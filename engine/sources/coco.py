@@ -22,7 +22,7 @@ from engine.records import ItemError
 from engine.sources.index import Id, Index, filling
 from engine.sources.places import SAMPLE, Place, below, find, inner
 from engine.sources.sections import Section, sections
-from engine.untrusted import numbers, shown
+from engine.untrusted import LONGEST_NAME, numbers, shown, too_long
 from engine.uris import is_url, reported, uri_of
 from engine.uris import shown as shown_path
 
@@ -95,16 +95,21 @@ class _File:
         names = {}
         for number, item in enumerate(items):
             id_, name = (_id(item.get("id")), item.get("name")) if isinstance(item, dict) else (None, None)
-            if id_ is not None and isinstance(name, str):
-                names[id_] = name
-            else:
+            if id_ is None or not isinstance(name, str):
                 self._fault(f"{key}[{number}]", f"bad_{key}", f"expected an object with id and name, not {shown(item)}")
+            elif wrong := too_long(name, LONGEST_NAME):
+                self._fault(f"{key}[{number}]", "too_long", wrong)
+            else:
+                names[id_] = name
         return names
 
     def _dataset(self) -> str:
         info = self.parts["info"].value() if "info" in self.parts else None
         described = info.get("description") if isinstance(info, dict) else None
-        return (described.strip() if isinstance(described, str) else "") or os.path.splitext(self.name)[0]
+        name = described.strip() if isinstance(described, str) else ""
+        if wrong := too_long(name, LONGEST_NAME):
+            self._fault("info.description", "too_long", wrong)
+        return name if name and not wrong else os.path.splitext(self.name)[0]
 
     def _read_images(self) -> None:
         dataset, any_good = self._dataset(), False

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from engine.entry import Given, GivenMask, GivenRegion, GivenRegionText, GivenText, GivenTriplet, Key
+from engine.untrusted import LONGEST_NAME
 
 FORMAT = "florence-engine/1"  # under `format`, by which readers know a document
 ANNOTATIONS = ("texts", "regions", "region_texts", "masks", "triplets")
@@ -82,7 +83,7 @@ def _triplet(one: Mapping[str, Any], place: str, where: str) -> GivenTriplet:
 def _each(document: Mapping[str, Any], name: str, where: str) -> Iterator[tuple[Mapping[str, Any], str]]:
     """The annotations of a list, each with its place. What is no list, or no object in it, is one without anything."""
     for number, one in enumerate(_listed(document.get(name))):
-        yield one if isinstance(one, dict) else {}, f"{name}[{number}] of {where}"
+        yield one if isinstance(one, dict) else {}, f"{name}[{number}] of {where[:LONGEST_NAME]}"
 
 
 def _listed(value: Any) -> list[Any]:

@@ -24,13 +24,14 @@ import pyarrow.types as types
 from engine import manifest
 from engine.compact import as_value_error, check, compact
 from engine.entry import Entry, Faults, Given
-from engine.files import is_file, is_folder, matching, piece, stamp
+from engine.files import is_file, is_folder, matching, stamp, whole
+from engine.records import ItemError
 from engine.sources import webdataset
 from engine.sources.documents import ANNOTATIONS, given_in
-from engine.uris import reported, resolved, shown
+from engine.sources.places import located
+from engine.uris import reported, resolved, shown, uri_of
 
 WHAT = "table of an export"
-MOST_BYTES = 1 << 26  # of an export.json
 SHARDS = {"webdataset": "*/*.tar", "hf": "data/*/*.parquet", "parquet": "images/*/*.parquet"}
 COCO = ("instances", "captions", "text")  # what its files' names begin with
 STRINGS = {"images": ("item_id", "uri"), **dict.fromkeys(ANNOTATIONS, ("item_id", "id"))}
@@ -39,23 +40,29 @@ _lock = threading.Lock()
 
 def format_of(folder: str) -> str | None:
     """The format in which the engine exported a folder; None if it did not, or in one that others read."""
-    name = _named(folder)
+    name = named(folder)
     return name if name in SHARDS else None
 
 
 def lists(path: str) -> list[str]:
     """What is to be listed for a path: of a folder that was exported as COCO its files, which are one set."""
-    if not is_folder(path) or _named(path) != "coco":
+    if not is_folder(path) or named(path) != "coco":
         return [path]
     files = sorted(file for kind in COCO for file in matching(path, f"{kind}_*.json"))
     return files or [path]
 
 
-def _named(folder: str) -> str | None:
+def named(folder: str) -> str | None:
+    """The format that a folder's export.json names; None if it is no such file. Raises ConfigError for a huge one."""
     path = os.path.join(folder, "export.json")
+    with reported(path, "description of an export"):
+        try:
+            data = whole(path)
+        except OSError:
+            return None
     try:
-        told = json.loads(piece(path, 0, MOST_BYTES))
-    except (OSError, ValueError, RecursionError):
+        told = json.loads(data)
+    except (ValueError, RecursionError):
         return None
     name = told.get("format") if isinstance(told, dict) else None
     return name if isinstance(name, str) else None
@@ -89,12 +96,14 @@ def table_entries(path: str, faults: Faults) -> Iterator[Entry]:
         for name, lost in tables.lost.items():
             message = f"{lost} of its rows are of images that aren't listed; they were left out"
             faults.add(f"{name} beside {shown(os.path.basename(path))}", "no_image", message)
-        for row in tables.images.to_pylist():
+        for number, row in enumerate(tables.images.to_pylist()):
+            uri, error = _uri(row, path, number)
             yield Entry(
-                _uri(row, _folder(path)),
+                uri,
                 row.get("dataset"),
                 row.get("licence"),
                 tuple(label for label in row.get("labels") or () if label),
+                error,
                 given=partial(_given, path, modified, row["item_id"], (row.get("width"), row.get("height"))),
             )
 
@@ -172,8 +181,9 @@ def _of_row(name: str, row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-def _uri(row: Mapping[str, Any], folder: str) -> str:
+def _uri(row: Mapping[str, Any], path: str, number: int) -> tuple[str, ItemError | None]:
     """Where an image is: in the export's folder, if it was copied or linked there, else where it was."""
-    file = row.get("file")
-    is_there = isinstance(file, str) and file and not os.path.isabs(file)
-    return resolved(str(file) if is_there else row["uri"], folder)
+    folder, file = _folder(path), row.get("file")
+    if not isinstance(file, str) or not file or os.path.isabs(file):
+        return resolved(row["uri"], folder), None
+    return located(file, folder, f"{uri_of(path)}#{number}")

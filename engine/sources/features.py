@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.entry import Faults, Given, GivenRegion, GivenText
+from engine.files import MOST_BYTES
 from engine.sources import documents
 from engine.untrusted import numbers, shown
 
@@ -94,8 +95,11 @@ def columns_of(features: Mapping[str, Any]) -> Columns:
 
 def features_in(metadata: Mapping[bytes, bytes] | None) -> dict[str, Any]:
     """The features that a table's metadata has, under `huggingface`; empty if it has none."""
+    told = (metadata or {}).get(b"huggingface", b"")
+    if len(told) > MOST_BYTES:
+        raise ValueError(f"its metadata has {len(told):,} bytes of features, more than {MOST_BYTES:,}")
     try:
-        found = json.loads((metadata or {}).get(b"huggingface", b"{}"))["info"]["features"]
+        found = json.loads(told)["info"]["features"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

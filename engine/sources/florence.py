@@ -16,11 +16,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from engine.entry import Given, GivenMask, GivenRegion, GivenRegionText, GivenText, GivenTriplet, Key
-from engine.files import opened
-from engine.sources.samples import LINE, OBJECT, Kind, Sample, Unfit, exported, size_of, unplaced
-from engine.untrusted import shown
+from engine.files import MOST_BYTES, lines, opened
+from engine.sources.samples import LINE, OBJECT, Kind, Sample, Unfit, caption_key, exported, size_of, unplaced
+from engine.untrusted import LONGEST_NAME, LONGEST_TEXT, shown, too_long
 
-LONGEST = 2**24  # bytes of a line
 MARK = re.compile(r"(<loc_(?:0|[1-9]\d{0,2})>|</?poly>|<sep>)", re.ASCII)
 DETAILS = {"CAPTION": "brief", "DETAILED_CAPTION": "detailed", "MORE_DETAILED_CAPTION": "more_detailed"}
 ABOUT_REGION = re.compile(r"((?:<loc_\d{1,3}>){4})", re.ASCII)
@@ -35,7 +34,7 @@ def is_lines(path: str) -> bool:
         return False
     try:
         with opened(path) as file:
-            said = json.loads(file.readline(LONGEST))
+            said = json.loads(file.readline(MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(said, dict) and {"image", "task", "prompt", "target"} <= said.keys()
@@ -47,17 +46,12 @@ def files_of(folder: str) -> list[str]:
 
 
 def _read(path: str) -> Iterator[Sample]:
-    with opened(path) as file:
-        number = 0
-        while line := file.readline(LONGEST):
-            number += 1
-            if len(line) == LONGEST and not line.endswith(b"\n"):
-                raise ValueError(f"line {number} has more than {LONGEST} bytes")
-            if line.strip():
-                try:
-                    yield f"line {number}", json.loads(line)
-                except (ValueError, RecursionError):
-                    yield f"line {number}", line
+    for number, line in lines(path):
+        if line.strip():
+            try:
+                yield f"line {number}", json.loads(line)
+            except (ValueError, RecursionError):
+                yield f"line {number}", line
 
 
 def given_in(line: dict[str, Any], where: str) -> Iterator[Given | Unfit]:
@@ -122,6 +116,10 @@ class _Line:
 
     def boxes(self) -> Iterator[tuple[str, Bins] | Unfit]:
         for label, parts in self.runs():
+            is_one = sum(map(len, parts)) <= 4
+            if wrong := too_long(label, LONGEST_TEXT if is_one else LONGEST_NAME):  # or each box would say it
+                yield Unfit("too_long", wrong)
+                continue
             for part in parts:
                 whole = len(part) // 4 * 4
                 yield from ((label, tuple(part[start : start + 4])) for start in range(0, whole, 4))
@@ -208,7 +206,7 @@ def _grounded(line: _Line) -> Iterator[Given | Unfit]:
     if not line.prompt.startswith(GROUNDED):
         raise Unfit("bad_sample", f"expected a caption in the prompt, not {shown(line.prompt)}")
     caption = line.prompt[len(GROUNDED) :]
-    text, start, stop = ("text", caption), 0, 0
+    text, start, stop = caption_key(caption), 0, 0
     for phrase, parts in line.runs():
         keys = []
         for bins in (tuple(part[n : n + 4]) for part in parts for n in range(0, len(part), 4)):
@@ -227,8 +225,9 @@ def _grounded(line: _Line) -> Iterator[Given | Unfit]:
         if found < 0 or not phrase:
             yield Unfit("bad_span", f"{shown(phrase)} is not in the caption {shown(caption)}")
             continue
+        if not stop:
+            yield GivenText(caption, where=line.where, key=text)
         start, stop = found, found + len(phrase)
-        yield GivenText(caption, where=line.where, key=text)
         yield GivenTriplet(text, start, stop, tuple(keys), phrase, where=line.where)
 
 

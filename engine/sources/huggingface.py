@@ -21,10 +21,11 @@ import pyarrow.types as types
 from engine.compact import as_value_error
 from engine.entry import Entry, Faults, Given
 from engine.errors import ConfigError, ImageError
-from engine.files import is_file, opened, stamp
+from engine.files import is_file, opened, stamp, whole
 from engine.places import is_remote_uri
 from engine.sources.features import Columns, columns_of
-from engine.uris import reported, resolved, shown, uri_of
+from engine.sources.places import located
+from engine.uris import reported, shown, uri_of
 
 WHAT = "Hugging Face dataset"
 INFO, STATE, SPLITS = "dataset_info.json", "state.json", "dataset_dict.json"
@@ -98,11 +99,14 @@ def _entries(path: str, dataset: str, licence: str | None, faults: Faults) -> It
             about = batch.select(names).to_pylist() if names else [{}] * len(references)
             for offset, reference in enumerate(references):
                 row = table.rows[number] + offset
+                place = f"{uri_of(path)}#{row}"
+                uri, error = located(reference, os.path.dirname(path), place) if reference else (place, None)
                 yield Entry(
-                    resolved(reference, os.path.dirname(path)) if reference else f"{uri_of(path)}#{row}",
+                    uri,
                     about[offset].get("dataset", dataset),
                     about[offset].get("licence", licence),
                     table.columns.labels_in(about[offset], _where(path, row), faults),
+                    error,
                     given=partial(_given, path, modified, row, faults, told) if table.columns.given else tuple,
                 )
 
@@ -225,9 +229,9 @@ def _inside(folder: str, name: object) -> str:
 
 def _json(folder: str, name: str) -> dict[str, Any]:
     path = os.path.join(folder, name)
-    with reported(path, WHAT), opened(path) as file:
+    with reported(path, WHAT):
         try:
-            found = json.load(file)
+            found = json.loads(whole(path))
         except RecursionError:
             raise ValueError("it is nested too deep") from None
         if not isinstance(found, dict):

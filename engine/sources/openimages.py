@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TypeAlias
 
 from engine.entry import Entry, Faults, Given, GivenRegion, GivenText
-from engine.files import children, is_folder, opened, stamp
+from engine.files import children, is_folder, lines, opened, stamp
 from engine.places import is_remote_uri
 from engine.records import Box
 from engine.sources import tables
 from engine.sources.index import Index, filling
 from engine.sources.masks import with_masks
-from engine.untrusted import shown
+from engine.untrusted import LONGEST_NAME, shown, too_long
 from engine.uris import reported, uri_of
 from engine.uris import shown as shown_path
 
@@ -117,7 +117,12 @@ def _rows(path: str, faults: Faults) -> Iterator[tuple[int, Row]]:
 def _classes(paths: Sequence[str], faults: Faults) -> Iterator[tuple[str, str]]:
     for path in paths:
         with reported(path, "list of Open Images' classes"):
-            yield from ((row["LabelName"], row["DisplayName"]) for _, row in _rows(path, faults))
+            for number, row in _rows(path, faults):
+                if wrong := too_long(row["DisplayName"], LONGEST_NAME):
+                    where = f"line {number} of {shown_path(os.path.basename(path))}"
+                    faults.add(where, "too_long", f"{wrong}; it was left out")
+                else:
+                    yield row["LabelName"], row["DisplayName"]
 
 
 @dataclass
@@ -226,19 +231,18 @@ class _File:
         """Raises ValueError if no line has one."""
         first_fault = ""
         any_good = False
-        with opened(self.path) as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                try:
-                    image, caption = _narrative(line)
-                except ValueError as error:
-                    first_fault = first_fault or f"line {number} {error}"
-                    self.index.faults.add(self._where(number), "bad_narrative", f"it {error}; it was left out")
-                    continue
-                any_good = True
-                if self.images.add(image, self._where(number)):
-                    yield image, GivenText(caption, where=self._where(number))
+        for number, line in lines(self.path):
+            if not line.strip():
+                continue
+            try:
+                image, caption = _narrative(line)
+            except ValueError as error:
+                first_fault = first_fault or f"line {number} {error}"
+                self.index.faults.add(self._where(number), "bad_narrative", f"it {error}; it was left out")
+                continue
+            any_good = True
+            if self.images.add(image, self._where(number)):
+                yield image, GivenText(caption, where=self._where(number))
         if first_fault and not any_good:
             raise ValueError(first_fault)
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from engine.files import is_file, is_folder, normal
-from engine.places import LOCAL, is_remote_uri
-from engine.uris import MEMBER, ROW, path_of, uri_of
+from engine.places import LOCAL, SCHEME, is_remote_uri
+from engine.records import ItemError
+from engine.untrusted import shown
+from engine.uris import MEMBER, ROW, path_of, resolved, uri_of
 
 SAMPLE = 50  # names that are tried
 
@@ -34,6 +36,17 @@ def inner(name: object) -> str | None:
         return None
     name = os.path.normpath(name)
     return None if name.split("/")[0] in ("..", ".") else name
+
+
+def located(name: str, folder: str, place: str) -> tuple[str, ItemError | None]:
+    """The uri of a name that a set has: absolute paths and URIs lead where they lead, a relative one into its folder
+    alone. One that leads out is not read, but known by its `place` in the list."""
+    inside = MEMBER.fullmatch(name) or ROW.fullmatch(name)
+    file = inside[1] if inside else name
+    if os.path.isabs(file) or SCHEME.match(file) or inner(file):
+        return resolved(name, folder), None
+    message = f"expected an image in the folder of the set, not {shown(name)}; it is not read"
+    return place, ItemError("ingest", "outside_root", message.encode(errors="replace").decode())
 
 
 def below(name: object, folder: str) -> str | None:

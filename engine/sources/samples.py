@@ -5,7 +5,6 @@ What the samples of an image say is put together: a region that several speak of
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +13,11 @@ from itertools import islice
 from typing import Any
 
 from engine.entry import Entry, Faults, Given, GivenMask, GivenRegion, GivenRegionText, GivenText, GivenTriplet, Key
-from engine.files import matching, opened, stamp
+from engine.files import matching, stamp
 from engine.geometry import iou
 from engine.places import LOCAL, is_remote_uri
-from engine.records import ItemError
+from engine.records import ItemError, digest16
+from engine.sources import exports
 from engine.sources.index import Id, Index, filling
 from engine.sources.places import SAMPLE, Place, find, inner
 from engine.untrusted import shown
@@ -127,13 +127,7 @@ class _File:
 
 def exported(folder: str, format_: str, pattern: str) -> list[str]:
     """The files of an `engine export` of a format that lies in a folder; none if it holds no such export."""
-    try:
-        with opened(f"{folder}/export.json") as file:
-            said = json.loads(file.read())
-    except (OSError, ValueError, RecursionError):
-        return []
-    is_export = isinstance(said, dict) and said.get("format") == format_
-    return matching(folder, pattern) if is_export else []
+    return matching(folder, pattern) if exports.named(folder) == format_ else []
 
 
 def size_of(sample: dict[str, Any]) -> tuple[int, int] | None:
@@ -154,8 +148,8 @@ def united(given: Sequence[Given]) -> list[Given]:
     is given as another one's is that one, and so is a PLACE, of which nobody says whether a line or an object is there.
     """
     given = _known_places(given)
-    known = {one.text: one.key for one in given if isinstance(one, GivenText) and one.detail}
-    texts = {one.key: one for one in given if isinstance(one, GivenText) and (one.detail or one.text not in known)}
+    known = {caption_key(one.text): one.key for one in given if isinstance(one, GivenText) and one.detail}
+    texts = {one.key: one for one in given if isinstance(one, GivenText) and (one.detail or one.key not in known)}
     captions = [text.text for text in texts.values()]
     masks = {(one.region, repr(one.segmentation)): one for one in given if isinstance(one, GivenMask)}
     outlined = {outline for _, outline in masks}
@@ -171,7 +165,7 @@ def united(given: Sequence[Given]) -> list[Given]:
         elif isinstance(one, GivenRegion) and one.description and one.description.strip() != _label(regions, one):
             told.setdefault((one.key, one.description.strip()), GivenRegionText(one.key, one.description, one.where))
         elif isinstance(one, GivenTriplet) and one.text is not None:
-            text = known.get(one.text[1], one.text)
+            text = known.get(one.text, one.text)
             before = triplets[text, one.start, one.stop].regions if (text, one.start, one.stop) in triplets else ()
             regions_ = tuple(dict.fromkeys((*before, *one.regions)))
             triplets[text, one.start, one.stop] = replace(one, text=text, regions=regions_)
@@ -183,6 +177,11 @@ def united(given: Sequence[Given]) -> list[Given]:
     kept = [replace(one, description=None) for one in _saying_something(list(regions.values()))]
     spoken = [one for one in told.values() if one.region in regions]
     return [*texts.values(), *kept, *spoken, *masks.values(), *triplets.values()]
+
+
+def caption_key(text: str) -> Key:
+    """Of a caption whose granularity isn't said: each phrase in it has this key, and none the caption."""
+    return "caption", digest16(text.encode(errors="surrogatepass")).hex()
 
 
 def _known_places(given: Sequence[Given]) -> list[Given]:

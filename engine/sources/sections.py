@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 import ijson
 import numpy as np
 
-from engine.files import opened, stamp
+from engine.files import MOST_BYTES, opened, stamp
 
 CHUNK = 1 << 20
 BLOCK_BYTES = 1 << 24  # of a file on a store, which is read from front to back
@@ -49,8 +49,11 @@ class Section:
 
     def _parsed(self, file: BinaryIO, prefix: str) -> Iterator[Any]:
         file.seek(self.start)
+        until = _Until(file, self.stop)
         try:
-            yield from ijson.items(_Until(file, self.stop), prefix, use_float=True, buf_size=CHUNK)
+            for value in ijson.items(until, prefix, use_float=True, buf_size=CHUNK):
+                until.taken = 0
+                yield value
         except ijson.JSONError as error:
             raise ValueError(f"no valid JSON: {str(error).splitlines()[0]}") from None
 
@@ -76,24 +79,29 @@ class _Strings:
 
 @dataclass
 class _Until:
-    """A file that ends earlier, with null for what is no JSON but comes out of Python's json: NaN and Infinity."""
+    """A file that ends earlier, with null for what is no JSON but comes out of Python's json: NaN and Infinity. `taken`
+    are the bytes read since its reader had a value; ValueError where they are too many."""
 
     file: BinaryIO
     stop: int
+    taken: int = 0
     strings: _Strings = field(default_factory=_Strings)
 
     def read(self, size: int) -> bytes:
         data = self._raw(size)
+        self.taken += len(data)
+        if self.taken > MOST_BYTES + CHUNK:  # a value may begin anywhere in a chunk
+            raise ValueError(f"a value has more than {MOST_BYTES:,} bytes")
         if not data:
             return data
         for _ in range(LONGEST_BARE):  # or one of them might be cut in two
             data += self._raw(1) if IN_BARE.fullmatch(data[-1:]) else b""
-        inside, parts, taken = self.strings.inside(data), [], 0
+        inside, parts, done = self.strings.inside(data), [], 0
         for bare in BARE.finditer(data) if b"NaN" in data or b"Infinity" in data else ():  # the search is slow
             if not inside[bare.start()]:
-                parts += [data[taken : bare.start()], b"null"]
-                taken = bare.end()
-        return b"".join([*parts, data[taken:]])
+                parts += [data[done : bare.start()], b"null"]
+                done = bare.end()
+        return b"".join([*parts, data[done:]])
 
     def _raw(self, size: int) -> bytes:
         return self.file.read(min(size, self.stop - self.file.tell()))

@@ -13,8 +13,9 @@ from typing import TextIO
 
 from engine import files
 from engine.entry import Faults
+from engine.untrusted import LONGEST_TEXT
 
-LONGEST_FIELD = 1 << 17  # characters; more is a quote that never ends, or no text at all
+LONGEST_FIELD = LONGEST_TEXT  # more is a quote that never ends, or no text at all
 LONGEST_LINE = 1 << 20
 QUOTED = re.compile('"((?:[^"]|"")*)"')
 ESCAPED = re.compile("[\udc80-\udcff]")  # as Python escapes bytes that aren't UTF-8

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from engine.entry import Entry, Faults, Given, GivenRegion
-from engine.files import absolute, exists, is_file, is_folder, normal, opened, piece
+from engine.files import absolute, exists, is_file, is_folder, lines, normal, piece, whole
 from engine.records import ItemError
 from engine.sources.places import within
 from engine.untrusted import numbers, shown
@@ -30,7 +30,7 @@ DATA = "data.yaml"
 EXTENSIONS = (".yaml", ".yml")
 NAMES = re.compile(rb"""^["']?names["']?\s*:""", re.MULTILINE)  # as YOLO's have it, and few others
 SPLITS = ("train", "val", "validation", "test")
-LONGEST = 1 << 24  # bytes of a data.yaml or a .txt of labels
+MOST_BYTES = 1 << 21  # of a data.yaml: ImageNet's 21,841 classes are half of it, and PyYAML makes half a gigabyte of it
 
 
 def is_set(path: str) -> bool:
@@ -39,7 +39,7 @@ def is_set(path: str) -> bool:
         return path.lower().endswith(EXTENSIONS)
     path = os.path.join(path, DATA)
     try:
-        return is_file(path) and NAMES.search(_bytes(path)) is not None
+        return is_file(path) and NAMES.search(piece(path, 0, MOST_BYTES)) is not None
     except (OSError, ValueError):
         return False
 
@@ -75,19 +75,12 @@ def entries(
 def _document(path: str) -> dict[str, Any]:
     """All scalars are strings: a class may be named "no"."""
     try:
-        document = yaml.load(_bytes(path), yaml.BaseLoader)  # makes nothing but strings, lists and dicts
+        document = yaml.load(whole(path, MOST_BYTES), yaml.BaseLoader)  # makes nothing but strings, lists and dicts
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(f"no valid YAML: {error}") from None
     if not isinstance(document, dict):
         raise ValueError(f"expected a mapping with names and splits, not a {type(document).__name__}")
     return document
-
-
-def _bytes(path: str) -> bytes:
-    data = piece(path, 0, LONGEST + 1)
-    if len(data) > LONGEST:
-        raise ValueError(f"it has more than {LONGEST:,} bytes")
-    return data
 
 
 def _names(value: object) -> Mapping[int, str]:
@@ -149,11 +142,11 @@ class _Set:
         if not is_file(path):
             return []
         try:
-            lines = _bytes(path).splitlines()
+            found = whole(path).splitlines()
         except (OSError, ValueError) as error:
             self.faults.add(name, "bad_labels", f"it can't be read: {error}; it was left out")
             return []
-        told = ((f"line {number} of {name}", line.split()) for number, line in enumerate(lines, 1))
+        told = ((f"line {number} of {name}", line.split()) for number, line in enumerate(found, 1))
         return [self._object(words, where) for where, words in told if words]
 
     def _inside(self, name: str, folder: str) -> str | None:
@@ -163,8 +156,8 @@ class _Set:
 
     def _list(self, path: str) -> Iterator[Entry]:
         """A path a line; relative ones are relative to the list's folder, or to the set's."""
-        with reported(path, "list of YOLO's images"), opened(path) as file:
-            for number, line in enumerate(file, 1):
+        with reported(path, "list of YOLO's images"):
+            for number, line in lines(path):
                 name = os.fsdecode(line.removeprefix(b"\xef\xbb\xbf" if number == 1 else b"").strip())
                 folders = (os.path.dirname(path), self.base)
                 places = [place for folder in folders if (place := self._inside(name, folder))]

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import is_there, names_in, read_json
+from engine.atomic import is_there, read_json
 from engine.dataset import Dataset, open_dataset
 from engine.errors import OutputError
 from engine.flat import flatten
@@ -126,8 +126,7 @@ def whole_round(path: Path, number: int) -> Dataset:
     """The dataset in a folder as it is in a round. That has to be whole; of the first there may be a part. Raises
     OutputError, with the rounds that are."""
     dataset = open_dataset(path)
-    names = (re.fullmatch("round-([0-9]+)", name) for name in names_in(dataset.output.root))
-    rounds = sorted(int(name[1]) for name in names if name)
+    rounds = [round_.number for round_ in dataset.output.rounds()]
     shards = list(dataset.output.shards())
     whole = [n for n in rounds if Dataset(dataset.output, n).shards() == shards]
     if number and number not in whole:

@@ -1,19 +1,24 @@
-"""What lies in an output folder and belongs to nothing: of runs that were killed, of ingests that found more images."""
+"""What lies in an output folder and belongs to nothing: of runs and trainings that were killed, of ingests that found
+more images."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 
 from engine.atomic import ASIDE, is_there, names_in
-from engine.layout import Layer, Output, ShardId
+from engine.layout import Layer, Output, Round, ShardId
 from engine.places import is_local
 from engine.verify.findings import Finding
 
 SHARD = re.compile(r"shard-(\d{5,})\.parquet")
 PART = re.compile(r"part-(\d{5,})")
+# Of folders of models and checkpoints: see `engine.copies.moved`, and pipelines/training.
+HALF = re.compile(r"\.(.+)\.(before|old|new|unfinished|unpublished)|\.unfinished-.+")
+WHOLE = "training.json"  # a checkpoint's last file
 FOREIGN = "move it elsewhere; the engine neither reads nor removes it"
 
 
@@ -28,6 +33,8 @@ def leftovers(output: Output, layers: Sequence[Layer], shards: Sequence[int], wr
         yield from _beyond(output, folder, shards)
     if is_local(output.root):  # on a store nothing is written aside
         yield from _asides(output)
+        for round_ in output.rounds():
+            yield from _of_trainings(output, round_)
     for name in names_in(output.root / "export"):
         work = output.root / "export" / name / ".export"
         if is_there(work):
@@ -44,6 +51,30 @@ def _asides(output: Output) -> Iterator[Finding]:
             relative = (Path(folder) / name).relative_to(output.root).as_posix()
             told = "a file that a killed run had begun to write"
             yield Finding("leftover", relative, told, "remove it; the next run does, too", (relative,))
+
+
+def _of_trainings(output: Output, round_: Round) -> Iterator[Finding]:
+    here, models, checkpoints = map(os.walk, (round_.folder, round_.model(), round_.training))
+    for folder, below, _ in chain(islice(here, 1), models, checkpoints):
+        left = sorted(name for name in below if _is_left(Path(folder), name))
+        below[:] = sorted(set(below) - set(left))
+        for name in left:
+            relative = (Path(folder) / name).relative_to(output.root).as_posix()
+            told = "a folder that a killed training had begun to write, or had replaced"
+            yield Finding("leftover", relative, told, "remove it: nothing reads it", (relative,))
+
+
+def _is_left(folder: Path, name: str) -> bool:
+    """Not the only one that there is: an old one before the new one is in its place, a checkpoint that is whole and has
+    not its name yet."""
+    half = HALF.fullmatch(name)
+    if not half:
+        return False
+    place = folder / half[1] if half[1] else folder
+    if half[2] == "before":
+        return place.exists()
+    is_whole = half[2] == "old" or (folder / name / WHOLE).exists()
+    return not is_whole or (place / WHOLE).exists()
 
 
 def _beyond(output: Output, folder: Path, shards: Sequence[int]) -> Iterator[Finding]:

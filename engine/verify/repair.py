@@ -15,11 +15,13 @@ from engine.storage import read_items
 from engine.verify.findings import Finding
 from engine.verify.shards import image_fault
 
+AFRESH = "Bring that back from a copy, or start afresh: engine run --overwrite"
+
 
 @dataclass(frozen=True)
 class Repair:
     """What a repair removes (paths in the output folder), and what of it no run can make again, in words. What it
-    writes anew at once, of what is there, is in `rewrite`."""
+    writes anew at once, of what is there, is in `rewrite`: then it is to be verified again."""
 
     remove: tuple[str, ...]
     lost: tuple[str, ...]
@@ -28,29 +30,36 @@ class Repair:
 
 def planned(output: Output, findings: Iterable[Finding], ingest: Ingest) -> Repair:
     """What there is to do. Nothing is done yet."""
+    findings = list(findings)
     found = [finding for finding in findings if finding.remove]
     asked = {path for finding in found for path in finding.remove}
-    lost = {f"{finding.path}: {finding.lost}" for finding in found if finding.lost}
     manifest = output.manifest.relative_to(output.root).as_posix()
-    anew: tuple[str, ...] = ()
     if manifest in asked:
-        try:
-            partitions_there(output)
-            anew = (manifest,)
-        except OutputError as error:
-            lost.add(f"{manifest}: what was made of any image, in all rounds, as it can't be written anew: {error}")
-    else:
-        lost |= set(_of_items(output, asked, ingest))
-    paths = sorted(path for path in asked - set(anew) if is_there(output.root / path))
-    return Repair(tuple(paths), tuple(sorted({*lost, *_of_annotations(output, paths, ingest)})), anew)
+        return _of_manifest(output, manifest)
+    lost = {f"{finding.path}: {finding.lost}" for finding in found if finding.lost}
+    paths = sorted(path for path in asked if is_there(output.root / path))
+    lost |= {*_of_items(output, asked, ingest), *_of_annotations(output, paths, ingest)}
+    lost |= set(_of_what_came_along(findings, paths))
+    return Repair(tuple(paths), tuple(sorted(lost)))
 
 
 def carry_out(output: Output, what: Repair, ingest: Ingest) -> None:
     """Only for the holder of the run's lock, under which it was planned, too: a run makes what is missing."""
     if what.rewrite:
         rewrite(output, ingest)
-    for name in what.remove:
+    for name in reversed(what.remove):  # markers before decisions before the rest: if it is killed, nothing seems done
         remove_all(output.root / name)
+
+
+def _of_manifest(output: Output, name: str) -> Repair:
+    """Nothing else: what was found beside was held against a manifest that is wrong."""
+    try:
+        partitions_there(output)
+    except OutputError as error:
+        why = str(error).split(". ")[0]  # what more it says is for who has a manifest
+        told = f"{name}: what was made of any image, in all rounds, as it can't be written anew: {why}. {AFRESH}"
+        return Repair((), (told,))
+    return Repair((), (), (name,))
 
 
 def _of_items(output: Output, asked: Collection[str], ingest: Ingest) -> Iterator[str]:
@@ -84,7 +93,7 @@ def _of_annotations(output: Output, paths: Sequence[str], ingest: Ingest) -> Ite
     """Annotations can be made again of images that are there and still listed, by models that are there."""
     for name in paths:
         path = Path(name)
-        if "annotations" not in path.parts:
+        if "annotations" not in path.parts or path.suffix != ".parquet":  # or it is half-written
             continue
         gone = _gone(output, ShardId.of(path), ingest)
         if gone is None:
@@ -94,6 +103,13 @@ def _of_annotations(output: Output, paths: Sequence[str], ingest: Ingest) -> Ite
         number = int(path.parts[0].removeprefix("round-")) if path.parts[0].startswith("round-") else 0
         if number and "merge" not in path.parts and not is_there(output.round(number - 1).model()):
             yield f"{name}: the model that made it is no longer in {output.round(number - 1).folder.name}"
+
+
+def _of_what_came_along(findings: Iterable[Finding], paths: Collection[str]) -> Iterator[str]:
+    """A marker that is written anew is of what is there by then."""
+    for finding in findings:
+        if finding.kind == "came_along" and f"round-0/partitions/{Path(finding.path).name}.json" in paths:
+            yield f"{finding.path}: that it is not what it was, which only round 0's marker knows: bring it back first"
 
 
 def _gone(output: Output, shard: ShardId, ingest: Ingest) -> list[str] | None:

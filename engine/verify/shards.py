@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.atomic import is_there, read_bytes
+from engine.atomic import read_bytes
 from engine.config import Ingest
 from engine.errors import ImageError, OutputError
 from engine.ingest import unknown_uri
@@ -19,6 +19,7 @@ from engine.layout import Layer, Output, ShardId
 from engine.reading import read
 from engine.records import Item, digest16
 from engine.schema import ANNOTATION_COLUMNS, ANNOTATIONS, DECISIONS, GIVEN, ITEMS, VERSION
+from engine.storage import content_ids_in, digest_of_content
 from engine.summary import count_round
 from engine.verify.findings import Finding
 from engine.verify.references import faults
@@ -32,11 +33,13 @@ INGEST_AGAIN = (
 
 @dataclass(frozen=True)
 class Stored:
-    """A file of a shard that could be read: its table, and the digest of what made it."""
+    """A file of a shard that could be read: its table, the digest of what made it, and of annotations which images
+    they are of."""
 
     path: Path
     table: pa.Table
     digest: str
+    content_ids: Sequence[bytes | None] | None = None
 
 
 @dataclass
@@ -50,6 +53,7 @@ class ShardReport:
     images: int = 0
     ids: bytes = b""  # of its items, 16 bytes each
     originals: tuple[bytes, ...] = ()  # that its duplicates name
+    content: str = ""  # digest of its images and of what came along, where these are whole
     done: set[str] = field(default_factory=set)  # layers that have its decisions, whole or not
     begun: set[str] = field(default_factory=set)  # and those that have its annotations
     counts: dict[int, dict[str, Any]] = field(default_factory=dict)  # by round, as `count_round` has them
@@ -71,11 +75,12 @@ class ShardCheck:
         report = ShardReport(shard)
         items = self._items(report)
         if items is None:
-            report.done = {self.relative(layer.folder) for _, layer in self.layers if is_there(layer.decisions(shard))}
+            list(self._layers(report, None))
             return report
         report.rows, report.ids = len(items.table), b"".join(items.table["item_id"].to_pylist())
         report.originals = tuple(items.table["duplicate_of"].drop_null().unique().to_pylist())
         self._given(report, items)
+        report.content = "" if report.findings else digest_of_content(report.ids, self._bytes_given(shard))
         layers = list(self._layers(report, items))
         if layers and not report.findings:
             report.findings += self._faults(shard, items, layers)
@@ -131,8 +136,15 @@ class ShardCheck:
         if not _same(given, items) and not self._is_told(report, items.path):
             report.findings.append(Finding("other_images", name, _other(given, items), INGEST_AGAIN, again))
 
-    def _layers(self, report: ShardReport, items: Stored) -> Iterator[tuple[int, Layer, Stored, Stored | None]]:
-        """The layers whose files can be read, and are of the same images."""
+    def _bytes_given(self, shard: ShardId) -> bytes:
+        try:
+            return read_bytes(self.output.given(shard))
+        except FileNotFoundError:  # nothing came along
+            return b""
+
+    def _layers(self, report: ShardReport, items: Stored | None) -> Iterator[tuple[int, Layer, Stored, Stored | None]]:
+        """The layers whose files can be read, and are of the same images. Without these no more is said than which
+        files can't be read."""
         for number, layer in self.layers:
             # In this order, or a run might write both in between, and the first would be told missing.
             decisions = self._stored(report, layer, layer.decisions(report.shard), DECISIONS)
@@ -151,8 +163,12 @@ class ShardCheck:
                         )
                     )
                 continue
-            if annotations is None or self._of_others(report, layer, items, annotations, decisions):
+            if items is None or annotations is None:
                 continue
+            if self._of_others(report, layer, items, annotations, decisions):
+                continue
+            if decisions:
+                report.findings += self._of_other_bytes(report.shard, layer, items, annotations)
             yield number, layer, annotations, decisions
 
     def _stored(self, report: ShardReport, layer: Layer, path: Path, schema: pa.Schema) -> Stored | None:
@@ -181,6 +197,21 @@ class ShardCheck:
                 finding = Finding(finding.kind, finding.path, finding.message, INGEST_AGAIN, remove)
             report.findings.append(finding)
         return bool(other)
+
+    def _of_other_bytes(self, shard: ShardId, layer: Layer, items: Stored, annotations: Stored) -> Iterator[Finding]:
+        """Where annotations are of other bytes than the manifest's, the file of the first one tells who is right. What
+        failed is of nothing: it may be another file by now."""
+        rows = zip(annotations.content_ids or (), items.table["content_id"].to_pylist(), strict=False)
+        made = annotations.table["error"].is_null().to_pylist()
+        other = [row for row, (then, now) in enumerate(rows) if made[row] and then != now]
+        if not other:
+            return
+        uri, then = items.table["uri"][other[0]].as_py(), (annotations.content_ids or ())[other[0]]
+        message = f"{len(other)} of its images have other bytes than by the manifest, the first of them {uri[:200]}"
+        finding = self._of(layer, shard, "other_bytes", annotations.path, message)
+        if then and not image_fault(self.output, self.ingest, uri, then):
+            finding = replace(finding, remedy=INGEST_AGAIN, remove=self._ingested(shard))
+        yield finding
 
     def _of(self, layer: Layer, shard: ShardId, kind: str, path: Path, message: str) -> Finding:
         """A fault in a layer's shard. Decisions are made again with the annotations that they are about."""
@@ -256,6 +287,7 @@ def stored(path: Path, schema: pa.Schema) -> Stored:
     try:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             metadata = file.schema_arrow.metadata or {}
+            content_ids = content_ids_in(file.metadata)
             table = file.read()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -267,7 +299,7 @@ def stored(path: Path, schema: pa.Schema) -> Stored:
         differ = [name for name in {*table.schema.names, *schema.names} if not _equal(table.schema, schema, name)]
         raise NotWhole("schema", f"its columns are not those of version {VERSION}: {', '.join(sorted(differ))}")
     told = metadata.get(b"engine.digest", b"").decode(errors="replace")
-    return Stored(path, table.combine_chunks(), told)
+    return Stored(path, table.combine_chunks(), told, content_ids)
 
 
 def _equal(one: pa.Schema, other: pa.Schema, name: str) -> bool:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import random
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ from engine.atomic import is_there, names_in, read_json
 from engine.config import Ingest, Run, load_config
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, OutputError
+from engine.ingest import is_of_others
 from engine.layout import Layer, Output, Round, ShardId
 from engine.partitions import Closed
 from engine.spill import Digests
@@ -22,13 +23,19 @@ from engine.summary import added_up
 from engine.verify.findings import Finding, Verdict
 from engine.verify.leftovers import leftovers
 from engine.verify.shards import AGAIN, INGEST_AGAIN, ShardCheck, ShardReport, ingested_again
+from engine.versions import digest_of_json
 
 Looking = Literal["sample", "all", "none"]  # at images
 SAMPLE = 1000
+OF_OTHERS = {"rows", "digest", "beyond"}  # what is found where a manifest is of other shards
 PARALLEL = 512  # shards from which processes are worth their start
+GIVEN_AGAIN = (
+    "bring it back from a copy; or, to take it from the list again, remove the items of the partition and round 0's "
+    "marker of it, and run again"
+)
 REMAKE_CONFIG = "name what made this set with engine run --config"
 WRITE_AGAIN = "remove it, and run again: it is written anew"
-REWRITE = "engine verify --repair --yes writes it anew from the shards, if those are whole"
+REWRITE = "engine verify --repair --yes writes it anew from the shards, if it can; all else is looked at after that"
 
 
 def verified(
@@ -67,6 +74,7 @@ class _Verification:
     rows: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     counts: dict[int, dict[int, dict[str, Any]]] = field(default_factory=lambda: defaultdict(dict))  # round, partition
     counted: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    contents: dict[int, list[str]] = field(default_factory=lambda: defaultdict(list))  # by partition
     digests: dict[str, dict[tuple[int, str, str], ShardId]] = field(default_factory=lambda: defaultdict(dict))
 
     def run(self) -> Verdict:
@@ -91,6 +99,9 @@ class _Verification:
             self._layer(number, layer, parts)
         self._others(layers)
         self.verdict.add(leftovers(self.output, [layer for _, layer in layers], parts, self.writing))
+        if not self.writing and OF_OTHERS & self.verdict.kinds.keys() and is_of_others(self.output):
+            self.verdict = replace(self.verdict, findings=[], kinds=Counter())  # they are by a manifest that is wrong
+            self._file("other_images", self.output.manifest, "it is of other shards than those that are there", REWRITE)
         self.verdict.seconds = time.monotonic() - start
         return self.verdict
 
@@ -104,13 +115,11 @@ class _Verification:
         each_shard(check, shards, Run(), self._add)
 
     def _layers(self) -> Iterator[tuple[int, Layer]]:
-        names = [name.removeprefix("round-") for name in names_in(self.output.root) if name.startswith("round-")]
-        for number in sorted(int(name) for name in names if name.isdigit()):
-            if self.round is None or number <= self.round:
-                round_ = self.output.round(number)
-                yield number, round_
+        for round_ in self.output.rounds():
+            if self.round is None or round_.number <= self.round:
+                yield round_.number, round_
                 if is_there(round_.merge.sources):
-                    yield number, round_.merge
+                    yield round_.number, round_.merge
 
     def _ingest(self) -> Ingest:
         try:
@@ -140,6 +149,7 @@ class _Verification:
         verdict.shards, verdict.rows = verdict.shards + 1, verdict.rows + report.rows
         verdict.annotations, verdict.images = verdict.annotations + report.annotations, verdict.images + report.images
         self.rows[shard.partition] += report.rows
+        self.contents[shard.partition].append(report.content)
         twice = [id_ for at in range(0, len(report.ids), 16) if not self.ids.add(id_ := report.ids[at : at + 16])]
         path, marker = ingested_again(self.output, shard)
         if twice:
@@ -205,6 +215,8 @@ class _Verification:
             return
         if partition in self.unread:
             return
+        if layer == self.output.round(0):
+            self._came_along(partition, marker)
         digests = {(a, f) for part, a, f in self.digests[name] if part == partition and f}
         if marker.items != self.rows[partition] or (digests and digests != {(marker.annotate, marker.filter)}):
             message = "it closes other images, or what another configuration made"
@@ -214,6 +226,14 @@ class _Verification:
         if isinstance(layer, Round) and whole and counts is not None and differs(marker.counts, counts):
             message = f"its counts are not its shards': {', '.join(differs(marker.counts, counts))}"
             self._file("counts", path, message, WRITE_AGAIN, layer.summary)
+
+    def _came_along(self, partition: int, marker: Closed) -> None:
+        """What came along with a shard's images may be nothing: only a marker of round 0 tells where it is gone."""
+        contents = self.contents[partition]
+        if all(contents) and marker.images != digest_of_json(contents):
+            path = self.output.given(ShardId(partition, 0)).parent
+            message = "what came along with its images is gone, or is other than what round 0 was made of"
+            self._file("came_along", path, message, GIVEN_AGAIN, keep=True)
 
     def _sources(self, name: str, layer: Layer) -> None:
         if not self.digests[name]:

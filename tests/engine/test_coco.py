@@ -67,6 +67,23 @@ CATEGORIES = [{"id": 1, "name": "cat"}, {"id": 90, "name": "tooth brush"}]
 BOX = {"id": 17, "image_id": 7, "category_id": 90, "bbox": [2, 3, 10, 10.5], "iscrowd": 0, "segmentation": [RING]}
 
 
+def test_names_that_are_too_long_are_told_once(write: Write) -> None:
+    name = "x" * 1001
+    path = write(
+        info={"description": name},
+        licenses=[{"id": 3, "name": name}],
+        categories=[{"id": 90, "name": name}, {"id": 1, "name": name[1:]}],
+        images=IMAGES,
+        annotations=[BOX, {**BOX, "id": 18, "category_id": 1}],
+    )
+    (a, _), listing = listed(path)
+    assert (a.dataset, a.licence) == ("instances", None)
+    assert [one.label for one in a.given() if isinstance(one, GivenRegion)] == [None, name[1:]]
+    assert kinds(listing) == {"too_long": 3, "unknown_category": 1}
+    wheres = [fault.where for fault in listing.faults.first if fault.kind == "too_long"]
+    assert wheres == [f"{place} of instances.json" for place in ("licenses[0]", "categories[0]", "info.description")]
+
+
 def test_images_with_boxes_and_captions_of_several_files(write: Write, tmp_path: Path) -> None:
     instances = write(
         info={"description": "My set"},

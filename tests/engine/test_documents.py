@@ -402,6 +402,23 @@ def test_a_folder_with_another_export_json_is_a_folder(tmp_path: Path, told: byt
     assert listing.skipped == {".json": 1}
 
 
+def test_a_table_leads_to_no_other_folder(tmp_path: Path) -> None:
+    (tmp_path / "images/train").mkdir(parents=True)
+    (tmp_path / "export.json").write_text('{"format": "parquet"}')
+    path = tmp_path / "images/train/part-00000.parquet"
+    rows = {
+        "item_id": ["0", "1", "2"],
+        "uri": ["/a.png"] * 3,
+        "file": ["../secret/s.png", "images/train/x/b.png", None],
+    }
+    pq.write_table(pa.table(rows), path)
+    outside, inside, elsewhere = Listing([tmp_path])
+    assert outside.error and outside.error.kind == "outside_root" and outside.uri == f"{path}#0"
+    assert "'../secret/s.png'" in outside.error.message
+    assert (inside.uri, inside.error) == (f"{tmp_path}/images/train/x/b.png", None)
+    assert (elsewhere.uri, elsewhere.error) == ("/a.png", None)
+
+
 def test_an_export_without_files_says_so(tmp_path: Path) -> None:
     (tmp_path / "export.json").write_text('{"format": "hf"}')
     with pytest.raises(ConfigError, match="no images in"):

@@ -17,7 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco
 from strategies import items, run_lengths
 
-from engine.entry import Given, GivenRegion, GivenText
+from engine.entry import Given, GivenRegion, GivenRegionText, GivenText
 from engine.geometry import decode_mask, mask_area
 from engine.given import canonical, detail_of, take
 from engine.records import Box, Item, ItemError, Region, RegionText
@@ -63,6 +63,22 @@ def test_an_object_with_all_that_it_may_have() -> None:
     )
     assert record.region_texts == (RegionText(id="0.human.1", source="human", region_id="0.human.0", text="a cat?"),)
     assert [mask.id for mask in record.masks] == ["0.human.2"]
+
+
+def test_texts_that_are_too_long_are_left_out() -> None:
+    name, text = "x" * 1000, "x" * 2**17
+    some = GivenRegion(name, BOX, description=text, key=("a", "1"))
+    record, faults = take(ITEM, [some, GivenRegionText(("a", "1"), text), GivenText(text)])
+    assert not faults
+    assert record.regions[0].raw_label == name and len(record.region_texts) == 2 and len(record.texts) == 1
+    more = GivenRegion(name + "x", BOX, description=text + "x", where="line 3")
+    line = GivenRegion(None, BOX, text=text + "x")
+    record, faults = take(ITEM, [some, more, line, GivenRegionText(("a", "1"), text + "x"), GivenText(text + "x")])
+    assert [fault.kind for fault in faults] == ["too_long"] * 5
+    assert [region.raw_label for region in record.regions] == [name, None]
+    assert len(record.region_texts) == 1 and not record.texts
+    assert faults[0].message == "a text of 1,001 characters, more than 1,000; its region stays, without it"
+    assert faults[4].message == "a text of 131,073 characters, more than 131,072; it was left out"
 
 
 @pytest.mark.parametrize(

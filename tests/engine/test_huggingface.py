@@ -273,6 +273,25 @@ def test_captions_of_plain_manifests(parquet: Write) -> None:
         listed(parquet(None, uri=["a.jpg"], caption=[3]))
 
 
+OUTSIDE = ("../secret/s.png", "a/../../secret/s.png", "../secret/t.tar#s.png", "..", "a\0b")
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_relative_path_leads_to_no_other_folder(
+    write: Write, parquet: Write, tmp_path: Path, name: str, kind: str
+) -> None:
+    names = [name, "in/1.png", "in/x/../2.png", f"{tmp_path}/secret/3.png"]
+    images = [{"bytes": None, "path": one} for one in names]
+    path = (write if kind == "folder" else parquet)(features={"image": {"_type": "Image"}}, image=images)
+    folder = path if kind == "folder" else path.parent
+    first, *others = listed(path)
+    assert [entry.uri for entry in others] == [f"{folder}/in/1.png", f"{folder}/in/2.png", f"{tmp_path}/secret/3.png"]
+    assert not any(entry.error for entry in others)
+    assert first.error and (first.error.stage, first.error.kind) == ("ingest", "outside_root")
+    assert first.uri.endswith(("arrow#0", "parquet#0"))
+
+
 def test_metadata_that_says_nothing_is_passed_by(tmp_path: Path) -> None:
     for text in (b"", b"{}", b"[]", b"\xff", b'{"info": null}', b'{"info": {"features": [1]}}', b"[" * 100_000):
         table = pa.table({"uri": ["a.jpg"], "labels": ["cat"], "caption": ["A cat."]})

@@ -78,6 +78,24 @@ def test_an_image_with_a_row_for_each_caption_has_them_all(tmp_path: Path) -> No
     assert found.faults.counts == {"repeated_image": 2}  # the text and the label that came later
 
 
+def test_names_that_are_too_long_are_left_out(tmp_path: Path) -> None:
+    rows = {
+        "uri": ["0.jpg", "1" * 2**15, "2.jpg"],
+        "dataset": ["a" * 1000, "b", "c" * 1001],
+        "licence": ["a" * 1000, "b", "c" * 1001],
+        "labels": [["a" * 1000, "b" * 1001], [], ["c"]],
+    }
+    pq.write_table(pa.table(rows), tmp_path / "set.parquet")
+    found = Listing([tmp_path / "set.parquet"])
+    first, second, third = found
+    assert (first.dataset, first.licence, first.labels, first.error) == ("a" * 1000, "a" * 1000, ("a" * 1000,), None)
+    assert second.error and (second.error.stage, second.error.kind) == ("ingest", "too_long")
+    assert second.uri.startswith(f"{tmp_path}/111") and len(second.uri) < 300
+    assert (third.dataset, third.licence, third.labels) == (None, None, ("c",))
+    assert found.faults.counts == {"too_long": 3}
+    assert found.faults.first[0].message.startswith("a text of 1,001 characters, more than 1,000")
+
+
 def test_images_by_name_or_content(tmp_path: Path) -> None:
     extensions = sorted(listing.IMAGE_EXTENSIONS)
     touch(tmp_path, *(f"{n}{extension}" for n, extension in enumerate(extensions)), "x.JPG", "y.TiFF")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from engine import partitions as of
 from engine.atomic import write_json
 from engine.errors import OutputError
-from engine.layout import Layer, Output, ShardId
+from engine.layout import LOCK, Layer, Output, ShardId
 from engine.partitions import Partition, close, closed, partitions, reopen_from
 from engine.records import Item, ItemError, Record, Region, Scores
 from engine.schema import items_to_table
@@ -161,6 +162,21 @@ def test_what_is_removed_takes_the_markers_along(output: Output) -> None:
     assert output.round(0).closed(1).exists()
     output.forget(ShardId(0, 1))
     assert not any(path.exists() for path in close_markers)
+
+
+@pytest.mark.parametrize("name", ["round-0.bak", "round-notes", "round-01", "round--1", "round-"])
+def test_what_is_no_round_stays(output: Output, name: str) -> None:
+    """Though its name begins so: a copy that somebody made, or notes."""
+    shutil.copytree(output.round(0).folder, output.root / name)
+    (output.root / LOCK).touch()
+    before = {path: path.read_bytes() for path in (output.root / name).rglob("*") if path.is_file()}
+    assert before
+    assert [round_.number for round_ in output.rounds()] == [0]
+    reopen_from(output, 0, 0)
+    output.forget(ShardId(0, 0))
+    output.clear()
+    assert not output.round(0).folder.exists()
+    assert {path: path.read_bytes() for path in (output.root / name).rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("says", ["", "[", "{}", '{"annotate": 1}'])

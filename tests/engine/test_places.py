@@ -32,7 +32,7 @@ from engine import files, lock, places
 from engine.atomic import aside, is_there, names_in, read_json, remove, remove_all, there, write_json
 from engine.config import load_config
 from engine.contamination import contaminated
-from engine.errors import ConfigError, ImageError, OutputError, RunError
+from engine.errors import ConfigError, ImageError, OutputError, RunError, StoreAway
 from engine.export.coco import Coco
 from engine.export.format import Format, Setting, Whole
 from engine.export.hf import HuggingFace
@@ -148,6 +148,8 @@ def test_stores_of_uris() -> None:
         ("s3://b/a/../c.jpg", "s3://b/c.jpg"),
         ("s3://b/../../c.jpg", "s3://b/c.jpg"),
         ("s3://b/a//c.jpg", "s3://b/a//c.jpg"),
+        ("s3://b/a//./d/../c.jpg", "s3://b/a//c.jpg"),
+        ("s3://b/..", "s3://b"),
         ("/a/../c", "/c"),
     ],
 )
@@ -248,9 +250,12 @@ def test_faults_that_pass(what: str, method: str, bucket: Bucket, proxy: Proxy) 
 
 
 @pytest.mark.parametrize(
-    ("what", "words"), [("busy", "after several attempts"), ("refused", "credentials of the environment")]
+    ("what", "words", "kind"),
+    [("busy", "after several attempts", StoreAway), ("refused", "credentials of the environment", RunError)],
 )
-def test_faults_that_stay(what: str, words: str, bucket: Bucket, proxy: Proxy, impatient: None) -> None:
+def test_faults_that_stay(
+    what: str, words: str, kind: type[RunError], bucket: Bucket, proxy: Proxy, impatient: None
+) -> None:
     root = place(f"{bucket.uri}/out")
     proxy.fault = first(1000, what)
     for action in (
@@ -269,7 +274,19 @@ def test_faults_that_stay(what: str, words: str, bucket: Bucket, proxy: Proxy, i
             action()
         assert str(root) in str(caught.value)
         assert "run the same again" in str(caught.value)
+        assert type(caught.value) is kind
     assert bucket.keys() == []
+
+
+def test_a_read_is_tried_no_more_often_than_the_rest(
+    bucket: Bucket, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five times, as s3fs has it; a read was tried so often five times."""
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    proxy.fault = lambda method, path: "gone"
+    with pytest.raises(StoreAway, match="Connection was closed before"):
+        read_json(place(f"{bucket.uri}/a.json"))
+    assert proxy.done["gone"] <= 2 * 5  # a connection that is closed is opened once more
 
 
 def test_a_bucket_that_is_not_there(proxy: Proxy) -> None:
@@ -423,6 +440,24 @@ def test_a_lease_outlives_a_short_absence_of_the_store(bucket: Bucket, proxy: Pr
     assert json.loads(bucket.read(f"out/{LOCK}"))["token"] == ""
 
 
+@pytest.mark.parametrize("who", ["its lease", "the run itself"])
+def test_a_store_that_is_gone_is_not_told_of_the_end(
+    who: str, bucket: Bucket, proxy: Proxy, quick: None, impatient: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever found that out. Each question would take it a minute or more, and a lease lapses by itself."""
+    root = place(f"{bucket.uri}/out")
+    with suppress(StoreAway), run_lock(root):
+        if who == "its lease":
+            proxy.fault = lambda method, path: "gone"
+            wait_for(lambda: "can't be renewed" in caplog.text)
+        proxy.fault = lambda method, path: "hangs" if path.endswith(LOCK) else "gone"
+        wait_for(lambda: proxy.done["hangs"] > 0)
+        began = time.monotonic()
+        if who == "the run itself":
+            read_json(root / "a.json")
+    assert time.monotonic() - began < 2
+
+
 def test_a_lease_outlives_whatever_its_renewal_fails_at(
     bucket: Bucket, quick: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -466,6 +501,43 @@ def test_a_folder_of_more_than_a_page(bucket: Bucket, monkeypatch: pytest.Monkey
     for name in names:
         bucket.write(f"many/{name}", b"")
     assert [uri for uri, _ in listed(f"{bucket.uri}/many")] == [f"{bucket.uri}/many/{name}" for name in names]
+
+
+def test_every_slash_of_a_key_counts(bucket: Bucket) -> None:
+    """Folders without a name, and their markers; what has a folder's name and bytes is no image, and counted."""
+    keys = ["//a.png", "/b/c.png", "in///d.png", "in//e.png", "in//f/g.png", "in/h//i.png", "in/j.png"]
+    for key in keys:
+        bucket.write(key, png(len(key)))
+    for key in ("in/", "in//", "in/k//"):
+        bucket.write(key, b"")
+    bucket.write("in/l.png/", png(1))
+    for folder, inside in ((bucket.uri, keys), (f"{bucket.uri}/in", keys[2:])):
+        listing = Listing([folder])
+        uris = [entry.uri for entry in listing]
+        assert uris == [f"{bucket.uri}/{key}" for key in inside]
+        assert [read(uri, max_bytes=10_000) for uri in uris] == [png(len(key)) for key in inside]
+        assert listing.skipped == {"no extension": 1}
+
+
+def test_names_that_look_like_places_in_files(bucket: Bucket) -> None:
+    """And are told from such places, and from what is really called as they are written."""
+    keys = ["100%.tar#2.png", "a.parquet#1", "b.tar#c/d%23.png", "e.tar%23f.png"]
+    for key in keys:
+        bucket.write(f"in/{key}", png(len(key)))
+    bucket.write("in/b.tar", wide_tar())
+    uris = [entry.uri.removeprefix(bucket.uri) for entry in Listing([f"{bucket.uri}/in", f"{bucket.uri}/in/b.tar"])]
+    assert uris[:4] == [
+        "/in/./100%25.tar%232.png",
+        "/in/./a.parquet%231",
+        "/in/b.tar%23c/./d%2523.png",
+        f"/in/{keys[3]}",
+    ]
+    assert uris[4:] == [f"/in/b.tar#{number}.png" for number in range(4)]
+    assert [read(f"{bucket.uri}{uri}", max_bytes=10_000) for uri in uris[:4]] == [png(len(key)) for key in keys]
+    bucket.write("list.txt", "\n".join(f"{bucket.uri}{uri}" for uri in uris).encode())
+    assert listed(f"{bucket.uri}/list.txt") == [(f"{bucket.uri}{uri}", None) for uri in uris]
+    bucket.write("list.txt", b"in/./100%25.png")  # as somebody typed it
+    assert listed(f"{bucket.uri}/list.txt") == [(f"{bucket.uri}/in/100%25.png", None)]
 
 
 def test_images_are_read(photos_there: str, bucket: Bucket, proxy: Proxy) -> None:
@@ -664,6 +736,15 @@ def test_coco_beside_its_images(bucket: Bucket) -> None:
     assert first_.uri == f"{bucket.uri}/coco/train/a.png"
     assert [(given.label, given.box) for given in first_.given()] == [("cat", (1, 2, 4, 6))]
     assert [entry.error.kind for entry in (second, third) if entry.error] == ["outside_root"] * 2
+
+
+def test_a_slash_behind_a_folder_is_none_of_its_name(bucket: Bucket) -> None:
+    bucket.write("set/images/train/a.png", png(3))
+    bucket.write("set/data.yaml", b"train: images/train/\nnames: [cat]\n")
+    bucket.write("lists/validation-annotations-bbox.csv", b"ImageID,LabelName,XMin,XMax,YMin,YMax\na,/m/01,0,1,0,1\n")
+    images, lists = f"{bucket.uri}/set/images/train/", f"{bucket.uri}/lists/validation-annotations-bbox.csv"
+    for path, root in ((images, None), (f"{bucket.uri}/set/", None), (lists, images)):
+        assert listed(path, image_root=root) == [(f"{images}a.png", None)]
 
 
 def test_lists_lead_nowhere_that_nobody_named(bucket: Bucket, server: Server, tmp_path: Path) -> None:

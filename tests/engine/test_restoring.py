@@ -24,9 +24,11 @@ from engine.images import decode
 from engine.ingest import lost_of, restore, retry, rewrite, unknown_uri
 from engine.layout import Layer, Output, ShardId
 from engine.near import perceptual_hash
+from engine.partitions import close, partitions
 from engine.records import ItemError, Mask, Record, Region
 from engine.storage import read_content_ids, read_given, read_table, write_annotations, write_decisions, write_table
 from engine.truth import told_by
+from engine.verify import carry_out, planned, verified
 
 FIRST, SECOND = ShardId(0, 0), ShardId(0, 1)
 
@@ -103,6 +105,20 @@ def test_what_was_made_of_another_shard_is_no_witness(output: Output, config: In
     assert left == set(output.shards()) - {FIRST}
 
 
+def test_what_came_along_is_no_witness_where_annotations_say_whose_it_is(output: Output, config: Ingest) -> None:
+    """Shards that it was swapped of would come back swapped."""
+    items = items_of(output.root)
+    write_annotations(output.round(0), SECOND, read_given(output, SECOND), "made")
+    first, second = output.given(FIRST).read_bytes(), output.given(SECOND).read_bytes()
+    output.given(FIRST).write_bytes(second)
+    output.given(SECOND).write_bytes(first)
+    for shard in (FIRST, SECOND):
+        output.items(shard).unlink()
+    assert restore(output, config) == (FIRST, SECOND)
+    assert items_of(output.root) == items
+    assert (output.given(FIRST).read_bytes(), output.given(SECOND).read_bytes()) == (first, second)
+
+
 def test_what_came_along_stays_as_it_was_where_it_is_whole(output: Output, config: Ingest) -> None:
     """It is what the annotations began with."""
     annotated(output)
@@ -117,6 +133,27 @@ def test_what_came_along_stays_as_it_was_where_it_is_whole(output: Output, confi
     output.given(FIRST).write_bytes(output.given(FIRST).read_bytes()[:50])
     restore(output, config)
     assert [text.text for record in read_given(output, FIRST) for text in record.texts] == ["another caption"] * 2
+
+
+def test_what_came_along_and_is_gone_is_found(output: Output, config: Ingest) -> None:
+    """Or an update would annotate without it. What is said brings it back."""
+    annotated(output)
+    assert all(close(output, output.round(0), part, {"items": part.items}) for part in partitions(output))
+    before = files(output.root)
+    assert "came_along" not in verified(output).kinds
+    output.given(SECOND).unlink()
+    (found,) = [finding for finding in verified(output).findings if finding.kind == "came_along"]
+    assert (found.path, found.remove) == ("given/part-00000", ())
+    assert "remove the items of the partition and round 0's marker of it, and run again" in found.remedy
+    (decided := output.round(0).decisions(FIRST)).write_bytes(b"PAR1")
+    (lost,) = planned(output, verified(output).findings, config).lost
+    assert lost.startswith("given/part-00000: that it is not what it was")
+    decided.write_bytes(before[decided.relative_to(output.root).as_posix()])
+    for path in (marker := output.round(0).closed(0), *output.items(FIRST).parent.iterdir()):
+        path.unlink()
+    restore(output, config)
+    del before[marker.relative_to(output.root).as_posix()]
+    assert files(output.root) == before
 
 
 def image(config: Ingest, number: int) -> Path:
@@ -223,6 +260,27 @@ def test_originals_that_are_listed_no_longer_are_not_replaced_by_others(output: 
     with pytest.raises(OutputError, match="1 images of which other shards have copies are listed no longer"):
         restore(output, config)
     assert files(output.root) == lost
+
+
+def test_originals_do_not_come_back_behind_their_copies(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    """Nobody would look at either. So it is where the list is in another order, and nothing says what a shard had."""
+    folder = image_set(4)
+    shutil.copy(folder / "0001.png", folder / "0002.png")
+    names = [f"{n:04d}.png" for n in range(4)]
+    pq.write_table(pa.table({"uri": names}), folder / "list.parquet")
+    config, output = Ingest(images=(str(folder / "list.parquet"),), shard_size=1), Output(tmp_path / "out")
+    ingested(output.root, config)
+    before = files(output.root)
+    for number in (1, 3):
+        output.items(ShardId(0, number)).unlink()
+    relisted(config, (0, 2, 3, 1))
+    lost = files(output.root)
+    with pytest.raises(OutputError, match="1 images of which other shards have copies are listed behind these"):
+        restore(output, config)
+    assert files(output.root) == lost
+    relisted(config, (0, 3, 1, 2))  # as it was
+    assert restore(output, config) == (ShardId(0, 1), ShardId(0, 3))
+    assert files(output.root) == before
 
 
 def test_what_could_not_be_read_waits_for_a_retry(image_set: Callable[..., Path], tmp_path: Path) -> None:
@@ -369,11 +427,52 @@ def test_a_manifest_is_written_anew_as_it_was(output: Output, config: Ingest) ->
     assert output.manifest.read_bytes() == before
 
 
-@pytest.mark.parametrize("shard", [ShardId(0, 1), ShardId(0, 2)], ids=str)
-def test_a_manifest_is_not_written_of_some_of_the_shards(output: Output, config: Ingest, shard: ShardId) -> None:
+@pytest.mark.parametrize("shards", [[FIRST], [SECOND, ShardId(0, 2)]], ids=str)
+def test_a_manifest_comes_back_with_shards_that_are_lost_too(
+    output: Output, config: Ingest, shards: Sequence[ShardId]
+) -> None:
+    """How many images these had is known by what was made of them, and came along. What is listed is not looked at."""
     annotated(output)
-    output.items(shard).unlink()
+    before, manifest = files(output.root), read_json(output.manifest)
+    output.manifest.write_text("{")
+    for path in map(output.items, shards):
+        path.write_bytes(path.read_bytes()[:99])
+    rewrite(output, config)
+    assert read_json(output.manifest)["partitions"] == manifest["partitions"]
+    for path in map(output.items, shards):
+        path.unlink()
+    assert restore(output, config) == tuple(shards)
+    assert read_json(output.manifest) == {**manifest, "listed": ""}
+    now = files(output.root)
+    assert {name for name in before if now[name] != before[name]} == {"images/manifest.json"}
+
+
+def test_a_manifest_is_not_written_where_no_shard_of_a_partition_is_whole(output: Output, config: Ingest) -> None:
+    annotated(output)
+    output.items(ShardId(1, 0)).write_bytes(b"PAR1")
     output.manifest.unlink()
-    with pytest.raises(OutputError, match=r"shard|images"):
+    with pytest.raises(OutputError, match="part-00001 holds no shard that is whole"):
+        rewrite(output, config)
+    assert not output.manifest.exists()
+
+
+def test_images_that_are_gone_as_a_whole_are_no_first_ingest(output: Output, config: Ingest) -> None:
+    annotated(output)
+    shutil.rmtree(output.manifest.parent)
+    before = files(output.root)
+    way_out = rf"So are all shards: bring back {output.root}/images from a copy\. Or start afresh with --overwrite\."
+    with pytest.raises(OutputError, match=way_out):
+        output.check_manifest()
+    plan = planned(output, verified(output).findings, config)
+    assert (plan.remove, plan.rewrite) == ((), ())
+    assert "holds no shards. Bring that back from a copy, or start afresh: engine run --overwrite" in plan.lost[0]
+    carry_out(output, plan, config)
+    assert files(output.root) == before
+
+
+def test_a_manifest_is_not_written_where_nothing_says_how_large_a_shard_was(output: Output, config: Ingest) -> None:
+    for path in (output.items(SECOND), output.given(SECOND), output.manifest):
+        path.unlink()
+    with pytest.raises(OutputError, match=rf"nothing says how many images {output.items(SECOND)} had"):
         rewrite(output, config)
     assert not output.manifest.exists()

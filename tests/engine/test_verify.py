@@ -13,9 +13,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 import yaml
+from ingesting import Killed
 from PIL import Image
 
-from engine.atomic import read_json, write_bytes, write_json, write_text
+from engine.atomic import read_json, remove_all, write_bytes, write_json, write_text
 from engine.config import Config, Ingest, load_config
 from engine.errors import OutputError
 from engine.ingest import ingest, restore
@@ -40,7 +41,7 @@ from engine.records import (
 from engine.schema import ITEMS, items_to_table
 from engine.storage import read_given, read_table, write_annotations, write_decisions, write_table
 from engine.summary import count_round
-from engine.verify import Finding, carry_out, planned, verified
+from engine.verify import Finding, Repair, carry_out, planned, verified
 from engine.verify.leftovers import leftovers
 from engine.verify.shards import NotWhole, stored
 
@@ -236,6 +237,21 @@ def decided_by_others(output: Output) -> None:
     write_decisions(output.round(0), FIRST, records, "others")
 
 
+def aside(path: Path) -> Path:
+    """What a killed run leaves of it."""
+    return path.with_name(f".{path.name}.aside-{'0' * 32}")
+
+
+def of_other_bytes(output: Output, of: str) -> None:
+    """The first shard's items, or its annotations, as they were made of other files."""
+    records = read_given(output, FIRST)
+    others = [replace(record, item=replace(record.item, content_id=bytes(range(16)))) for record in records]
+    if of == "items":
+        write_table(output.items(FIRST), items_to_table([record.item for record in others]), "ingested")
+    else:
+        write_annotations(output.round(0), FIRST, list(map(annotated, others)), "made", {"finder": "1"})
+
+
 # What is done to a dataset -> a kind that must be among what is found.
 DAMAGE: dict[str, tuple[Callable[[Output], object], str]] = {
     "annotations flipped": (lambda o: flipped(o.round(0).annotations(FIRST)), "damaged"),
@@ -299,7 +315,10 @@ DAMAGE: dict[str, tuple[Callable[[Output], object], str]] = {
         "beyond",
     ),
     "a foreign file": (lambda o: (o.root / "images/part-00000/notes.txt").write_text("mine"), "foreign"),
-    "a file aside": (lambda o: (o.root / f"round-0/.summary.json.aside-{'0' * 32}").write_text("{"), "leftover"),
+    "items of other bytes": (lambda o: of_other_bytes(o, "items"), "other_bytes"),
+    "annotations of other bytes": (lambda o: of_other_bytes(o, "annotations"), "other_bytes"),
+    "a file aside": (lambda o: aside(o.round(0).summary).write_text("{"), "leftover"),
+    "annotations aside": (lambda o: aside(o.round(0).annotations(FIRST)).write_text("PAR1"), "leftover"),
     "an export broken off": (lambda o: written(o.root / "export/coco/.export/plan.json"), "unfinished_export"),
     "an image gone": (lambda o: image_of(o).unlink(), "image_missing"),
     "an image changed": (lambda o: flipped(image_of(o)), "image_changed"),
@@ -358,6 +377,50 @@ def test_a_flipped_bit_is_found_wherever_it_is(tmp_path: Path) -> None:
             found += 1
     assert len(places) > 100
     assert found >= 0.98 * len(places)
+
+
+@pytest.mark.parametrize("of", ["items", "annotations"])
+def test_of_two_that_are_of_other_bytes_the_file_tells_who_is_right(output: Output, of: str) -> None:
+    before, config = output.items(FIRST).read_bytes(), load_config(output.config).ingest
+    of_other_bytes(output, of)
+    (finding,) = verified(output, images="none").findings
+    assert "2 of its images have other bytes than by the manifest, the first of them" in finding.message
+    carry_out(output, planned(output, [finding], config), config)
+    assert output.items(FIRST).exists() == (of == "annotations")
+    assert output.round(0).annotations(FIRST).exists() == (of == "items")
+    restore(output, config)
+    assert output.items(FIRST).read_bytes() == before
+
+
+def test_what_is_of_a_shard_of_items_that_is_lost_is_looked_at(output: Output) -> None:
+    """Or the run that makes it anew would stop over it."""
+    for path in (output.items(FIRST), output.round(0).annotations(FIRST), output.round(0).decisions(FIRST)):
+        cut(path)
+    assert verified(output).kinds == {"damaged": 3}
+
+
+@pytest.mark.parametrize("partitions", [slice(1), slice(1, 2)], ids=["before an update", "another set's"])
+@pytest.mark.parametrize("lost", [False, True], ids=["whole", "with a shard that is lost"])
+def test_a_manifest_of_other_shards_is_written_anew(output: Output, partitions: slice, lost: bool) -> None:
+    """And none of the shards is removed that it does not speak of."""
+    before, config = output.manifest.read_bytes(), load_config(output.config).ingest
+    there = read_json(output.manifest)["partitions"]
+    other = [{**part, "digest": "ingested" if part == there[0] else "other"} for part in there][partitions]
+    edited(output.manifest, partitions=other, items=sum(part["items"] for part in other))
+    if lost:
+        output.items(SECOND).unlink()
+    (finding,) = verified(output).findings
+    assert (finding.kind, finding.path) == ("other_images", "images/manifest.json")
+    plan = planned(output, [finding], config)
+    assert plan == Repair(remove=(), lost=(), rewrite=("images/manifest.json",))
+    carry_out(output, plan, config)
+    if lost:
+        assert verified(output).kinds == {"missing": 1}
+        output.round(0).closed(0).unlink()
+        restore(output, config)
+        edited(output.manifest, listed=json.loads(before)["listed"])
+    assert output.manifest.read_bytes() == before
+    assert verified(output).findings == []
 
 
 def test_an_unfinished_run_is_no_fault(output: Output) -> None:
@@ -435,6 +498,30 @@ def test_what_is_removed_on_a_store_is_gone(output: Output) -> None:
     assert verdict.kinds == {"unfinished_export": 1}
     carry_out(store, planned(store, verdict.findings, config), config)
     assert verified(store).kinds == {}
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_after_a_repair_that_was_killed_nothing_seems_done(
+    output: Output, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """A run passes over partitions that have a marker, and over shards that have decisions."""
+    round_, left = output.round(0), steps
+    damaged = (round_.annotations(FIRST), output.items(SECOND))
+    for path in damaged:
+        cut(path)
+
+    def removed(path: Path) -> None:
+        nonlocal left
+        if not left:
+            raise Killed
+        left -= 1
+        remove_all(path)
+
+    monkeypatch.setattr("engine.verify.repair.remove_all", removed)
+    with pytest.raises(Killed):
+        carry_out(output, planned(output, verified(output).findings, Ingest()), Ingest())
+    there = round_.summary, round_.closed(0), round_.decisions(FIRST), *damaged
+    assert [path.exists() for path in there] == [False] * steps + [True] * (5 - steps)
 
 
 def test_images_are_looked_at_as_asked(output: Output) -> None:

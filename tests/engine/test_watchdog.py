@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
 
-from engine.watchdog import Watchdog, read_note
+from engine.temporary import LEFT, remove_left
+from engine.watchdog import Watchdog, note_of, notes_of, read_note
 
 ITEMS = (b"a" * 16, b"b" * 16)
 
@@ -59,3 +63,63 @@ def test_an_exception_passes_and_stops_the_clock(tmp_path: Path) -> None:
 def test_a_note_that_was_cut_off_says_nothing(tmp_path: Path) -> None:
     (tmp_path / "note").write_text('["6161')
     assert read_note(tmp_path / "note") is None
+
+
+WORKING = """
+import os, sys, time
+from engine.watchdog import Watchdog, note_of
+with Watchdog(note_of(sys.argv[1], os.getpid()), 600).watch([b"a" * 16]):
+    print("there", flush=True)
+    time.sleep(600)
+"""
+
+
+def run(number: int) -> str:
+    return f"20260101-{number:06d}-0123456789abcdef"
+
+
+def aged(folder: Path, seconds: float) -> Path:
+    for path in (*folder.rglob("*"), folder):
+        os.utime(path, (time.time() - seconds,) * 2)
+    return folder
+
+
+def test_what_killed_runs_leave_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a living one has is not, nor what its driver may still ask for."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    workers = [
+        subprocess.Popen([sys.executable, "-c", WORKING, run(n)], env=environment, stdout=subprocess.PIPE)
+        for n in range(3)
+    ]
+    for number, worker in enumerate(workers):
+        assert worker.stdout is not None and worker.stdout.readline() == b"there\n"
+        aged(notes_of(run(number)), 120)
+    for worker in workers[:2]:
+        worker.kill()
+        worker.wait()
+    os.utime(note_of(run(1), workers[1].pid))  # as one that hung is ended
+    probes = [tmp_path / "engine-probe-abcd1234", tmp_path / "engine-probe-efgh5678"]
+    for probe, seconds in zip(probes, (120, 2 * max(LEFT.values())), strict=True):
+        (probe / "all").mkdir(parents=True)
+        aged(probe, seconds)
+    (tmp_path / "engine-of-others").mkdir()
+    aged(tmp_path / "engine-of-others", 1e6)
+    remove_left()
+    kept = {notes_of(run(1)), notes_of(run(2)), probes[0], tmp_path / "engine-of-others"}
+    assert set(tmp_path.iterdir()) == kept
+    workers[2].kill()
+    workers[2].communicate()
+
+
+def test_notes_whose_folder_is_removed_in_between(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    watchdog = Watchdog(note_of(run(0), 1), 60)
+    for _ in range(2):
+        with watchdog.watch(ITEMS):
+            aged(watchdog.path.parent, 120)
+            remove_left()
+            assert read_note(watchdog.path) is not None
+        aged(watchdog.path.parent, 120)
+        remove_left()
+        assert not watchdog.path.parent.exists()

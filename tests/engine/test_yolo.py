@@ -241,12 +241,12 @@ def test_faults_reach_the_manifest(write: Write, tmp_path: Path) -> None:
     assert [(region.source, region.raw_label) for region in record.regions] == [("human", None)]
 
 
-def test_labels_that_are_no_files_are_not_waited_for(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_labels_that_are_no_files_are_not_waited_for(write: Write) -> None:
     path = write(pictures=("images/a.png", "images/bb.png", "images/ccc.png"), train="images")
     (path.parent / "labels" / "bb.txt").mkdir(parents=True)
     os.mkfifo(path.parent / "labels" / "a.txt")
-    (path.parent / "labels" / "ccc.txt").write_text("0 0.5 0.5 0.1 0.1\n" * 9)
-    monkeypatch.setattr("engine.sources.yolo.LONGEST", 150)
+    (path.parent / "labels" / "ccc.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    os.truncate(path.parent / "labels" / "ccc.txt", 2**24 + 1)
     entries, listing = listed(path)
     assert [entry.given() for entry in entries] == [[], [], []]
     assert kinds(listing) == {"bad_labels": 1} and listing.faults.first[0].where == "labels/ccc.txt"
@@ -310,7 +310,7 @@ BOMB = "a: &a [x, x]\n" + "".join(
         (f"{BOMB}names: *l\ntrain: images", "expected names"),
         (GOOD + "x: \udcff", "no valid YAML"),
         (GOOD + "x: \0", "no valid YAML"),
-        ("#" * (1 << 24) + GOOD, "more than 16,777,216 bytes"),
+        (GOOD + "#" * (1 << 21), "more than 2,097,152 bytes"),
     ],
 )
 def test_a_data_yaml_that_is_none_is_refused(write: Write, text: str, says: str | None) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 import sys
 import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -19,11 +21,14 @@ from limits import deadline, memory_of
 from PIL import Image
 
 from engine.config import Ingest
-from engine.errors import ImageError
+from engine.entry import GivenText, GivenTriplet
+from engine.errors import ConfigError, ImageError
+from engine.given import take
 from engine.images import PNG_SIGNATURE, decode, probe
 from engine.ingest import ingest
 from engine.layout import Output
 from engine.listing import Listing
+from engine.records import Item
 from engine.segmentation import Unusable, run_lengths
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -187,3 +192,118 @@ def test_a_list_nested_without_end_is_turned_down(tmp_path: Path) -> None:
         path.write_bytes(content)
         with deadline(20), pytest.raises(Exception, match=f"{n}.json"):
             list(Listing([path]))
+
+
+# Texts that a list says once, and copies of which would fill memory and disk
+
+SAID = "x" * LONG
+TIMES = 300
+CORNERS = "<loc_1><loc_2><loc_30><loc_40>"
+LINE = {"image": "a.png", "prompt": "", "width": 40, "height": 30}
+
+
+def coco(folder: Path, **lists: Any) -> Path:
+    images = [{"id": n, "file_name": f"{n}.png", "license": 1} for n in range(TIMES)]
+    boxes = [{"id": n, "image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9]} for n in range(TIMES)]
+    (folder / "coco.json").write_text(json.dumps({"images": images, "annotations": boxes, **lists}))
+    return folder / "coco.json"
+
+
+def yolo(folder: Path) -> Path:
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    (folder / "images/a.png").write_bytes(still("PNG"))
+    (folder / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n" * TIMES)
+    (folder / "data.yaml").write_text(f"names: [{SAID}]\ntrain: images\n")
+    return folder / "data.yaml"
+
+
+def open_images(folder: Path) -> list[Path]:
+    long = [f"/m/{n},{'x' * 100_000}" for n in range(30)]
+    boxes = [f"a,/m/{n % 30},0,1,0,1" for n in range(10 * TIMES)]
+    (folder / "classes.csv").write_text("\n".join(["LabelName,DisplayName", *long]))
+    (folder / "boxes.csv").write_text("\n".join(["ImageID,LabelName,XMin,XMax,YMin,YMax", *boxes]))
+    return [folder / "boxes.csv", folder / "classes.csv"]
+
+
+def florence(folder: Path, **line: str) -> Path:
+    (folder / "lines.jsonl").write_text(json.dumps({**LINE, **line}) + "\n")
+    return folder / "lines.jsonl"
+
+
+SAYING_OFTEN: dict[str, Callable[[Path], Any]] = {
+    "a COCO category": lambda folder: coco(folder, categories=[{"id": 1, "name": SAID}]),
+    "a COCO licence": lambda folder: coco(folder, licenses=[{"id": 1, "name": SAID}]),
+    "a COCO file's own name": lambda folder: coco(folder, info={"description": SAID}),
+    "a YOLO class": yolo,
+    "Open Images' classes": open_images,
+    "a label of many boxes": lambda folder: florence(folder, task="OD", target=SAID + CORNERS * TIMES),
+}
+
+
+@pytest.mark.parametrize("name", SAYING_OFTEN)
+def test_a_name_without_end_is_left_out(tmp_path: Path, name: str) -> None:
+    paths = SAYING_OFTEN[name](tmp_path)
+
+    def take_all() -> None:
+        listing = Listing(paths if isinstance(paths, list) else [paths])
+        item = Item(b"", "a.png", width=1000, height=1000)
+        records = [take(item, entry.given()) for entry in listing]
+        assert "too_long" in {*listing.faults.counts, *(fault.kind for _, faults in records for fault in faults)}
+        assert not [region for record, _ in records for region in record.regions if len(region.raw_label or "") > 1000]
+
+    megabytes, told = memory_of(take_all)
+    assert told == "done"
+    assert megabytes < 100  # spelt out it is 300
+
+
+def test_a_caption_is_kept_once_however_many_phrases_it_has(tmp_path: Path) -> None:
+    caption = "a " * 50_000
+    prompt = "Locate the phrases in the caption: " + caption
+    path = florence(tmp_path, task="CAPTION_TO_PHRASE_GROUNDING", prompt=prompt, target=f"a{CORNERS}" * 10 * TIMES)
+
+    def take_all() -> None:
+        (entry,) = Listing([path])
+        given = entry.given()
+        assert [one.text for one in given if isinstance(one, GivenText)] == [caption]
+        assert sum(isinstance(one, GivenTriplet) for one in given) == 10 * TIMES
+
+    megabytes, told = memory_of(take_all)
+    assert told == "done"
+    assert megabytes < 100  # with each phrase it is 300
+
+
+# JSON that is parsed at once
+
+
+HUGE = json.dumps({"more": SAID * 18})
+
+
+def hugging_face(folder: Path, name: str) -> Path:
+    for other in ("dataset_info.json", "state.json"):
+        (folder / other).write_text(HUGE if other == name else '{"_data_files": [{"filename": "a.arrow"}]}')
+    return folder
+
+
+def written(folder: Path, name: str, text: str) -> Path:
+    (folder / name).write_text(text)
+    return folder / name
+
+
+OF_HUGE_JSON: dict[str, Callable[[Path], Path]] = {
+    "dataset_info.json": lambda folder: hugging_face(folder, "dataset_info.json"),
+    "state.json": lambda folder: hugging_face(folder, "state.json"),
+    "export.json": lambda folder: written(folder, "export.json", HUGE).parent,
+    "coco.json": lambda folder: written(folder, "coco.json", f'{{"images": [{HUGE}]}}'),
+    "info.json": lambda folder: written(folder, "info.json", f'{{"images": [{{"id": 1}}], "info": {{"a": {HUGE}}}}}'),
+    "llava.json": lambda folder: written(folder, "llava.json", f'[{{"conversations": {HUGE}}}]'),
+    "list.txt": lambda folder: written(folder, "list.txt", SAID * 18),
+    "narratives.jsonl": lambda folder: written(folder, "narratives.jsonl", HUGE),
+}
+
+
+@pytest.mark.parametrize("name", OF_HUGE_JSON)
+def test_what_would_be_parsed_at_once_is_bounded(tmp_path: Path, name: str) -> None:
+    path = OF_HUGE_JSON[name](tmp_path)
+    with pytest.raises(ConfigError, match=rf"{name} can't be read as .*more than 16,777,216 bytes"):
+        list(Listing([path]))

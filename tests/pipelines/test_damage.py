@@ -9,7 +9,7 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from command import COUNT, ENGINE, command, files, run
+from command import ENGINE, Call, command, files, run
 
 from engine import open_dataset
 from engine.errors import OutputError
@@ -34,25 +34,20 @@ def lost(path: Path) -> None:
     path.unlink()
 
 
-def test_annotations_stay_with_their_images_when_those_are_ingested_anew(annotated: Path, images: Path) -> None:
-    """Another image in front moves all others by one row."""
-    before = {path: path.read_bytes() for path in annotated.rglob("round-0/decisions/*/*")}
-    shutil.rmtree(Output(annotated).manifest.parent)
-    first = images / "000 first.png"
-    first.write_bytes((images / "01 astronaut.png").read_bytes() + b"\0")
-    try:
-        result = run(*command(annotated, "--set", "filters.score.thresholds.ocr.text=0.99", stage="filter"))
-    finally:
-        first.unlink()
-    assert result.returncode == 0, result.stdout
-    assert "not every image is annotated yet" in result.stdout
-    dataset = open_dataset(annotated)
-    assert [record.item for record in dataset.records()] == list(dataset.items())
-    assert len(list(dataset.items())) == COUNT + 1
-    assert all(path.read_bytes() != data for path, data in before.items())
-    for record in dataset.records():
-        for mask in record.masks:
-            assert mask.size == (record.item.height, record.item.width)
+def test_a_set_whose_images_are_gone_is_not_ingested_anew(call: Call, annotated: Path) -> None:
+    """What was made of them would be removed, shard by shard. What is said to do works."""
+    folder = Output(annotated).manifest.parent
+    copy = shutil.move(folder, annotated.with_name("copy"))
+    before = files(annotated)
+    for stage in ("ingest", "annotate", "filter"):
+        code, said = call("run", "--stage", stage, "--out", str(annotated))
+        assert code == 2, said
+        assert f"bring back {folder} from a copy. Or start afresh with --overwrite." in said, said
+    code, said = call("verify", str(annotated), "--repair", "--yes")
+    assert (code, f"{folder} holds no shards" in said, "engine run --overwrite" in said) == (1, True, True), said
+    assert files(annotated) == before
+    shutil.move(copy, folder)
+    assert call("verify", str(annotated))[0] == 0
 
 
 def test_rows_of_other_images_are_never_read_as_these(annotated: Path) -> None:

@@ -103,15 +103,33 @@ def test_a_manifest_is_written_anew(call: Call, undisturbed: Path, tmp_path: Pat
     assert files(output.root) == files(undisturbed)
 
 
-def test_why_a_manifest_can_not_be_written_anew_is_said(call: Call, undisturbed: Path, tmp_path: Path) -> None:
+def test_after_a_manifest_all_else_is_looked_at(call: Call, undisturbed: Path, tmp_path: Path) -> None:
     output = Output(Path(shutil.copytree(undisturbed, tmp_path / "damaged")))
-    output.manifest.unlink()
-    output.items(ShardId(0, 7)).unlink()
+    output.manifest.write_text("{")
+    (path := output.items(ShardId(0, 7))).write_bytes(path.read_bytes()[:99])
+    repair = ("verify", str(output.root), "--repair", "--yes")
+    code, said = call(*repair)
+    assert (code, f"To look at all else: engine verify {output.root}" in said) == (1, True), said
+    code, said = call(*repair)
+    told = (said.startswith("damaged 1"), f"To make it again: engine run --out {output.root}" in said)
+    assert (code, *told, path.exists()) == (1, True, True, False), said
+
+
+@pytest.mark.parametrize("manifest", ["{", None], ids=["damaged", "gone"])
+def test_why_a_manifest_can_not_be_written_anew_is_said(
+    call: Call, undisturbed: Path, tmp_path: Path, manifest: str | None
+) -> None:
+    """And what to do, which works."""
+    output = Output(Path(shutil.copytree(undisturbed, tmp_path / "damaged")))
+    output.manifest.write_text(manifest) if manifest else output.manifest.unlink()
+    for path in output.items(ShardId(0, 0)).parent.iterdir():
+        path.write_bytes(path.read_bytes()[:99])
     before = files(output.root)
     for more in ((), ("--yes",)):
         code, said = call("verify", str(output.root), "--repair", *more)
-        told = ("nothing that a repair could remove" in said, "would be lost" in said, "has no shard-00007" in said)
-        assert (code, *told) == (1, True, True, True), said
+        told = ("nothing that a repair could remove" in said, "would be lost" in said, "no shard that is whole" in said)
+        assert (code, *told, "engine run --overwrite" in said) == (1, True, True, True, True), said
+        assert "To make it again" not in said
     assert files(output.root) == before
 
 
