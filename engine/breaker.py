@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
@@ -49,20 +49,34 @@ class Failures:
 @dataclass
 class Breaker:
     """Counts failures in a row, over all workers of one pool, in the order in which they are reported: each pool has
-    its own, as the first is many images ahead of the last. An image that fails again, when its shard is done again,
-    counts once."""
+    its own, as the first is many images ahead of the last. A pool that fails what comes to it also counts what failed
+    before: several that fail a part each let nothing through together, and few images may come to the last of them.
+    An image that fails again, when its shard is done again, counts once."""
 
     limit: int
     row: dict[bytes, Failure] = field(default_factory=dict)
+    fails: bool = False  # an image of the row failed in this pool
+    rows: int = 0  # before this one
 
     def saw(self, failures: Failures, node: str) -> None:
         """Raises RunError, with what the failures share, when so many are in a row."""
         if failures.came_through:
             self.row.clear()
+            self.fails = False
+            self.rows += 1
         if failures.in_a_row:
-            for failure in list(failures.newest)[-failures.in_a_row :]:
-                self.row[failure.item_id] = replace(failure, node=node)
-        if len(self.row) >= self.limit:
+            self.fails = True
+            self._add(replace(failure, node=node) for failure in list(failures.newest)[-failures.in_a_row :])
+
+    def passed(self, failed: Iterable[Failure], rows: int) -> None:
+        """A shard is through, of which the pools before `failed` these. They count if no image came through since it
+        began here, when there had been so many `rows`. Raises RunError as `saw` does."""
+        if rows == self.rows:
+            self._add(failed)
+
+    def _add(self, failures: Iterable[Failure]) -> None:
+        self.row.update((failure.item_id, failure) for failure in failures)
+        if self.fails and len(self.row) >= self.limit:
             raise RunError(
                 f"{len(self.row)} images in a row failed (run.failures_in_a_row {self.limit}). What they share: "
                 f"{shared(list(self.row.values()))}. Shards that are written stay. When it is mended, run the same "

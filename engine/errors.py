@@ -4,7 +4,8 @@ EngineError
 ├── ConfigError      wrong usage or configuration (exit code 2)
 ├── OutputError      an output folder that can't be used: another configuration's, in use, no run's (exit code 2)
 ├── RunError         a run that can't go on: no space, too few resources, workers that keep ending (exit code 3)
-│   └── CutShort     and whose reason may be gone: the same again goes on
+│   ├── CutShort     and whose reason may be gone: the same again goes on
+│   └── StoreAway    a store that does not answer, or fails, however often it is asked
 ├── RecordError      an annotation that contradicts its record (a specialist's or filter's fault)
 └── ImageError       an image that can't be used; its item is quarantined under `kind`
 
@@ -60,6 +61,10 @@ class CutShort(RunError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}. What is done is safe; run the same again to go on")
+
+
+class StoreAway(RunError):
+    """A store did not answer, or failed, in all of several attempts: a minute or more."""
 
 
 def is_no_space(error: BaseException) -> bool:

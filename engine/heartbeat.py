@@ -27,7 +27,8 @@ class PoolSpeed:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Times are Unix seconds; `ended` is empty while it runs, else "done", "stopped" or "failed: ..."."""
+    """Times are Unix seconds; `ended` is empty while it runs, else "done", "stopped" or "failed: ...". `words` are
+    those of the command, after `engine`, that goes on with it; none where a program ran it."""
 
     run: str
     host: str
@@ -44,6 +45,7 @@ class Heartbeat:
     in_flight: dict[str, float] = field(default_factory=dict)  # shard -> when it was begun
     pools: dict[str, PoolSpeed] = field(default_factory=dict)
     ended: str = ""
+    words: tuple[str, ...] = ()
 
 
 def write_heartbeat(layer: Layer, beat: Heartbeat) -> None:
@@ -57,6 +59,7 @@ def read_heartbeat(layer: Layer) -> Heartbeat | None:
     said = read_json(layer.progress)
     try:
         pools = {name: PoolSpeed(**speed) for name, speed in said.pop("pools").items()}
-        return Heartbeat(**{**said, "in_flight": dict(said["in_flight"]), "pools": pools})
+        words = tuple(map(str, said.get("words", ())))
+        return Heartbeat(**{**said, "in_flight": dict(said["in_flight"]), "pools": pools, "words": words})
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise OutputError(f"{layer.progress} is damaged ({error}). Remove it: the next run writes it anew.") from error

@@ -30,7 +30,7 @@ from typing import Any, TextIO
 
 from engine import process
 from engine.atomic import read_bytes, write_json
-from engine.errors import EngineError, OutputError, RunError, is_no_space
+from engine.errors import EngineError, OutputError, RunError, StoreAway, is_no_space
 from engine.layout import LOCK
 from engine.places import is_local
 
@@ -96,9 +96,13 @@ def _leased(root: Path) -> Iterator[None]:
     try:
         try:
             yield
+        except StoreAway:
+            lease.away = True
+            raise
         finally:
             lease.ended.set()
-            thread.join()
+            if not lease.away:
+                thread.join()
     except BaseException as error:
         if lease.lost:  # whatever our own interruption has become by now
             raise lease.taken_over() from error
@@ -118,6 +122,7 @@ class _Lease:
     holder: dict[str, Any] = field(default_factory=lambda: _ourselves())
     beats: int = 0
     lost: bool = False
+    away: bool = False  # the store, when it was asked last
     ended: threading.Event = field(default_factory=threading.Event)
 
     def take(self) -> None:
@@ -136,11 +141,16 @@ class _Lease:
                     _thread.interrupt_main(_heard())
                     return
                 self._write(self.token)
+                self.away = False
             except Exception as error:  # the store is away, in whatever words; without this thread the lease lapses
+                self.away = isinstance(error, StoreAway)
                 log.warning("the lease of %s can't be renewed: %s", self.root, error)
 
     def release(self) -> None:
-        """The lock stays: its presence says that the folder is ours."""
+        """The lock stays: its presence says that the folder is ours. A store that is away isn't asked once more, which
+        would take it a minute: the lease lapses by itself."""
+        if self.away:
+            return
         try:
             if self._read().get("token") == self.token:
                 self._write("")

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
-from engine.errors import ConfigError, EngineError, RunError, is_no_space
+from engine.errors import ConfigError, EngineError, RunError, StoreAway, is_no_space
 
 # By scheme what has to be installed. "memory" is for tests: it is gone with its process.
 STORES = {"s3": "florence-engine[s3]", "gs": "florence-engine[gcs]", "hf": "huggingface_hub", "memory": "fsspec"}
@@ -141,7 +141,24 @@ def filesystem(where: Path | str) -> tuple[Any, str]:
 def _filesystem(scheme: str, process: int, thread: int = 0) -> Any:
     import fsspec  # type: ignore[import-untyped]
 
-    return fsspec.filesystem(scheme, **options(scheme), skip_instance_cache=True)
+    kind = _s3() if scheme == "s3" else fsspec.get_filesystem_class(scheme)
+    return kind(**options(scheme), skip_instance_cache=True)
+
+
+def _s3() -> Any:
+    """What s3fs has, which begins a request five times, and for a read each of these five times again: 150 attempts of
+    its client, six minutes of a store that is gone. Here what has failed five times has failed."""
+    from botocore.exceptions import ConnectionError, HTTPClientError  # type: ignore[import-untyped]
+    from s3fs import S3FileSystem  # type: ignore[import-untyped]
+
+    class Store(S3FileSystem):  # type: ignore[misc]
+        async def _call_s3(self, *arguments: Any, **named: Any) -> Any:
+            try:
+                return await super()._call_s3(*arguments, **named)
+            except HTTPClientError as error:
+                raise ConnectionError(error=error) from None
+
+    return Store
 
 
 def _check_installed(scheme: str) -> None:
@@ -175,8 +192,8 @@ def sent_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def reached(where: Path | str) -> Iterator[None]:
-    """Turns what a store fails at, or refuses, into a RunError that says where and what to do. What is not there stays
-    a FileNotFoundError, unless it is the bucket."""
+    """Turns what a store fails at, or refuses, into a RunError that says where and what to do; into a StoreAway where
+    the store fails. What is not there stays a FileNotFoundError, unless it is the bucket."""
     try:
         yield
     except EngineError:
@@ -191,7 +208,8 @@ def reached(where: Path | str) -> Iterator[None]:
             raise
         if isinstance(error, FileNotFoundError) and not is_no_bucket(error):
             raise
-        raise RunError(f"{without_secrets(str(where))} {fault(error)}") from error
+        ours = isinstance(error, FileNotFoundError) or _is_denied(error)
+        raise (RunError if ours else StoreAway)(f"{without_secrets(str(where))} {fault(error)}") from error
 
 
 def is_of_store(error: BaseException) -> bool:
@@ -212,16 +230,19 @@ def is_refusal(error: BaseException) -> bool:
 def fault(error: BaseException) -> str:
     """What went wrong on a store, and what to do about it."""
     said = _said(error)
-    name = type(error).__name__
     if isinstance(error, FileNotFoundError):
         return f"is in a bucket that isn't there ({said}). Create it, or name another"
-    if isinstance(error, PermissionError) or "Credential" in name or "Forbidden" in said:
+    if _is_denied(error):
         return (
             f"can't be used with the credentials of the environment ({said}). Set those that may read and write there "
             "(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE; GOOGLE_APPLICATION_CREDENTIALS; HF_TOKEN), and "
             "run the same again"
         )
     return f"can't be reached or fails, after several attempts ({said}). What is done is safe: run the same again"
+
+
+def _is_denied(error: BaseException) -> bool:
+    return isinstance(error, PermissionError) or "Credential" in type(error).__name__ or "Forbidden" in _said(error)
 
 
 def _said(error: BaseException) -> str:

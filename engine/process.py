@@ -51,6 +51,11 @@ def _end(number: int, frame: FrameType | None) -> None:
     os._exit(STOPPED)
 
 
+def words() -> list[str]:
+    """Those of the command by which what was stopped goes on, `engine` itself left out."""
+    return [word for word in sys.argv[1:] if word != "--overwrite"]
+
+
 def again() -> str:
     """The command by which what was stopped goes on."""
-    return shlex.join(["engine", *(word for word in sys.argv[1:] if word != "--overwrite")])
+    return shlex.join(["engine", *words()])

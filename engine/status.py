@@ -1,7 +1,9 @@
 """How an output folder stands: what is done, what runs, what is next. For whoever looks from elsewhere.
 
 Read from files alone, without the run's lock: heartbeats, markers of closed partitions, and of the open partitions
-their folders. A run may be writing at the same time, so that any file may be missing yet.
+their folders. A run may be writing at the same time, so that any file may be missing yet. Clocks of machines differ, by
+minutes too: where they leave open whether a run on another machine lives, what counts is whether it writes while one
+looks, as with a lease (`engine.lock`).
 """
 
 from __future__ import annotations
@@ -22,13 +24,16 @@ from engine.atomic import is_there, names_in, read_bytes, read_json
 from engine.config import Config, load_config
 from engine.errors import ConfigError, OutputError
 from engine.heartbeat import Heartbeat, read_heartbeat
-from engine.layout import LOCK, Layer, Output, Round, ShardId
-from engine.lock import STALE
+from engine.layout import LOCK, Layer, Output, ShardId
+from engine.lock import RENEW
 from engine.partitions import Closed, Partition, closed, decided, partitions
-from engine.places import is_local
+from engine.places import is_local, reached
 from engine.storage import read_table
 
 FRESH = 60.0  # seconds after which a heartbeat says nothing of a life any more
+CLOCKS = 900.0  # seconds by which clocks may differ: S3, too, refuses a request whose clock is further off
+WATCHED = 2 * RENEW  # seconds: by then a run that lives has written again
+LOOK_SECONDS = 0.5
 TAIL = 2**16  # bytes at the end of a training's log, in which its last step is
 
 Life = Literal["alive", "ended", "dead", "silent", "unknown"]
@@ -108,7 +113,7 @@ def status_of(output: Output) -> Status:
     if parts is None:
         found = Status(str(output.root), None, holder)
         return replace(found, next=tuple(_next(output, found)))
-    layers = tuple(_layer(output, layer, parts) for layer in _layers(output))
+    layers = tuple(_layer(output, layer, parts, holder) for layer in _layers(output))
     items = sum(part.items for part in parts)
     found = Status(str(output.root), items, holder, layers, tuple(_trainings(output)))
     return replace(found, next=tuple(_next(output, found)))
@@ -116,15 +121,16 @@ def status_of(output: Output) -> Status:
 
 def is_running(output: Output) -> bool:
     """Whether a run has the folder, as far as one can tell from here."""
-    return bool(_holder(output.root / LOCK)) or any(_lives(layer) for layer in _layers(output))
+    holder = _holder(output.root / LOCK)
+    return bool(holder) or any(_lives(layer, holder) for layer in _layers(output))
 
 
-def _lives(layer: Layer) -> bool:
+def _lives(layer: Layer, holder: str) -> bool:
     try:
         beat = read_heartbeat(layer)
     except OutputError:
         return False
-    return beat is not None and _life(beat) == "alive"
+    return beat is not None and _life(layer, beat, holder) == "alive"
 
 
 def _partitions(output: Output) -> list[Partition] | None:
@@ -137,18 +143,13 @@ def _partitions(output: Output) -> list[Partition] | None:
 
 
 def _layers(output: Output) -> Iterator[Layer]:
-    for round_ in _rounds(output):
+    for round_ in output.rounds():
         yield round_
         if is_there(round_.merge.sources):
             yield round_.merge
 
 
-def _rounds(output: Output) -> list[Round]:
-    names = (name.removeprefix("round-") for name in names_in(output.root) if name.startswith("round-"))
-    return [output.round(number) for number in sorted(int(name) for name in names if name.isdigit())]
-
-
-def _layer(output: Output, layer: Layer, parts: list[Partition]) -> LayerStatus:
+def _layer(output: Output, layer: Layer, parts: list[Partition], holder: str) -> LayerStatus:
     markers = _closed(output, layer)
     done = shards_done = 0
     quarantined: Counter[tuple[str, str]] = Counter()
@@ -162,7 +163,7 @@ def _layer(output: Output, layer: Layer, parts: list[Partition]) -> LayerStatus:
         for shard in there:
             quarantined.update(_errors(layer, shard))
     beat = read_heartbeat(layer)
-    life = _life(beat) if beat else "unknown"
+    life = _life(layer, beat, holder) if beat else "unknown"
     return LayerStatus(
         layer.folder.relative_to(output.root).as_posix(),
         sum(part.items for part in parts),
@@ -198,13 +199,34 @@ def _outcome(layer: Layer) -> str:
     return str(read_json(path).get("outcome", "")) if is_there(path) else ""
 
 
-def _life(beat: Heartbeat) -> Life:
+def _life(layer: Layer, beat: Heartbeat, holder: str) -> Life:
     """Of the run that wrote it."""
     if beat.ended:
         return "ended"
-    if beat.host == socket.gethostname() and not _exists(beat.pid):
-        return "dead"
-    return "alive" if time.time() - beat.at <= FRESH else "silent"
+    if beat.host == socket.gethostname():
+        if not _exists(beat.pid):
+            return "dead"
+        return "alive" if time.time() - beat.at <= FRESH else "silent"
+    if not holder and not is_local(layer.progress):  # its lease has lapsed: there is nothing to wait for
+        return "silent"
+    return "alive" if _writes(layer.progress, beat.at) else "silent"
+
+
+def _writes(file: Path, at: float) -> bool:
+    """Whether a run on another machine still writes `file`, as it did `at`, by a clock that may be off; 0: nobody knows
+    when."""
+    age = time.time() - at
+    if abs(age) <= FRESH:
+        return True
+    if at and age > FRESH + CLOCKS:
+        return False
+    with suppress(FileNotFoundError):  # `--overwrite` removes it
+        end, before = time.monotonic() + WATCHED, read_bytes(file)
+        while time.monotonic() < end:
+            time.sleep(LOOK_SECONDS)
+            if read_bytes(file) != before:
+                return True
+    return False
 
 
 def _exists(pid: int) -> bool:
@@ -222,9 +244,14 @@ def _holder(lock: Path) -> str:
     try:
         said = json.loads(read_bytes(lock))
         words = f"process {said['pid']} on {said['host']} since {said['since']}"
+        is_here, pid = said["host"] == socket.gethostname(), int(said["pid"])
         if is_local(lock):
-            return words if said["host"] == socket.gethostname() and _holds(int(said["pid"]), lock) else ""
-        return words if said["token"] and time.time() - lock.stat().st_mtime < STALE else ""
+            return words if is_here and _holds(pid, lock) else ""
+        if not said["token"] or (is_here and not _exists(pid)):
+            return ""
+        with reached(lock):
+            written = lock.stat().st_mtime
+        return words if _writes(lock, written) else ""
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
@@ -240,7 +267,7 @@ def _holds(pid: int, lock: Path) -> bool:
 
 
 def _trainings(output: Output) -> Iterator[Step]:
-    for round_ in _rounds(output):
+    for round_ in output.rounds():
         for name in names_in(round_.training):
             last = _last_line(round_.training / name / "log.jsonl")
             if last:
@@ -288,6 +315,9 @@ def _next(output: Output, found: Status) -> Iterator[str]:
     if found.items is None and output.has_lost_manifest:
         yield f"engine verify {where} --repair"
         return
+    if broken_off := _broken_off(found):
+        yield broken_off
+        return
     first = next((layer for layer in found.layers if layer.name == "round-0"), None)
     sources = output.round(0).sources
     if is_there(sources) and read_json(sources).get("updating"):
@@ -310,6 +340,12 @@ def _next(output: Output, found: Status) -> Iterator[str]:
     if any(kinds.keys() - {"changed"} for stage, kinds in first.quarantined.items() if stage != "ingest"):
         yield f"engine retry-failed {where}"
     yield f"engine export {where}"
+
+
+def _broken_off(found: Status) -> str:
+    """The command that was at work last, if it did not come to its end: it says on what, and with which workers."""
+    beat = max((layer.beat for layer in found.layers if layer.beat), key=lambda beat: beat.at, default=None)
+    return shlex.join(["engine", *beat.words]) if beat and beat.words and beat.ended != "done" else ""
 
 
 def _flat(nested: dict[str, dict[str, int]]) -> dict[tuple[str, str], int]:

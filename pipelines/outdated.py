@@ -43,7 +43,15 @@ class Outdated:
     images: int  # in shards that would be made again
     decided_again: int  # images, by other filters
     missing: int
+    shards: int  # that are missing, or would be made again
     later: tuple[str, ...]  # what stands on it, and what to do with that
+
+    @property
+    def by_filters_alone(self) -> bool:
+        """Whether all is annotated, and nothing changed but filters: they may decide again without any specialist."""
+        whys = [source.why for source in self.sources if source.why]
+        followed = all(why == FILTERS or why.startswith(FOLLOWING) for why in whys)
+        return bool(self.decided_again) and followed and not self.removed and not self.missing
 
     def told(self) -> str:
         """A sentence: what --update makes again, and what stays."""
@@ -67,15 +75,17 @@ def outdated(output: Output, pipeline: Pipeline) -> Outdated:
     """Costs by the open partitions. Raises OutputError where ingest has not ended."""
     asked = MadeBy(pipeline.annotate_digest, pipeline.filter_digest, pipeline.source_digests)
     images: Counter[str] = Counter()
-    again = Counter({"images": 0, "decided": 0, "missing": 0})
-    for there, items in _made(output):
+    again = Counter({"images": 0, "decided": 0, "missing": 0, "shards": 0})
+    for there, items, shards in _made(output):
         if there is None:
             again["missing"] += items
+            again["shards"] += shards
             continue
         stale = [name for name, digest in asked.sources.items() if there.sources.get(name) != digest]
         images.update(dict.fromkeys(stale, items))
         if there.annotate != asked.annotate or dict(there.sources) != dict(asked.sources):
             again["images"] += items
+            again["shards"] += shards
         if there.filter != asked.filter:
             again["decided"] += items
     path = output.round(0).sources
@@ -87,21 +97,22 @@ def outdated(output: Output, pipeline: Pipeline) -> Outdated:
         again["images"],
         again["decided"],
         again["missing"],
-        tuple(_later(output)) if again["images"] or again["decided"] else (),
+        again["shards"],
+        tuple(standing_on(output)) if again["images"] or again["decided"] else (),
     )
 
 
-def _made(output: Output) -> Iterator[tuple[MadeBy | None, int]]:
-    """What made the partitions of round 0, or their shards; None what is not done; with how many images."""
+def _made(output: Output) -> Iterator[tuple[MadeBy | None, int, int]]:
+    """What made the partitions of round 0, or their shards; None what is not done; with how many images and shards."""
     round_ = output.round(0)
     markers = closed(output, round_)
     for partition in partitions(output):
         if marker := markers.get(partition.number):
-            yield marker.made_by, partition.items
+            yield marker.made_by, partition.items, len(partition.shards)
             continue
         there = decided(round_, partition)
         for shard in partition.shards:
-            yield made_by(round_, shard) if shard in there else None, partition.count([shard])
+            yield made_by(round_, shard) if shard in there else None, partition.count([shard]), 1
 
 
 def _reasons(pipeline: Pipeline, said: Mapping[str, Any], stale: Mapping[str, int]) -> dict[str, str]:
@@ -134,8 +145,8 @@ def _gone(said: Mapping[str, Any], sources: Mapping[str, Any]) -> list[str]:
     return [name for name in said["sources"] if name not in sources]
 
 
-def _later(output: Output) -> Iterator[str]:
-    """What stands on round 0. It is refused when round 0 is another one."""
+def standing_on(output: Output) -> Iterator[str]:
+    """What stands on round 0, and what to do with that. It is refused when round 0 is another one."""
     round_, later = output.round(0), output.round(1)
     if is_there(later.sources):
         yield f"{later.folder}, and what follows it, adds to what round 0 was: remove it and annotate again."

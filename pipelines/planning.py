@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -22,7 +21,8 @@ from engine.protocols import Specialist
 from pipelines.annotating import Annotating
 from pipelines.build import Pipeline
 from pipelines.checking import Finding, examined, gpus
-from pipelines.outdated import Outdated, outdated
+from pipelines.compatible import check_compatible
+from pipelines.outdated import Outdated, outdated, standing_on
 from pipelines.probing import EVERYWHERE, FEW, Probe, probe
 
 TOO_FEW = ", too few for an interval: it may be half as much, or twice"
@@ -31,26 +31,30 @@ SHARDS_SIZED = 16  # of what is there, to know the bytes of an image
 
 @dataclass(frozen=True)
 class Capacity:
-    """What there is to run on."""
+    """What there is to run on, and on each of the `nodes` of a cluster: a worker needs one that has all it asks for."""
 
     cpus: float
     gpus: float
-    memory_mb: float = math.inf
+    memory_mb: float | None = None  # none: as much as it takes
+    nodes: tuple[Capacity, ...] = ()
 
-    def fits(self, pools: Sequence[Pool], workers: Sequence[int]) -> bool:
-        def used(needs: Iterable[float]) -> float:
-            return sum(count * need for count, need in zip(workers, needs, strict=True))
-
-        return (
-            used(pool.cpus for pool in pools) <= self.cpus + 1e-9
-            and used(pool.gpus for pool in pools) <= self.gpus + 1e-9
-            and used(pool.memory_mb for pool in pools) <= self.memory_mb
-        )
+    @property
+    def by_node(self) -> dict[str, dict[str, float]]:
+        """By Ray's names of resources."""
+        return {
+            str(number): {
+                "CPU": node.cpus,
+                "GPU": node.gpus,
+                "memory": math.inf if node.memory_mb is None else node.memory_mb * 2.0**20,
+            }
+            for number, node in enumerate(self.nodes or (self,))
+        }
 
 
 @dataclass(frozen=True)
 class Images:
-    """Of the set as it is listed now; where there is a manifest, how many it has, and how many came and went since."""
+    """Of the set as it is listed now; where there is a manifest, how many it has, how many came and went since, and
+    whether it was `asked` for in the same way: otherwise no run goes on with it but an update."""
 
     listed: int
     partitions: int
@@ -58,15 +62,18 @@ class Images:
     ingested: int = 0
     new: int = 0
     gone: int = 0
+    asked: bool = True
 
 
 @dataclass(frozen=True)
 class Work:
-    """Images there will be, and of these: `left` to be annotated, as they never were (`missing`, and the new ones) or
-    are to be again (`again`), with `why`, by source; `sources` has how many of these each one looks at again."""
+    """Images there will be, and of these: `left` to be annotated, in so many `shards`, as they never were (`missing`,
+    and the new ones) or are to be again (`again`), with `why`, by source; `sources` has how many of these each one
+    looks at again."""
 
     total: int
     left: int
+    shards: int
     missing: int = 0
     again: int = 0
     why: dict[str, str] = field(default_factory=dict)
@@ -102,6 +109,7 @@ class StageCost:
     cpus: float
     gpus: float
     memory_mb: int
+    least: int  # workers that a run starts with
     workers: int  # that balance, within the machine or cluster; 0: not even one fits
     seconds: float | None = None  # an image
     spread: float = 0.0  # half of the interval of that
@@ -122,7 +130,7 @@ class Forecast:
     room: Capacity
     stages: tuple[StageCost, ...]
     seconds: dict[str, float]  # of an image, by specialist, decode and filters
-    setup_seconds: float | None  # of a worker
+    setup_seconds: float | None  # of the slowest worker
     measured: str
     hours: float | None
     spread_hours: float  # half of the interval; 0: the probe was too small for one
@@ -136,15 +144,17 @@ class Forecast:
 
 def forecast(pipeline: Pipeline, output: Output, count: int = 0, room: Capacity | None = None) -> Forecast:
     """What a run of `pipeline` on `output` comes to; with a probe of `count` images what it takes. Raises ConfigError
-    where the set can't be listed, or the probe can't run, OutputError where no run goes on as the manifest was lost."""
+    where the set can't be listed, or the probe can't run, OutputError where no run goes on with what is there."""
+    output.check_ours()
     output.check_manifest()
+    check_compatible(output, pipeline, "annotate", update=True)
     config = pipeline.config
     names = [specialist.name for specialist in pipeline.specialists]
     pools = pools_of(config.run, names)
     room = room or room_of(config)
-    images, findings = _images(output, config.ingest), examined(pipeline)
+    images, findings = _images(output, pipeline), examined(pipeline)
     measured = probe(pipeline, count) if count else None
-    work = _work(pipeline, output, images, known=not any(one.needs or one.error for one in findings))
+    work = _work(pipeline, output, images, [one.specialist.name for one in findings if one.needs or one.error])
     seconds, source = _seconds(output, names, measured)
     stages = tuple(_costs(pipeline, pools, seconds, measured, work, room))
     slowest = max((one for one in stages if one.hours is not None), key=lambda one: one.hours or 0.0, default=None)
@@ -158,7 +168,9 @@ def forecast(pipeline: Pipeline, output: Output, count: int = 0, room: Capacity 
         room,
         stages,
         seconds,
-        sum(measured.setup.values()) if measured else None,
+        max(sum(measured.setup[name] for name in names[pool.start : pool.stop]) for pool in pools)
+        if measured
+        else None,
         source,
         hours=hours,
         spread_hours=hours * slowest.spread / slowest.seconds if hours and slowest and slowest.seconds else 0.0,
@@ -171,15 +183,17 @@ def forecast(pipeline: Pipeline, output: Output, count: int = 0, room: Capacity 
     )
 
 
-def _images(output: Output, ingest: Ingest) -> Images:
+def _images(output: Output, pipeline: Pipeline) -> Images:
     """The set as it is listed now, against the manifest."""
+    ingest = pipeline.config.ingest
     if is_there(output.manifest):
         there = partitions(output)
         ingested, shards = sum(one.items for one in there), sum(len(one.shards) for one in there)
         found = added(output, ingest)
         more = _cut(found.new, ingest)
         listed = ingested - found.gone + found.new
-        return Images(listed, len(there) + more[0], shards + more[1], ingested, found.new, found.gone)
+        asked = read_json(output.manifest)["digest"] == pipeline.ingest_digest
+        return Images(listed, len(there) + more[0], shards + more[1], ingested, found.new, found.gone, asked)
     listed = sum(1 for _ in islice(listing_of(ingest), ingest.limit))
     return Images(listed, *_cut(listed, ingest))
 
@@ -191,26 +205,34 @@ def _cut(items: int, ingest: Ingest) -> tuple[int, int]:
     return len(sizes), sum(-(-size // shard_size(size, ingest)) for size in sizes)
 
 
-def _work(pipeline: Pipeline, output: Output, images: Images, known: bool) -> Work:
-    """What is to be done in round 0. Where weights are not here, nobody knows whether they are those of then."""
-    total = images.ingested + images.new
+def _work(pipeline: Pipeline, output: Output, images: Images, unknown: Sequence[str]) -> Work:
+    """What is to be done in round 0. Where weights are not here, of the `unknown` sources, nobody knows whether they
+    are those of then."""
+    total, more = images.ingested + images.new, _cut(images.new, pipeline.config.ingest)[1]
     if not images.ingested:
-        return Work(images.listed, images.listed)
-    if not known:
-        missing = sum(p.count(shards) for p, shards in Annotating(pipeline, output, Console(quiet=True)).missing())
-        return Work(total, missing + images.new, missing)
+        return Work(images.listed, images.listed, images.shards)
+    later = tuple(standing_on(output)) if images.new else ()
+    if unknown:
+        waiting = list(Annotating(pipeline, output, Console(quiet=True)).missing())
+        missing, shards = sum(p.count(some) for p, some in waiting), sum(len(some) for _, some in waiting)
+        why = dict.fromkeys(unknown, "what it needs is not here, so nobody knows whether it changed")
+        return Work(total, missing + images.new, shards + more, missing, why=why, later=later)
     told = outdated(output, pipeline)
     left = told.images + told.missing + images.new
     sources = {source.name: source.images for source in told.sources}
-    return Work(total, left, told.missing, told.images, dict(_why(told)), sources, told.later)
+    later = later or told.later
+    return Work(total, left, told.shards + more, told.missing, told.images, dict(_why(told)), sources, later)
 
 
 def _why(told: Outdated) -> Iterator[tuple[str, str]]:
-    yield from ((source.name, source.why) for source in told.sources if source.why)
+    whys = {source.name: source.why for source in told.sources if source.why}
+    yield from whys.items()
+    if told.images and not whys and not told.removed:
+        yield "annotations", "the vocabulary, or the order of sources, changed; none looks again"
     if told.images:
         yield from ((name, "no longer asked for") for name in told.removed)
-    elif told.decided_again:
-        yield "decisions", "other filters: engine run --stage filter decides again, without any specialist"
+    if told.by_filters_alone:
+        yield "decisions", "the filters changed; engine run --stage filter makes these alone"
 
 
 def _model(pipeline: Pipeline, finding: Finding) -> Model:
@@ -246,9 +268,7 @@ def _seconds(output: Output, names: Sequence[str], measured: Probe | None) -> tu
     """Of an image by specialist, decode and filters, and where that comes from. A last run tells only if each of them
     had something to do in it."""
     if measured:
-        return {
-            name: measured.of([name])[0] for name in measured.seconds
-        }, f"a probe of {measured.images} images{'' if len(measured.batches) >= FEW else TOO_FEW}"
+        return {name: measured.of([name])[0] for name in measured.seconds}, _told(measured)
     summary = output.round(0).summary
     last = read_json(summary).get("last_run", {}) if is_there(summary) else {}
     spent, images = last.get("worker_seconds", {}), last.get("worker_images", {})
@@ -257,6 +277,11 @@ def _seconds(output: Output, names: Sequence[str], measured: Probe | None) -> tu
     fewest = min(images[name] for name in (*names, *EVERYWHERE))
     each = {name: spent[name] / images[name] for name in (*names, *EVERYWHERE)}
     return each, f"the last run, of {fewest} images{'' if fewest >= FEW else TOO_FEW}"
+
+
+def _told(measured: Probe) -> str:
+    unread = f" ({measured.unread} more came to nothing)" if measured.unread else ""
+    return f"a probe of {measured.images} images{unread}{'' if len(measured.batches) >= FEW else TOO_FEW}"
 
 
 def _costs(
@@ -271,22 +296,28 @@ def _costs(
     names, rates = [specialist.name for specialist in pipeline.specialists], pipeline.config.rates
     parts = [[*names[pool.start : pool.stop], "decode", *(["filters"] if pool is pools[-1] else [])] for pool in pools]
     each = [sum(seconds.get(name, 0.0) for name in part) for part in parts]
-    workers = balanced(pools, each if seconds else [1.0] * len(pools), room)
-    for pool, part, took, count in zip(pools, parts, each, workers, strict=True):
-        cost = StageCost(pool.name, tuple(names[pool.start : pool.stop]), pool.cpus, pool.gpus, pool.memory_mb, count)
+    images = [work.looked_at(names[pool.start : pool.stop]) for pool in pools]
+    busy = [
+        sum(seconds.get(name, 0.0) * looked[name] for name in part) for part, looked in zip(parts, images, strict=True)
+    ]
+    shares = busy if any(busy) else each if seconds else [1.0] * len(pools)
+    workers = balanced(pools, shares, room, work.shards or math.inf)
+    for pool, part, took, count, spent in zip(pools, parts, each, workers, busy, strict=True):
+        its = tuple(names[pool.start : pool.stop])
+        least = min(pool.min, work.shards or pool.min)
+        cost = StageCost(pool.name, its, pool.cpus, pool.gpus, pool.memory_mb, least, count)
         if not seconds:
             yield cost
             continue
-        images = work.looked_at(cost.specialists)
-        busy = sum(seconds.get(name, 0.0) * images[name] for name in part) / 3600
+        hours = spent / 3600
         yield replace(
             cost,
             seconds=took,
             spread=measured.of(part)[1] if measured else 0.0,
             images_per_second=count / took if count and took else None,
-            worker_hours=busy,
-            hours=busy / count if count else None,
-            price=busy * (pool.cpus * rates.cpu_hour + pool.gpus * rates.gpu_hour),
+            worker_hours=hours,
+            hours=hours / count if count else None,
+            price=hours * (pool.cpus * rates.cpu_hour + pool.gpus * rates.gpu_hour),
         )
 
 
@@ -299,25 +330,28 @@ def _price(stages: Sequence[StageCost], hours: float | None, rates: Rates) -> fl
     return hours * (cpus * rates.cpu_hour + gpus * rates.gpu_hour)
 
 
-def balanced(pools: Sequence[Pool], seconds: Sequence[float], room: Capacity) -> list[int]:
-    """How many workers of each pool make the slowest of them fastest, in so much room, and none more than that takes;
-    zeros if not one of each fits.
+def balanced(pools: Sequence[Pool], seconds: Sequence[float], room: Capacity, shards: float = math.inf) -> list[int]:
+    """How many workers of each pool make the slowest of them fastest, in so much room and with so many shards to share,
+    and none more than that takes; zeros if not one of each fits.
 
     The slowest gets one more as long as there is room for it: more of another pool would help nobody.
     """
-    least = [pool.min for pool in pools]
-    if not room.fits(pools, least):
-        least = [1] * len(pools)
-    if not room.fits(pools, least):
+    from engine.runner.connection import Room, lacking  # Ray takes a second to import
+
+    firsts = ([int(min(pool.min, shards)) for pool in pools], [1] * len(pools))
+    least = next((few for few in firsts if not lacking(tuple(pools), few, room.by_node)), None)
+    if least is None:
         return [0] * len(pools)
-    workers = least
+    free, workers = Room(room.by_node), [*least]
+    for pool, count in sorted(zip(pools, least, strict=True), key=lambda both: (-both[0].gpus, -both[0].memory_mb)):
+        for _ in range(count):
+            free.take(pool)
+    most = [min(math.inf if pool.max == "auto" else pool.max, shards) for pool in pools]
     while True:
         slowest = max(range(len(pools)), key=lambda n: seconds[n] / workers[n])
-        more = [count + (n == slowest) for n, count in enumerate(workers)]
-        most = pools[slowest].max
-        if not seconds[slowest] or not room.fits(pools, more) or (most != "auto" and more[slowest] > most):
+        if not seconds[slowest] or workers[slowest] >= most[slowest] or not free.take(pools[slowest]):
             break
-        workers = more
+        workers[slowest] += 1
     pace = seconds[slowest] / workers[slowest]
     enough = [math.ceil(took / pace - 1e-9) if pace else 1 for took in seconds]
     return [max(*both) for both in zip(least, enough, strict=True)]
@@ -333,15 +367,21 @@ def _cluster(run: Run) -> Capacity:
 
     try:
         with cluster(run):
-            nodes = living().values()
+            nodes = tuple(_node(has) for has in living().values())
     except RunError as error:
         raise RunError(f"{error}. Without it, --cpus and --gpus say what to plan with") from error
-    cpus, gpus, memory = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU", "memory"))
-    return Capacity(cpus, gpus, memory / 2**20)
+    memory = sum(node.memory_mb or 0.0 for node in nodes)
+    return Capacity(sum(node.cpus for node in nodes), sum(node.gpus for node in nodes), memory, nodes)
 
 
 def _machine(config: Config) -> Capacity:
     """GPUs are counted only where a worker asks for one: that loads PyTorch."""
+    from engine.runner.connection import found_here
+
     wanted = config.run.gpus_per_worker or any(pool.gpus for pool in config.run.pools.values())
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**20
-    return Capacity(float(len(os.sched_getaffinity(0))), float(gpus() if wanted else 0), memory)
+    return _node({**found_here(), "GPU": float(gpus() if wanted else 0)})
+
+
+def _node(has: Mapping[str, float]) -> Capacity:
+    """By what Ray says of it."""
+    return Capacity(has.get("CPU", 0.0), has.get("GPU", 0.0), has.get("memory", 0.0) / 2**20)

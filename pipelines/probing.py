@@ -10,13 +10,15 @@ import signal
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from engine.annotate import look, settle
@@ -53,7 +55,7 @@ class Probe:
     setup: dict[str, float]
     peak_mb: float  # of the largest worker
     bytes_an_image: float
-    fixed_bytes: int  # of a shard, whatever is in it
+    fixed_bytes: float  # of a shard, whatever is in it
 
     def of(self, names: Iterable[str]) -> tuple[float, float]:
         """Seconds of an image through these together: the mean, and the half of its interval (0 where FEW say
@@ -102,7 +104,7 @@ def probe(pipeline: Pipeline, count: int) -> Probe:
         if not good:
             error = looked[0].error
             raise ConfigError(f"all images of the probe failed; the first one: {error.message if error else 'unknown'}")
-        each, fixed = _bytes(good, Path(folder))
+        each, fixed = _bytes(pipeline, good, Path(folder))
     sizes = tuple(len(batch) for batch in done.batches)
     names = [*(s.name for s in pipeline.specialists), *EVERYWHERE]
     seconds = {
@@ -167,12 +169,20 @@ def _told(threads: int) -> Iterator[None]:
 def _worker(whom: Connection, work: _Work) -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):  # who has asked for it hears of those, and ends this process
         signal.signal(stop, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent_process(),), daemon=True).start()
     try:
         whom.send(_measured(work))
     except EngineError as error:
         whom.send(error)
     except Exception as error:
         whom.send(ConfigError(f"the probe failed: {type(error).__name__}: {error}"))
+
+
+def _end_with(whoever_asked: BaseProcess | None) -> None:
+    """If that was killed nobody else ends this process, which holds models."""
+    if whoever_asked:
+        whoever_asked.join()
+        os._exit(1)
 
 
 def _measured(work: _Work) -> _Done:
@@ -217,15 +227,19 @@ def _records(pipeline: Pipeline, entries: Sequence[Entry], folder: Path) -> list
     return records
 
 
-def _bytes(records: Sequence[Record], folder: Path) -> tuple[float, int]:
-    """Bytes that an image adds to its shard's files, and bytes of a shard's files that has none."""
-    sizes = []
-    for name, some in (("none", []), ("all", list(records))):
-        round_, shard = Output(folder / name).round(0), ShardId(0, 0)
-        write_annotations(round_, shard, some, "")
-        write_decisions(round_, shard, some, "")
-        sizes.append(sum(path.stat().st_size for path in (round_.annotations(shard), round_.decisions(shard))))
-    return max(sizes[1] - sizes[0], 0) / len(records), sizes[0]
+def _bytes(pipeline: Pipeline, records: Sequence[Record], folder: Path) -> tuple[float, float]:
+    """Bytes that an image adds to its shard's files, and bytes of those files besides: by a shard of a single image
+    against one of all; files without any image lack half of what the others begin with."""
+
+    def size(some: Sequence[Record]) -> int:
+        round_, shard = Output(folder / f"{len(some)}").round(0), ShardId(0, 0)
+        write_annotations(round_, shard, some, pipeline.annotate_digest, pipeline.source_digests)
+        write_decisions(round_, shard, some, pipeline.filter_digest)
+        return sum(path.stat().st_size for path in (round_.annotations(shard), round_.decisions(shard)))
+
+    few = records[:1] if len(records) > 1 else []
+    each = max(size(records) - size(few), 0) / (len(records) - len(few))
+    return each, max(size(few) - each * len(few), 0.0)
 
 
 def _peak_mb() -> float:

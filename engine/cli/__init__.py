@@ -32,9 +32,9 @@ def main() -> None:
     except KeyboardInterrupt:  # once the command has said all it had to
         code = process.STOPPED
     if code not in (None, 0, QUARANTINED):  # what has to be in order is; Ray's farewell may fail, and takes seconds
-        with suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):  # None: it was closed when we came
+            with suppress(OSError):
+                stream.flush()
         os._exit(code)
     sys.exit(code)
 

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from engine import process
 from engine.cli import FAILED, begin, exchange, look, make, plan, status, verify
 from engine.cli import run as running
-from engine.cli.terminal import errors
+from engine.cli.terminal import UNREAD, Unread, errors
 from engine.errors import EngineError, unwritable
 
 
@@ -64,6 +64,10 @@ def run() -> None:
     """The command that was given: errors that the engine can explain end in a sentence, not in a traceback."""
     try:
         app()
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # typer prints help and wrong usage itself, and says 1 to it
+            raise Unread(UNREAD) from None
+        raise
     except (EngineError, OSError, MemoryError) as error:
         with suppress(OSError):  # there may be no room for this either
             errors.print(Text.assemble(("Error: ", "bold red"), _said(error)), soft_wrap=True)

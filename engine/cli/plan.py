@@ -89,21 +89,24 @@ def _parts(told: Forecast) -> Iterator[RenderableType]:
 
 def _work(told: Forecast) -> Iterator[Text]:
     images, work = told.images, told.work
-    cut = f"{images.partitions:,} partition(s), {images.shards:,} shards"
+    cut = f"{_number(images.partitions, 'partition')}, {_number(images.shards, 'shard')}"
     yield Text.assemble(("images: ", "bold"), f"{images.listed:,} listed; {cut}")
-    changed = images.new or images.gone
     if images.ingested:
+        changed = images.new or images.gone
         changes = f"{images.new:,} new, {images.gone:,} gone since" if changed else "nothing changed since"
         yield Text(f"  in the manifest are {images.ingested:,}; {changes}")
-    if changed:
-        yield Text("  engine run goes on with those of then; engine run --update takes the new ones in", "yellow")
-    yield Text.assemble(("to annotate: ", "bold"), f"{work.left:,} of {work.total:,} images")
-    if images.ingested:
-        yield Text(f"  {work.missing:,} are not done yet, {work.again:,} were made by something else")
+    if images.new:
+        without = "; engine run goes on without them" if images.asked else ""
+        yield Text(f"  engine run --update takes the new ones in{without}", "yellow")
+    shards = f", {_number(work.shards, 'shard')}" if work.left else ""
+    yield Text.assemble(("to annotate: ", "bold"), f"{work.left:,} of {_number(work.total, 'image')}{shards}")
+    kinds = (work.missing, "not done yet"), (work.again, "made by something else"), (images.new, "new")
+    if work.missing or work.again:
+        yield Text(f"  {', '.join(f'{count:,} {kind}' for count, kind in kinds if count)}")
+    if work.again:
+        yield Text("  engine run --update makes again only what depends on what changed:", "yellow")
     for source, why in work.why.items():
         yield Text(f"  {source}: {why}", "yellow")
-    if work.again:
-        yield Text("  engine run --update makes these again, and only what depends on what changed", "yellow")
     for one in work.later:
         yield Text(f"  {one}", "yellow")
 
@@ -142,7 +145,9 @@ def _costs(told: Forecast) -> Iterator[Text]:
     room = f"{told.room.cpus:g} CPUs and {told.room.gpus:g} GPUs"
     if not all(one.workers for one in told.stages):
         yield Text(f"! not one worker of each kind fits into {room} and the memory there", "red")
-    if told.bytes_an_image is not None:
+    elif short := [f"{one.name} {one.least}" for one in told.stages if one.workers < one.least]:
+        yield Text(f"! a run starts with more workers ({', '.join(short)}) than fit into {room}", "red")
+    if told.bytes_an_image is not None and told.work.left:
         total = told.bytes_an_image * told.work.left
         yield Text.assemble(("to be written: ", "bold"), f"{_bytes(total)}, {told.bytes_an_image:,.0f} bytes an image")
     if told.peak_mb is not None:
@@ -150,17 +155,23 @@ def _costs(told: Forecast) -> Iterator[Text]:
     if not told.measured:
         yield Text("What it takes nobody knows yet: --probe 20 measures it on 20 images")
         return
-    if told.hours is not None:
-        spread = f" ± {duration(told.spread_hours * 3600)}" if told.spread_hours else ""
+    if told.hours is not None and told.work.left:
+        spread = told.spread_hours * 3600
+        interval = f" ± {duration(spread)}" if spread >= 1 else ""
         price = f", {_money(told.price or 0)} {told.currency}"
-        yield Text.assemble(("time: ", "bold"), f"{duration(told.hours * 3600)}{spread} on {room}{price}")
+        yield Text.assemble(("time: ", "bold"), f"{duration(told.hours * 3600)}{interval} on {room}{price}")
     if told.seconds:
         parts = sorted(told.seconds.items(), key=lambda part: -part[1])
         yield Text.assemble(("seconds an image: ", "bold"), ", ".join(f"{name} {took:.2g}" for name, took in parts))
     if told.slowest:
         yield Text.assemble(("held back by: ", "bold"), told.slowest)
     start = "Start" if told.setup_seconds is None else f"The start ({told.setup_seconds:.0f} s)"
-    yield Text(f"By {told.measured}. {start} of workers is not counted.", "dim")
+    ingest = ", nor is ingest" if told.images.new or not told.images.ingested else ""
+    yield Text(f"By {told.measured}. {start} of workers is not counted{ingest}.", "dim")
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _bytes(count: float) -> str:

@@ -14,9 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.cli.options import OutArgument, output_of
-from engine.cli.terminal import console
+from engine.cli.terminal import console, errors
 from engine.progress import duration
-from engine.status import LayerStatus, Status, Step, status_of
+from engine.status import FRESH, LayerStatus, Status, Step, status_of
+from engine.untrusted import printable
 
 EVERY = 2.0  # seconds between two looks
 
@@ -26,9 +27,10 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Look again and again, until it has ended.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON; with --watch a line each time.")] = False,
 ) -> None:
-    """Show what is done, what runs, and what is next. Reads files alone, and waits for nobody."""
+    """Show what is done, what runs, and what is next. Reads files alone, and waits for no run."""
     output = output_of(out)
-    found = status_of(output)
+    with errors.status("looking"):  # where clocks differ, for half a minute
+        found = status_of(output)
     if as_json:
         indent = None if watch else 2
         console.out(json.dumps(found.json(), indent=indent, ensure_ascii=False), highlight=False)
@@ -67,7 +69,7 @@ def _parts(found: Status) -> Iterator[RenderableType]:
     yield from map(_training, found.trainings)
     if found.holder and not any(layer.life == "alive" for layer in found.layers):
         yield Text(f"a run has the folder: {found.holder}", "green")
-    yield Text.assemble(("next: ", "bold"), "\n      ".join(found.next))
+    yield Text.assemble(("next: ", "bold"), "\n      ".join(map(printable, found.next)))
 
 
 def _table(layers: tuple[LayerStatus, ...]) -> Table:
@@ -117,12 +119,14 @@ def _run(layer: LayerStatus) -> Iterator[RenderableType]:
     since = time.strftime("%F %T", time.localtime(beat.began))
     workers = f"{beat.workers_ready} of {beat.workers} workers ready" if beat.workers else "starting"
     yield Text(f"{beat.stage}: {share:.1%}, {beat.images_per_second:.2f} images/s, {left} left; {workers}", "green")
-    yield Text(f"  since {since}, for {duration(max(time.time() - beat.began, 0))}; {who}", "dim")
+    yield Text(f"  since {since}, for {duration(beat.at - beat.began)}; {who}", "dim")
+    if (apart := abs(time.time() - beat.at)) > FRESH:
+        yield Text(f"  its clock and this machine's differ by about {duration(apart)}", "yellow")
     for name, speed in beat.pools.items():
         own = f"{speed.ratio:.0%} of their models' own speed"
         yield Text(f"  pool {name}: {speed.items:,} images, {speed.workers} workers, {own}")
     for shard, began in beat.in_flight.items():
-        yield Text(f"  in flight: {shard}, for {duration(max(time.time() - began, 0))}")
+        yield Text(f"  in flight: {shard}, for {duration(max(beat.at - began, 0))}")
 
 
 def _training(step: Step) -> Text:

@@ -13,6 +13,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.annotate import Tally
 from engine.metrics import Meters
+from engine.temporary import remove_left
 from engine.watchdog import Note, note_of, notes_of, read_note
 from engine.worker import Half, Orders, Plan, Worker
 
@@ -58,6 +59,7 @@ def _read(run_id: str, pid: int) -> Note | None:
 
 def _remove(run_id: str) -> None:
     shutil.rmtree(notes_of(run_id), ignore_errors=True)
+    remove_left()
 
 
 def ask_for_note(run_id: str, place: Place) -> Any:
@@ -66,7 +68,8 @@ def ask_for_note(run_id: str, place: Place) -> Any:
 
 
 def remove_notes(run_id: str, nodes: set[str]) -> None:
-    """Of all workers of a run on these nodes; of nodes that don't answer, they stay."""
+    """Of all workers of a run on these nodes, and what killed runs left there; of nodes that don't answer, they
+    stay."""
     here = ray.get_runtime_context().get_node_id()
     _remove(run_id)
     asked = [_pinned(_remove, node).remote(run_id) for node in nodes - {here}]

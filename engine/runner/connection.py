@@ -27,6 +27,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("RAY_task_oom_retries", "4")
 
 import ray
+import ray._private.utils
 import ray._private.worker
 import ray.exceptions
 
@@ -168,6 +169,13 @@ if hasattr(ray._private.worker, "print_to_stdstream"):  # it is Ray's own busine
 def living() -> dict[str, dict[str, float]]:
     """What each node that lives has in all, by its id."""
     return {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+
+
+def found_here() -> dict[str, float]:
+    """What Ray will say that this machine has, before it is started: what a container may use, and the memory that
+    others leave."""
+    cpus = ray._private.utils.get_num_cpus(override_docker_cpu_warning=True)
+    return {"CPU": float(cpus), "memory": float(ray._private.utils.estimate_available_memory() - OBJECT_STORE_BYTES)}
 
 
 class Room:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from engine import process
 from engine.annotate import Tally
 from engine.errors import EngineError
 from engine.heartbeat import Heartbeat, write_heartbeat
@@ -158,4 +159,5 @@ class Reporter:
             in_flight={str(shard): round(began, 1) for shard, began in self.in_flight.items()},
             pools=tally.pools,
             ended=ended,
+            words=tuple(process.words()) if process.is_command else (),
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +14,7 @@ import ray
 import ray.exceptions
 
 from engine.annotate import Tally
-from engine.breaker import Breaker
+from engine.breaker import NEWEST, Breaker, Failure
 from engine.errors import RunError, unwritable
 from engine.layout import ShardId
 from engine.runner.actor import WorkerActor, ask_for_note, remove_notes
@@ -57,6 +58,8 @@ class Job:
     made_is_whole: bool = True
     generator: Any = None
     tally: Tally = field(default_factory=Tally)  # of the worker that has it
+    rows: int = 0  # of the pool's breaker, when it got there
+    failed: deque[Failure] = field(default_factory=lambda: deque(maxlen=NEWEST))  # in all pools so far
     began: float = field(default_factory=time.time)
 
     def hear(self) -> Tally | None:
@@ -74,9 +77,10 @@ class Job:
         self.half_is_next, self.made_is_whole = said is None, True
         return said
 
-    def given(self, generator: Any) -> None:
+    def given(self, generator: Any, rows: int) -> None:
         """A worker has it now."""
         self.generator, self.made, self.half_is_next, self.made_is_whole = generator, None, False, True
+        self.rows = rows
 
     def passed(self) -> Tally:
         """A pool is done with it, and what it made is the next one's; says what that was."""
@@ -204,7 +208,8 @@ class _Run:
             while crew.idle and (job := self._next(crew)):
                 member = crew.idle.popleft()
                 crew.busy += 1
-                job.given(member.handle.annotate.options(num_returns="streaming").remote(job.orders, job.half))
+                called = member.handle.annotate.options(num_returns="streaming").remote(job.orders, job.half)
+                job.given(called, crew.breaker.rows)
                 self.awaited[job.generator] = partial(self._advance, member, job)
 
     def _next(self, crew: Crew) -> Job | None:
@@ -235,6 +240,7 @@ class _Run:
             self._released(member, job)
             self.reporter.warn("retry", f"What was made of {shard} is gone with its node; it begins anew.", shard=shard)
             job.half = None
+            job.failed.clear()
             self.blame.gone(str(shard))
             self._again(job, self.crews[0])
         else:
@@ -246,10 +252,16 @@ class _Run:
         member.crew.count(said)
         if said.failures.total:
             self.reporter.quarantined(said, job.orders.shard, member.node)
-        try:
+        job.failed.extend(replace(failure, node=member.node) for failure in said.failures.newest)
+        with self._logged("breaker"):
             member.crew.breaker.saw(said.failures, member.node)
+
+    @contextmanager
+    def _logged(self, event: str) -> Iterator[None]:
+        try:
+            yield
         except RunError as error:
-            self.reporter.log.event("breaker", str(error))
+            self.reporter.log.event(event, str(error))
             raise
 
     def _released(self, member: Member, job: Job) -> None:
@@ -259,6 +271,8 @@ class _Run:
 
     def _passed(self, crew: Crew, job: Job) -> None:
         """A pool is done with a shard."""
+        with self._logged("breaker"):
+            crew.breaker.passed(job.failed, job.rows)
         self.done.add(job.passed())
         if crew.number + 1 < len(self.crews):
             self.queues[crew.number + 1].append(job)

@@ -13,11 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import ray.exceptions
 import ray.train
 import ray.train.torch
 import torch
 
-from engine.atomic import is_there, read_bytes, remove, write_json, write_text
+from engine.atomic import read_bytes, remove, write_text
 from engine.copies import fetched, forget, located
 from engine.errors import EngineError, RunError, unwritable
 from engine.layout import ShardId
@@ -75,39 +76,29 @@ class Job:
 
 
 def train_worker(config: dict[str, Job]) -> None:
-    """Trains config["job"]. An error that would come again is written into the job's folder and ends the training. Any
-    other death ends this worker alone: Ray Train starts the workers anew, and they go on from the last checkpoint."""
+    """Trains config["job"]. An error that would come again is raised as an EngineError, with which the training ends.
+    Any other is a death: `fit` starts the workers anew, and they go on from the last checkpoint."""
     job = config["job"]
-    failure = job.folder / FAILURE
-    if is_there(failure):
-        return  # as another worker found out: these were started for nothing
     if job.threads:
         torch.set_num_threads(job.threads)
     try:
         Worker(job).run()
     except Exception as error:
-        known = isinstance(error, EngineError | Florence2Error | OSError | torch.OutOfMemoryError)
-        alone = ray.train.get_context().get_world_size() == 1
-        if known or alone:  # else it may be that another worker died
-            told = {"message": _explained(error, job)} | ({} if known else {"traceback": traceback.format_exc()})
-            _tell(failure, {"kind": type(error).__name__, **told})
-        if not alone:
-            raise  # or the others would wait for this one
+        raise (_lasting(error, job) or error) from None
 
 
-def _tell(failure: Path, told: dict[str, str]) -> None:
-    try:
-        write_json(failure, told)
-    except OSError as error:  # there is no room for this either: the driver hears it of Ray
-        raise RunError(unwritable(error, failure.parent) or told["message"]) from error
-
-
-def _explained(error: Exception, job: Job) -> str:
-    if isinstance(error, torch.OutOfMemoryError):
-        return f"out of memory: {error}. Take fewer train.images_at_once, or recipe.checkpoint_gradients"
-    if why := unwritable(error, job.checkpoints):
-        return why
-    return str(error) or type(error).__name__
+def _lasting(error: Exception, job: Job) -> EngineError | None:
+    """What is said of an error that would come again."""
+    cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error  # of what prepares images
+    if isinstance(cause, EngineError):
+        return cause
+    if isinstance(cause, torch.OutOfMemoryError):
+        return RunError(f"out of memory: {cause}. Take fewer train.images_at_once, or recipe.checkpoint_gradients")
+    told = unwritable(cause, job.checkpoints) or f"{type(cause).__name__}: {cause}"
+    if isinstance(cause, Florence2Error | OSError):
+        return RunError(told)
+    alone = ray.train.get_context().get_world_size() == 1  # else it may be that another worker died
+    return RunError(f"{told}\n{traceback.format_exc()}") if alone else None
 
 
 class Worker:

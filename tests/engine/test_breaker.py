@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pickle
+from itertools import groupby
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.breaker import Breaker, Failure, Failures, place_of, shared
 from engine.errors import RunError
@@ -49,6 +52,54 @@ def test_an_image_that_fails_again_counts_once() -> None:
     for _ in range(10):
         breaker.saw(report(1, 2), "here")
     assert len(breaker.row) == 2
+
+
+LIMIT, POOLS = 6, 3
+THROUGH = POOLS
+FATES = st.lists(st.lists(st.integers(0, THROUGH), min_size=1, max_size=8), max_size=12)  # by shard: who fails an image
+
+
+def stopped_by(shards: list[list[int]], reports: int) -> int | None:
+    """The pool whose breaker stops a run. One may be ahead of the next by any number of shards: their breakers hear
+    nothing of each other but by what a shard brings along."""
+    failed: list[list[Failure]] = [[] for _ in shards]
+    for pool in range(POOLS):
+        breaker = Breaker(LIMIT)
+        for number, fates in enumerate(shards):
+            came = [1000 * number + n if fate == pool else None for n, fate in enumerate(fates) if fate >= pool]
+            rows = breaker.rows
+            try:
+                for start in range(0, len(came), reports):
+                    breaker.saw(told := report(*came[start : start + reports]), "node")
+                    failed[number] += told.newest
+                breaker.passed(failed[number], rows)
+            except RunError:
+                return pool
+    return None
+
+
+@given(FATES, st.integers(1, 9))
+def test_a_run_stops_where_all_fails_in_whichever_pools(shards: list[list[int]], reports: int) -> None:
+    """And never but for so many images that follow each other in the list, nor by a pool that failed none."""
+    fates = [fate for shard in shards for fate in shard]
+    in_a_row = max((len(list(run)) for through, run in groupby(fates, THROUGH.__eq__) if not through), default=0)
+    stopped = stopped_by(shards, reports)
+    if stopped is not None:
+        assert in_a_row >= LIMIT
+        assert stopped in fates
+    all_fail = [[fate % THROUGH for fate in shard] for shard in shards]
+    assert (stopped_by(all_fail, reports) is not None) == (len(fates) >= LIMIT)
+
+
+def test_a_pool_does_not_stop_for_what_failed_before_it_alone() -> None:
+    """Where other workers of that pool had images come through, these may be on their way."""
+    breaker, before = Breaker(3), [failure(n) for n in range(9)]
+    breaker.passed(before, 0)
+    breaker.saw(report(None, 9), "here")
+    breaker.passed(before, 0)
+    assert list(breaker.row) == [failure(9).item_id]
+    with pytest.raises(RunError, match="10 images in a row"):
+        breaker.passed(before, 1)
 
 
 def test_a_report_is_bounded() -> None:

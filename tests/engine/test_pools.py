@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ import ray
 from running import Log, Seen, annotated, errors, plan_of, run_plan
 from toys import Brightness
 
+from engine.annotate import Tally
 from engine.breaker import Breaker
 from engine.config import Config, Run
 from engine.errors import ConfigError, RunError
@@ -118,6 +121,18 @@ def test_failures_in_a_row_end_the_run(image_set: Callable[..., Path], tmp_path:
     assert plan.output.round(0).decisions(ShardId(0, 0)).exists()
 
 
+def test_a_part_that_fails_in_each_of_two_pools_ends_the_run(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    """Of four images each the first fails in the last pool, and the others in the one before."""
+    folder = image_set(24)
+    early = {f"{n:04d}.png": "raise" for n in range(24) if n % 4}
+    late = {f"{n:04d}.png": "raise" for n in range(0, 24, 4)}
+    plan = plan_of(folder, tmp_path / "out", specialists(c=early, d=late), pools=THREE, failures_in_a_row=10)
+    with pytest.raises(RunError, match=r"1\d images in a row failed \(run.failures_in_a_row 10\)") as told:
+        run_plan(plan, Log())
+    assert "stage c (" in str(told.value)
+    assert ", d (" in str(told.value)
+
+
 def test_a_pool_ahead_of_the_others_is_not_stopped_for_what_came_through_it(
     image_set: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -152,6 +167,34 @@ def test_who_idled_on_a_node_that_went_is_given_nothing(image_set: Callable[...,
     assert len(crew.members) == 2, "as many as its min"
     for member in list(crew.members.values()):
         crew.remove(member)
+
+
+def test_who_is_free_and_how_much_of_the_time_of_all_went_into_their_models() -> None:
+    class Idler:
+        def place(self) -> int:
+            return os.getpid()
+
+    crew = Crew(0, Pool("look", 0, 2, 0, 0, 0), ("a", "b"), Breaker(1))
+    first, second, third = (crew.add(ray.remote(num_cpus=0)(Idler).remote()) for _ in range(3))
+    ray.get(first.handle.place.remote())
+    for member in (first, second):
+        crew.welcome(member)
+        assert time.monotonic() - member.idle_since < 60
+    assert (crew.ready, list(crew.idle)) == (2, [first, second])
+    assert first.ready_at and second.ready_at
+    first.ready_at, second.ready_at = first.ready_at - 1000, second.ready_at - 3000
+    crew.count(Tally(passed=4, seconds={"a": 1.0, "b": 0.5, "of another pool": 9.0}))
+    for left, member in (([second, third], first), ([second, third], first), ([third], second)):
+        crew.remove(member)
+        assert (list(crew.members.values()), list(crew.idle)) == (left, left[:-1])
+        speed = crew.speed
+        assert (speed.items, speed.workers, speed.busy_seconds) == (4, 2, 1.5)
+        assert speed.wall_seconds == pytest.approx(2000, abs=60), "of each"
+    with pytest.raises(ray.exceptions.RayActorError):
+        ray.get(first.handle.place.remote())
+    crew.welcome(third)
+    assert crew.peak == 2
+    crew.remove(third)
 
 
 @pytest.mark.parametrize(
@@ -236,8 +279,8 @@ def test_shards_are_taken_as_they_are_needed() -> None:
     supply = Supply(shards())
     assert supply.ahead() == AHEAD == taken
     assert [supply.take().number for _ in range(3)] == [1, 2, 3]
-    for _ in range(5000):
-        supply.ahead()
-        supply.take()
-    assert taken <= 5003 + AHEAD
+    for given in range(4, 5000):
+        assert supply.ahead() >= AHEAD // 2, "by which one tells how many workers are of use"
+        assert supply.take().number == given
+        assert taken <= given + AHEAD
     assert Supply(iter(())).ahead() == 0

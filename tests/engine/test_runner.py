@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from engine.config import Run
 from engine.errors import OutputError, RunError
 from engine.layout import Output, ShardId
 from engine.runner import cluster, each_shard
+from engine.watchdog import notes_of
 
 
 def test_whatever_happens_over_an_image_stays_with_it(image_set: Callable[..., Path], tmp_path: Path) -> None:
@@ -47,6 +49,16 @@ def test_whatever_happens_over_an_image_stays_with_it(image_set: Callable[..., P
     assert "toys.py" in timeout.message
     assert sum("goes to quarantine" in warning for warning in log.warnings) == 3
     assert log.tallies[-1] == 18
+
+
+def test_what_a_killed_run_noted_goes_with_the_next_one(image_set: Callable[..., Path], tmp_path: Path) -> None:
+    left = notes_of(f"20260101-{os.getpid() % 1_000_000:06d}-0123456789abcdef")
+    left.mkdir()
+    (left / "1").write_text("[]")
+    for path in (left / "1", left):
+        os.utime(path, (0, 0))
+    annotated(image_set(2), tmp_path / "out", Brightness(), workers=1)
+    assert not left.exists()
 
 
 def test_batches_are_taken_apart_to_find_the_one(image_set: Callable[..., Path], tmp_path: Path) -> None:
@@ -99,7 +111,7 @@ def test_an_address_without_a_cluster_is_named(image_set: Callable[..., Path], t
         annotated(image_set(4), tmp_path / "out", Brightness(), address="127.0.0.1:1")
 
 
-def test_tasks_without_a_model_run_over_shards_in_order() -> None:
+def test_tasks_without_a_model_run_over_shards_in_order(tmp_path: Path) -> None:
     shards = [ShardId(0, n) for n in range(12)]
     done: list[str] = []
 
@@ -109,6 +121,21 @@ def test_tasks_without_a_model_run_over_shards_in_order() -> None:
         if shard.number == 9:
             raise OutputError("it is damaged")
         return str(shard)
+
+    def at_the_second_try(shard: ShardId) -> str:
+        if not (tmp_path / "tried").exists():
+            (tmp_path / "tried").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        (tmp_path / "tried").unlink()
+        return str(shard)
+
+    def beside_another(shard: ShardId) -> str:
+        (tmp_path / str(shard.number)).touch()
+        for _ in range(300):
+            if len(os.listdir(tmp_path)) > 1:
+                return str(shard)
+            time.sleep(0.1)
+        raise OutputError("no other task is there")
 
     with cluster(Run()):
         each_shard(str, shards, Run(), done.append)
@@ -123,4 +150,9 @@ def test_tasks_without_a_model_run_over_shards_in_order() -> None:
             each_shard(unfortunate, shards[6:9], Run(), done.append)
         with pytest.raises(RunError, match=r"of 64 CPU, .* were asked for, and 0 fit: .*run\.cpus_per_worker"):
             each_shard(str, shards, Run(cpus_per_worker=64), done.append)
-    assert done[12:] == ["part-00000/shard-00008", "part-00000/shard-00006"]
+        each_shard(str, shards[11:], Run(gpus_per_worker=64), done.append)
+        with pytest.raises(RunError, match=r", 64 GPU and .* were asked for, and 0 fit"):
+            each_shard(str, shards, Run(gpus_per_worker=64), done.append, weights=True)
+        each_shard(at_the_second_try, shards[2:3], Run(), done.append)
+        each_shard(beside_another, shards[:2], Run(cpus_per_worker=0.5), done.append)
+    assert done[12:] == [f"part-00000/shard-{n:05d}" for n in (8, 6, 11, 2, 0, 1)]

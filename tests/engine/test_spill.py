@@ -23,6 +23,7 @@ from engine.errors import RunError
 from engine.records import digest16
 from engine.repeats import Repeats
 from engine.spill import Digests, Spill
+from engine.temporary import NEW_SECONDS
 
 PAIR = np.dtype([("bucket", np.int64), ("nth", np.int64)])
 quiet = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -147,8 +148,8 @@ def test_what_a_killed_process_leaves_is_removed(tmp_path: Path, monkeypatch: py
         assert len(there) == 2
         killed.kill()
         killed.wait()
-        for folder in there:
-            os.utime(folder, (time.time() - 2 * spill.NEW_SECONDS,) * 2)
+        for path in (path for folder in there for path in (folder, *folder.iterdir())):
+            os.utime(path, (time.time() - 2 * NEW_SECONDS,) * 2)
         mine = Spill(PAIR)
         mine.add(np.zeros(spill.HELD + 1, PAIR), np.zeros(spill.HELD + 1, np.int64))
         left = set(tmp_path.iterdir())

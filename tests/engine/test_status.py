@@ -7,7 +7,10 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +21,13 @@ from engine.cli.commands import run
 from engine.cli.terminal import console
 from engine.errors import OutputError
 from engine.heartbeat import Heartbeat, PoolSpeed, write_heartbeat
-from engine.layout import Output, ShardId
+from engine.layout import LOCK, Output, ShardId
 from engine.lock import run_lock
 from engine.partitions import close, partitions
+from engine.places import place
 from engine.records import Item, ItemError, Record
 from engine.schema import items_to_table
-from engine.status import FRESH, Status, is_running, status_of
+from engine.status import CLOCKS, FRESH, WATCHED, Status, is_running, status_of
 from engine.storage import write_annotations, write_decisions, write_table
 
 SHARDS, SIZE = 3, 2  # of each of two partitions
@@ -110,6 +114,32 @@ def test_a_manifest_that_is_lost_is_to_be_written_anew(output: Output) -> None:
     assert status_of(output).next == (f"engine verify {output.root} --repair",)
 
 
+def test_what_is_damaged_or_gone_is_told_or_done_without(output: Output) -> None:
+    annotate(output, *all_of(0), quarantined=1)
+    output.round(0).annotations(ShardId(0, 1)).write_text("no Parquet")
+    output.round(0).progress.write_text("{")
+    assert not is_running(output)
+    with pytest.raises(OutputError, match=r"progress.json is damaged"):
+        status_of(output)
+    output.round(0).progress.unlink()
+    (output.root / LOCK).unlink()  # as of a copy
+    (layer,) = status_of(output).layers
+    assert (layer.done, layer.quarantined) == (6, {"detector": {"raised": 2}})
+    output.manifest.write_text("{")
+    with pytest.raises(OutputError, match=r"manifest.json is damaged"):
+        status_of(output)
+
+
+def test_rounds_come_in_their_order_each_with_what_merging_adds(output: Output) -> None:
+    for number in (10, 2, 1):
+        write_json(output.round(number).sources, {})
+    (output.root / "round-about").mkdir()
+    for number in (10, 1):
+        write_json(output.round(number).merge.sources, {})
+    names = [layer.name for layer in status_of(output).layers]
+    assert names == ["round-1", "round-1/merge", "round-2", "round-10", "round-10/merge"]
+
+
 def test_the_lock_is_not_taken_to_look(output: Output) -> None:
     with run_lock(output.root):
         status_of(output)
@@ -153,7 +183,7 @@ def test_a_damaged_marker_only_costs_a_look_at_shards(output: Output) -> None:
         ({}, "alive"),
         ({"at": time.time() - FRESH - 60}, "silent"),
         ({"host": "another", "pid": 1}, "alive"),
-        ({"host": "another", "at": time.time() - FRESH - 60}, "silent"),
+        ({"host": "another", "at": time.time() - FRESH - CLOCKS - 60}, "silent"),
         ({"pid": "gone"}, "dead"),
         ({"ended": "stopped"}, "ended"),
         ({"ended": "failed: no space"}, "ended"),
@@ -173,6 +203,78 @@ def test_whether_a_run_lives(output: Output, changes: dict[str, Any], life: str)
     assert ("--watch" in found.next[0]) == (life == "alive")
 
 
+@contextmanager
+def again_and_again(write: Callable[[], object]) -> Iterator[None]:
+    """As a run on another machine does."""
+    ended = threading.Event()
+
+    def run() -> None:
+        while not ended.wait(0.1):
+            write()
+
+    write()
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.status.WATCHED", 0.5)
+    monkeypatch.setattr("engine.status.LOOK_SECONDS", 0.1)
+
+
+@pytest.mark.parametrize("off", [-300, 300])
+def test_a_clock_that_is_off_by_minutes_misleads_nobody(
+    output: Output, quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, off: int
+) -> None:
+    def write() -> None:
+        theirs = time.time() + off
+        write_heartbeat(output.round(0), beat(host="another", at=theirs, began=theirs))
+
+    write()
+    assert status_of(output).layers[0].life == "silent"
+    monkeypatch.setattr("engine.status.WATCHED", 30)
+    with again_and_again(write):
+        assert is_running(output)
+        said = " ".join(shown(monkeypatch, capsys, "status", str(output.root)).split())
+    for words in ("runs", "clock and this machine's differ by about 5 min", "for 0 s; process"):
+        assert words in said
+
+
+def test_on_a_store_who_renews_no_lease_does_not_run(quick: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This store does not say when a file was written."""
+    output = Output(place("memory://test_on_a_store_who_renews_no_lease/out"))
+    holder = {"pid": 1, "host": "another", "since": "today", "token": "t"}
+
+    def renew() -> None:
+        write_json(output.root / LOCK, {**holder, "beats": time.time()})
+
+    renew()
+    write_heartbeat(output.round(0), beat(host="another", pid=1, at=time.time() - 300))
+    assert not is_running(output)
+    monkeypatch.setattr("engine.status.WATCHED", 30)
+    with again_and_again(renew):
+        assert is_running(output)
+        assert status_of(output).holder == "process 1 on another since today"
+    for nobody in ({"token": ""}, {"host": HERE, "pid": gone()}):
+        before, holder = holder, holder | nobody
+        with again_and_again(renew):
+            assert not is_running(output)
+        holder = before
+
+
+def test_who_is_silent_for_long_is_not_waited_for(output: Output) -> None:
+    write_heartbeat(output.round(0), beat(host="another", at=time.time() - FRESH - CLOCKS - 60))
+    began = time.monotonic()
+    assert not is_running(output)
+    assert time.monotonic() - began < WATCHED / 2
+
+
 def test_what_is_made_again_is_not_done_yet(output: Output) -> None:
     """While `--update` and `retry-failed` run, every shard has the decisions of before."""
     annotate(output, *all_of(0), *all_of(1))
@@ -185,13 +287,20 @@ def test_what_is_made_again_is_not_done_yet(output: Output) -> None:
 
 
 def test_a_training_says_its_step(output: Output) -> None:
-    output.config.write_text("train: {steps: 100, phases: {a: {steps: 30}, b: {}}}\nrefine: {rounds: [{}, {}]}\n")
+    output.config.write_text(
+        "train: {steps: 100, phases: {a: {steps: 30}, b: {}}}\nrefine: {rounds: [{}, {train: {steps: 7}}]}\n"
+    )
     folder = output.round(0).training / "fold-0"
     folder.mkdir(parents=True)
     lines = [{"event": "step", "step": n, "at": 5.0} for n in range(1, 9)]
     (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"event": "step", "st')
     (step,) = status_of(output).trainings
     assert (step.name, step.step, step.total, step.ended) == ("round-0/training/fold-0", 8, 130, False)
+    folder = output.round(1).training / "fold-0"
+    folder.mkdir(parents=True)
+    (folder / "log.jsonl").write_text('{"event": "end", "step": 37}\n')
+    _, step = status_of(output).trainings
+    assert (step.step, step.total, step.ended) == (37, 37, True)
 
 
 @pytest.mark.parametrize(
@@ -201,14 +310,42 @@ def test_a_training_says_its_step(output: Output) -> None:
         (lambda o: annotate(o, *all_of(0)), "engine run --out {out}"),
         (lambda o: annotate(o, *all_of(0), *all_of(1)), "engine export {out}"),
         (lambda o: annotate(o, *all_of(0), *all_of(1), quarantined=1), "engine retry-failed {out}"),
+        (lambda o: closed_with(o, {"ingest": {"unreachable": 1}, "decode": {"changed": 1}}), "engine export {out}"),
+        (lambda o: closed_with(o, {"decode": {"changed": 1, "truncated": 1}}), "engine retry-failed {out}"),
         (lambda o: later_round(o, 5), "engine run --stage reannotate --round 0 --out {out}"),
         (lambda o: later_round(o, 6), "engine run --stage merge --round 1 --out {out}"),
         (lambda o: later_round(o, 6, "accepted"), "engine export {out}"),
+        (lambda o: merging(o), "engine export {out}"),
+        (lambda o: killed(o), "engine run --out {out} --address auto --set 'run.pools={{big: {{gpus: 1}}}}'"),
+        (
+            lambda o: killed(o, ended="failed: no GPU"),
+            "engine run --out {out} --address auto --set 'run.pools={{big: {{gpus: 1}}}}'",
+        ),
+        (lambda o: killed(o, ended="done"), "engine run --out {out}"),
+        (lambda o: killed(o, words=()), "engine run --out {out}"),
     ],
 )
 def test_the_next_command(output: Output, prepare: Any, says: str) -> None:
     prepare(output)
     assert status_of(output).next[0] == says.format(out=output.root)
+
+
+def killed(output: Output, **changes: Any) -> None:
+    """A run with workers of its own, which config.yaml does not know of before it has ended well."""
+    words = ("run", "--out", str(output.root), "--address", "auto", "--set", "run.pools={big: {gpus: 1}}")
+    write_heartbeat(output.round(0), beat(**{"pid": gone(), "words": words} | changes))
+
+
+def closed_with(output: Output, quarantined: dict[str, dict[str, int]]) -> None:
+    annotate(output, *all_of(0), *all_of(1))
+    for partition in partitions(output):
+        assert close(output, output.round(0), partition, {"quarantined": quarantined}, 6)
+
+
+def merging(output: Output) -> None:
+    """A round that was judged is done, whatever there is yet of what merging adds to it."""
+    later_round(output, 6, "accepted")
+    write_json(output.round(1).merge.sources, {})
 
 
 def later_round(output: Output, shards: int, outcome: str = "") -> None:

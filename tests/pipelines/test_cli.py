@@ -160,15 +160,25 @@ def test_markup_in_names_is_no_markup(
     assert "One image: engine show 'o[/x] [bold]y' NAME" in said
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"), [(["config"], 141), (["run", "--stage", "bogus"], 141), (["show", "/nowhere", "x"], 141)]
-)
-def test_nobody_reading_is_no_code_of_the_engine(arguments: list[str], code: int) -> None:
+@pytest.mark.parametrize("arguments", ["config", "run --help", "bogus", "run --stage bogus", "show /nowhere x"])
+def test_nobody_reading_is_no_code_of_the_engine(arguments: str) -> None:
     read, write = os.pipe()
     os.close(read)
-    result = subprocess.run([ENGINE, *arguments], stdout=write, stderr=write)
+    result = subprocess.run([ENGINE, *arguments.split()], stdout=write, stderr=write)
     os.close(write)
-    assert result.returncode == code
+    assert result.returncode == 141
+
+
+def test_help_that_nobody_reads_says_nothing_else() -> None:
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([ENGINE, "--help"], stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+def test_a_closed_stderr_changes_no_code() -> None:
+    assert subprocess.run(["sh", "-c", f"{ENGINE} bogus 2>&-"]).returncode == 2
 
 
 def test_an_image_set_that_is_not_there_leaves_no_folder(call: Call, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from taught import BRIEF, NOTHING, taught
 from training import PROCESSOR, SIDE, recipe, tiny
 
 from engine.atomic import write_text
-from engine.config import Ingest
+from engine.config import Ingest, Run
 from engine.entry import GivenText
 from engine.export.run import _digest, _setting, write_part
 from engine.geometry import decode_mask
@@ -249,7 +249,7 @@ def test_going_on_leaves_what_an_undisturbed_export_does(output: Output, tmp_pat
     setting = _setting(broken, shards, broken.to / ".export" / "plan.json", _digest(broken))
     firsts = {shard: 3 * n for n, shard in enumerate(shards)}
     for shard in (shards[1], shards[3], shards[1]):
-        write_part(broken, setting, firsts, shard)
+        write_part(broken, Run(), setting, firsts, shard)
     run(broken)
     there = [{p.relative_to(to): p.read_bytes() for p in to.glob("*/*.jsonl")} for to in (whole.to, broken.to)]
     assert there[0] == there[1] and sum(map(len, there[0].values())) > 10_000

@@ -32,11 +32,14 @@ from engine.ingest import rewrite
 from engine.layout import Output, ShardId
 from engine.partitions import closed
 from engine.status import status_of
-from engine.storage import shard_digests
+from engine.storage import read_given, shard_digests
 from engine.verify import carry_out, planned, verified
 from engine.worker import Worker
+from pipelines.annotating import Annotating
 from pipelines.build import Pipeline
 from pipelines.outdated import outdated
+from pipelines.planning import Capacity, forecast
+from pipelines.retrying import Retrying
 from pipelines.stages import STAGES, Stages
 
 GOOD, BROKEN = 6, "90 broken.png"
@@ -57,6 +60,7 @@ class World:
     teller: dict[str, Any] = field(default_factory=dict)
     threshold: float = 0.4
     limits: dict[str, Any] = field(default_factory=dict)
+    classes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def images(self) -> Path:
@@ -75,7 +79,8 @@ class World:
         """Two images a shard, two shards a partition."""
         ingest = Ingest(images=[str(self.images)], shard_size=2, partition_size=4, **self.limits)
         run = {"max_quarantined": 1.0, "min_free_mb": 0}
-        config = Config.model_validate({"ingest": ingest.model_dump(), "run": run})
+        named = {"specialists": {"looker": {}, "teller": {}}, "vocabulary": {"classes": self.classes}}
+        config = Config.model_validate({"ingest": ingest.model_dump(), "run": run, **named})
         diary = str(self.root / "diary")
         specialists = (Looker(diary=diary, **self.looker), Teller(diary=diary, **self.teller))
         return Pipeline(config, specialists, (Dark(threshold=self.threshold),))
@@ -261,6 +266,24 @@ def test_a_manifest_that_is_lost_takes_nothing_along(world: World, gone: bool) -
     assert verified(world.output, images="all").findings == []
 
 
+@pytest.mark.parametrize("shard", [ShardId(0, 0), ShardId(1, 1)], ids=str)
+def test_a_manifest_and_a_shard_that_are_lost_take_nothing_along(world: World, shard: ShardId) -> None:
+    """In two steps: without a manifest nothing else is looked at."""
+    before, manifest = files(world.folder), read_json(world.output.manifest)
+    for path in (world.output.manifest, world.output.items(shard)):
+        path.write_bytes(path.read_bytes()[:50])
+    config = world.pipeline.config.ingest
+    plan = planned(world.output, verified(world.output).findings, config)
+    assert (plan.rewrite, plan.remove, plan.lost) == (("images/manifest.json",), (), ())
+    carry_out(world.output, plan, config)
+    assert repaired(world) == ()
+    assert world.seen() == {}
+    assert read_json(world.output.manifest) == {**manifest, "listed": ""}
+    now = files(world.folder)
+    assert {name for name in before if now[name] != before[name]} == {"images/manifest.json"}
+    assert verified(world.output, images="all").findings == []
+
+
 def test_without_its_manifest_a_set_is_not_ingested_anew(world: World) -> None:
     """It would be cut otherwise, as it has grown, and lose its annotations."""
     world.add("1 more.png", 200)
@@ -388,18 +411,103 @@ def test_what_is_outdated_is_told_beforehand(world: World) -> None:
     world.looker, world.threshold = {}, 0.6
     told = outdated(world.output, world.pipeline)
     assert [source.why for source in told.sources] == ["", "it goes by what stands, and the filters changed"]
-    assert told.decided_again == 8
+    assert (told.decided_again, told.by_filters_alone) == (8, True)
+    world.teller = {"word": "objects"}
+    assert not outdated(world.output, world.pipeline).by_filters_alone
+    world.teller = {}
+    kept, _ = world.pipeline.specialists
+    assert not outdated(world.output, replace(world.pipeline, specialists=(kept,))).by_filters_alone
+    world.run("filter")
+    assert not outdated(world.output, world.pipeline).by_filters_alone, "that is done"
+    world.output.round(0).closed(0).unlink()
+    world.output.round(0).decisions(ShardId(0, 0)).unlink()
+    world.threshold = 0.2
+    assert not outdated(world.output, world.pipeline).by_filters_alone, "not all is annotated"
+
+
+def test_another_decoder_makes_all_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipelines.build._decoder", lambda: "of another version")
+    told = outdated(world.output, world.pipeline)
+    assert {source.why for source in told.sources} == {"the decoder of images changed"}
+    assert (told.images, told.shards) == (8, 4)
 
 
 OWN = "its code, weights or parameters changed"
 
 
-def test_what_stands_on_it_is_told_of(world: World) -> None:
+PLANNED: dict[str, dict[str, Any]] = {
+    "nothing": {},
+    "a specialist": {"looker": {"gain": 0.5}},
+    "one that builds on it": {"teller": {"word": "objects"}},
+    "a threshold": {"threshold": 0.6},
+    "the vocabulary": {"classes": {"mouse": {"synonyms": ["mice"]}}},
+    "images added": {"more": 3},
+    "images added, and a specialist": {"more": 1, "teller": {"word": "objects"}},
+    "half of it done": {"lost": 2},
+    "half of it done, and a threshold": {"lost": 1, "threshold": 0.6},
+}
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_a_plan_says_beforehand_what_an_update_does(world: World, name: str) -> None:
+    what = dict(PLANNED[name])
+    for number in range(what.pop("more", 0)):
+        world.add(f"7{number}.png", 200 + number)
+    for shard in list(world.output.shards())[: what.pop("lost", 0)]:
+        world.output.round(0).closed(shard.partition).unlink(missing_ok=True)
+        world.output.round(0).decisions(shard).unlink()
+    world = replace(world, **what)
+    told = forecast(world.pipeline, world.output, room=Capacity(1, 0))
+    before = written(world)
+    world.run(update=True)
+    after = written(world)
+    made = [shard for shard, at in after.items() if before.get(shard) != at]
+    assert (told.work.shards, told.images.shards) == (len(made), len(after))
+    assert told.work.left == sum(len(read_given(world.output, shard)) for shard in made)
+    items = read_json(world.output.manifest)["items"]
+    assert (told.work.total, told.images.listed) == (items, items)
+    asked = world.seen()
+    if not told.work.missing and not told.images.new:
+        assert {source for source, count in told.work.sources.items() if count} == asked.keys()
+        assert told.work.why.keys() - {"decisions"} == asked.keys()
+    assert ("decisions" in told.work.why) == (name == "a threshold"), "that may be done by --stage filter"
+    assert forecast(world.pipeline, world.output, room=Capacity(1, 0)).work.left == 0
+
+
+def test_a_plan_knows_what_changes_without_a_source_that_does(world: World) -> None:
+    """What reads images alone goes by no vocabulary; labels that came along do."""
+    kept, _ = world.pipeline.specialists
+    Stages(replace(world.pipeline, specialists=(kept,)), world.output, Console(quiet=True)).run("annotate", update=True)
+    world.classes = {"mouse": {"synonyms": ["mice"]}}
+    pipeline, before = replace(world.pipeline, specialists=(kept,)), written(world)
+    work = forecast(pipeline, world.output, room=Capacity(1, 0)).work
+    Stages(pipeline, world.output, Console(quiet=True)).run("annotate", update=True)
+    assert world.seen() == {}
+    assert (work.again, work.shards, work.sources) == (8, 4, {"looker": 0})
+    assert work.why == {"annotations": "the vocabulary, or the order of sources, changed; none looks again"}
+    assert len(set(written(world).items()) - set(before.items())) == 4
+
+
+def written(world: World) -> dict[ShardId, int]:
+    """When the annotations of each shard were."""
+    layer = world.output.round(0)
+    paths = {shard: layer.annotations(shard) for shard in world.output.shards()}
+    return {shard: path.stat().st_mtime_ns for shard, path in paths.items() if path.exists()}
+
+
+@pytest.mark.parametrize("changed", ["images added", "a specialist"])
+def test_what_stands_on_it_is_told_of(world: World, changed: str) -> None:
     later = world.output.round(1)
     later.folder.mkdir()
     later.sources.write_text("{}")
-    world.looker = {"gain": 0.5}
-    assert "adds to what round 0 was: remove it" in outdated(world.output, world.pipeline).told()
+    assert forecast(world.pipeline, world.output, room=Capacity(1, 0)).work.later == ()
+    if changed == "images added":
+        world.add("96.png", 90)
+    else:
+        world.looker = {"gain": 0.5}
+        assert "adds to what round 0 was: remove it" in outdated(world.output, world.pipeline).told()
+    (told,) = forecast(world.pipeline, world.output, room=Capacity(1, 0)).work.later
+    assert "adds to what round 0 was: remove it" in told
 
 
 @pytest.mark.parametrize("stage", ["reannotate", "merge", "export", "train"])
@@ -410,8 +518,9 @@ def test_update_is_for_round_0(world: World, stage: str) -> None:
 
 def test_update_reads_no_image_anew(world: World) -> None:
     world.limits = {"max_pixels": 100}
-    with pytest.raises(OutputError, match=r"(?s)read in another way.*ingest\.max_pixels"):
-        world.run(update=True)
+    for attempt in (lambda: world.run(update=True), lambda: forecast(world.pipeline, world.output)):
+        with pytest.raises(OutputError, match=r"(?s)read in another way.*ingest\.max_pixels"):
+            attempt()
 
 
 class Killed(BaseException):
@@ -563,6 +672,17 @@ def test_a_file_that_can_be_read_by_now_is_annotated(with_failures: World) -> No
     assert outcome(world) == {"looker raised": 2}
     saved = next(r for r in open_dataset(world.folder).records() if r.item.uri.endswith(BROKEN))
     assert [text.source for text in saved.texts] == ["teller"]
+    same_content(world, world.fresh())
+
+
+def test_only_so_many_failures_are_held_at_once(with_failures: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = with_failures
+    monkeypatch.setattr("pipelines.retrying.AT_ONCE", 1)
+    batches = Retrying(Annotating(world.pipeline, world.output, Console(file=StringIO()), 0)).batches()
+    assert [sum(map(len, batch.values())) for batch in batches] == [1, 1, 1]
+    well(world)
+    put(world, BROKEN, 130)
+    assert world.stages().retry_failed()["retried"] == {"tried": 3, "saved": 3}
     same_content(world, world.fresh())
 
 

@@ -93,10 +93,10 @@ def ray_head(environment: Mapping[str, str], cpus: int = 2) -> Iterator[Head]:
 
 
 @contextmanager
-def ray_nodes(head: Head, count: int) -> Iterator[list[psutil.Popen]]:
-    """Nodes of one CPU each that join `head`, on this machine too."""
+def ray_nodes(head: Head, count: int, cpus: int = 1) -> Iterator[list[psutil.Popen]]:
+    """Nodes of so many CPUs each, in Ray's books, that join `head`, on this machine too."""
     with ExitStack() as stack:
-        yield [stack.enter_context(_node(head.environment, 1, f"--address={head.address}")) for _ in range(count)]
+        yield [stack.enter_context(_node(head.environment, cpus, f"--address={head.address}")) for _ in range(count)]
 
 
 def raylet(node: psutil.Popen) -> psutil.Process:

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 SITE = Path(__file__).with_name("site")
 PATIENCE = 300.0  # seconds that a run may take, whatever befalls it
 LEFT = 10 * 4096  # bytes on a disk that is about to be full: ten pages, and a file takes one at least
-HANGING = 30.0  # seconds after which nobody waits any more; run.item_seconds is 20
 ADDRESS_SPACE = 8 * 2**30
 PROMPT = 10.0  # seconds within which Ctrl-C and SIGTERM end it
 VICTIM = {"annotate": "04.png", "reannotate": "04.png", "export": "04.png", "train": "000007.png"}
@@ -176,24 +175,9 @@ def in_hand(word: str) -> Fault:
     return fault
 
 
-def hangs(case: Case) -> None:
-    """What has workers goes on without the row. Nothing watches over the driver's own threads: somebody kills it."""
-    if case.stage.worker:
-        in_hand("hang")(case)
-        return
-    case.trouble("hang")
-    process = case.start()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(HANGING)
-    assert process.poll() is None, "it has a time limit now: say so in docs/faults.md"
-    process.kill()
-    case.end(process)
-    case.trouble("")
-
-
 def eats_memory(case: Case) -> None:
     """One row eats memory until Ray's monitor ends its worker: beyond 4 GB more than is taken now. What has none is
-    given an address space, in which it fails: the kernel would end it, and others on this machine, too."""
+    given an address space, in which its opener fails: the kernel would end it, and others on this machine, too."""
     if not case.stage.worker:
         case.address_space = ADDRESS_SPACE
         in_hand("eat")(case)
@@ -224,6 +208,10 @@ def two_at_once(case: Case) -> None:
     case.slow = max(case.slow, 1.0)  # the second, which begins when something is done, is to find the first at work
     process = case.start()
     case.in_the_middle(process)
+    second_refused(case, process)
+
+
+def second_refused(case: Case, process: subprocess.Popen[str]) -> None:
     assert case.run() == 2
     assert "in use by another run" in case.said[-1].replace("\n", " ")
     assert case.end(process) == 0, case.said
@@ -280,7 +268,7 @@ FAULTS: dict[str, Fault] = {
     "raylet killed": raylet_killed,
     "sys.exit in a worker": in_hand("exit"),
     "row kills its worker": in_hand("kill"),
-    "row hangs": hangs,
+    "row hangs": in_hand("hang"),
     "row eats memory": eats_memory,
     "disk full": disk_full,
     "read-only output": read_only,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from s3 import Bucket, Proxy, every, never
 
-from chaos.faults import Case, Fault, driver_killed, signalled, two_at_once
+from chaos.faults import Case, Fault, driver_killed, second_refused, signalled, two_at_once
 
 AWAY = 20.0  # seconds that a store is gone, if it comes back
 OUT = "out"  # in the bucket; each cell has one of its own
@@ -80,9 +80,20 @@ def gone(case: Case) -> None:
 
 
 def two_at_once_there(case: Case) -> None:
-    """The first must outlive the second's look at its lease."""
-    case.slow = 1.0 if case.stage.name == "train" else 4.0
-    two_at_once(case)
+    """The first must outlive the second's look at its lease. A training has its images by then: it is the store that
+    takes its time, until the first has ended."""
+    if case.stage.name != "train":
+        case.slow = 4.0
+        two_at_once(case)
+        return
+    assert case.remote
+    process = case.start()
+    case.in_the_middle(process)
+    case.remote.proxy.fault = every(1, "slow")
+    try:
+        second_refused(case, process)
+    finally:
+        case.remote.proxy.fault = never
 
 
 STORE_FAULTS: dict[str, Fault] = {
