@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from engine.config import Run
 from engine.errors import CutShort, EngineError, ImageError, RunError
 from engine.process import STOPS
+from engine.temporary import NOTED
 from engine.watchdog import read_note, within
 
 
@@ -67,13 +68,18 @@ class Apart(Generic[T, R]):
         """Fewer than there are images if the process ends."""
         if self._process is None:
             self._process = _started(self.opens, self.run.item_seconds)
-        with suppress(EOFError, ConnectionError):
+        try:
             self._process.pipe.send(images)
-            for _ in images:
+        except OSError:
+            return
+        for _ in images:
+            try:
                 came = self._process.pipe.recv()
-                if isinstance(came, EngineError) and not isinstance(came, ImageError):
-                    raise came
-                yield came
+            except (EOFError, OSError):  # the latter in the middle of an answer
+                return
+            if isinstance(came, EngineError) and not isinstance(came, ImageError):
+                raise came
+            yield came
 
     def _end(self, image: T) -> ImageError:
         """Of the process, over an image."""
@@ -109,7 +115,7 @@ class _Process:
 
 def _started(opens: Callable[[Any], Any], seconds: float) -> _Process:
     context = get_context("spawn")
-    note = tempfile.NamedTemporaryFile(prefix="engine-")  # noqa: SIM115 (as long as the process lives)
+    note = tempfile.NamedTemporaryFile(prefix=NOTED)  # noqa: SIM115 (as long as the process lives)
     ours, its = context.Pipe()
     process = context.Process(target=_serve, args=(its, note.name, opens, seconds), name="opener", daemon=True)
     process.start()
@@ -119,14 +125,16 @@ def _started(opens: Callable[[Any], Any], seconds: float) -> _Process:
     except EOFError:
         process.join()
         raise RunError(
-            f"the process that is to open images ended with code {process.exitcode} as it began (out of memory?)"
+            f"the process that is to open images ended with code {process.exitcode} as it began (out of "
+            "memory? In a script, what it does has to stand below `if __name__ == '__main__':`)"
         ) from None
     return _Process(process, ours, note)
 
 
 def _serve(asks: Connection, note: str, opens: Callable[[Any], Any], seconds: float) -> None:
     for stop in STOPS:  # without a traceback: who has asked for it speaks to whoever started us
-        signal.signal(stop, signal.SIG_DFL)
+        if signal.getsignal(stop) != signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(stop, signal.SIG_DFL)
     with open(note, "w") as file, suppress(EOFError, ConnectionError):  # nobody asks any more
         file.write("[]\n")  # whose fault it is knows who asked
         file.flush()
@@ -143,5 +151,7 @@ def _opened(opens: Callable[[Any], Any], image: HasUri) -> Any:
         return opens(image)
     except EngineError as error:
         return error
+    except MemoryError:
+        return ImageError("memory", f"{image.uri} takes more memory than there is")
     except Exception as error:
         return RunError(f"{image.uri}: {error!r}")

@@ -61,6 +61,11 @@ class CutShort(RunError):
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what}. What is done is safe; run the same again to go on")
+        self.what = what
+
+    def __reduce__(self) -> tuple[type[CutShort], tuple[str]]:
+        """Or its words would come twice."""
+        return type(self), (self.what,)
 
 
 class StoreAway(RunError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from engine.atomic import is_there, read_json, write_json
 from engine.errors import OutputError
@@ -27,8 +28,8 @@ class PoolSpeed:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """Times are Unix seconds; `ended` is empty while it runs, else "done", "stopped" or "failed: ...". `words` are
-    those of the command, after `engine`, that goes on with it; none where a program ran it."""
+    """Times are Unix seconds; `ended` is empty while it runs, else "done", "stopped" or "failed: ...". `settings` are
+    those of the configuration's `run` that are not the usual ones."""
 
     run: str
     host: str
@@ -45,7 +46,7 @@ class Heartbeat:
     in_flight: dict[str, float] = field(default_factory=dict)  # shard -> when it was begun
     pools: dict[str, PoolSpeed] = field(default_factory=dict)
     ended: str = ""
-    words: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def write_heartbeat(layer: Layer, beat: Heartbeat) -> None:
@@ -59,7 +60,6 @@ def read_heartbeat(layer: Layer) -> Heartbeat | None:
     said = read_json(layer.progress)
     try:
         pools = {name: PoolSpeed(**speed) for name, speed in said.pop("pools").items()}
-        words = tuple(map(str, said.get("words", ())))
-        return Heartbeat(**{**said, "in_flight": dict(said["in_flight"]), "pools": pools, "words": words})
+        return Heartbeat(**{**said, "in_flight": dict(said["in_flight"]), "pools": pools})
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise OutputError(f"{layer.progress} is damaged ({error}). Remove it: the next run writes it anew.") from error

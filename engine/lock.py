@@ -96,8 +96,8 @@ def _leased(root: Path) -> Iterator[None]:
     try:
         try:
             yield
-        except StoreAway:
-            lease.away = True
+        except StoreAway as error:  # of this store, or of one that images are on
+            lease.away = lease.away or lease.store in str(error)
             raise
         finally:
             lease.ended.set()
@@ -124,6 +124,11 @@ class _Lease:
     lost: bool = False
     away: bool = False  # the store, when it was asked last
     ended: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def store(self) -> str:
+        """As `s3://bucket/`."""
+        return "/".join([*str(self.root).split("/")[:3], ""])
 
     def take(self) -> None:
         self._wait_for_the_dead()

@@ -35,8 +35,10 @@ def unraisable(what: UnraisableHookArgs) -> None:
     """Python's hook for what nobody can catch. A stop that fell into a finalizer or a callback, where Python drops
     what is raised and goes on, comes again a moment later."""
     dropped, number = what.exc_value, None
-    if isinstance(dropped, (KeyboardInterrupt, SystemExit)) and dropped.args:  # SystemExit is the stop of Ray's handler
+    if isinstance(dropped, KeyboardInterrupt) and dropped.args:
         number = dropped.args[0]
+    elif isinstance(dropped, SystemExit) and dropped.code == signal.SIGTERM:  # the stop of Ray's handler
+        number = signal.SIGTERM
     if number in STOPS:
         later = threading.Timer(AGAIN_SECONDS, os.kill, (os.getpid(), number))
         later.daemon = True
@@ -51,11 +53,6 @@ def _end(number: int, frame: FrameType | None) -> None:
     os._exit(STOPPED)
 
 
-def words() -> list[str]:
-    """Those of the command by which what was stopped goes on, `engine` itself left out."""
-    return [word for word in sys.argv[1:] if word != "--overwrite"]
-
-
 def again() -> str:
     """The command by which what was stopped goes on."""
-    return shlex.join(["engine", *words()])
+    return shlex.join(["engine", *(word for word in sys.argv[1:] if word != "--overwrite")])

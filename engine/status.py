@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from engine.atomic import is_there, names_in, read_bytes, read_json
-from engine.config import Config, load_config
+from engine.config import Config, Run, load_config
 from engine.errors import ConfigError, OutputError
 from engine.heartbeat import Heartbeat, read_heartbeat
 from engine.layout import LOCK, Layer, Output, ShardId
@@ -113,7 +113,8 @@ def status_of(output: Output) -> Status:
     if parts is None:
         found = Status(str(output.root), None, holder)
         return replace(found, next=tuple(_next(output, found)))
-    layers = tuple(_layer(output, layer, parts, holder) for layer in _layers(output))
+    beats = [(layer, read_heartbeat(layer)) for layer in _layers(output)]
+    layers = tuple(_layer(output, layer, parts, beat, life) for layer, beat, life in _lives(beats, holder))
     items = sum(part.items for part in parts)
     found = Status(str(output.root), items, holder, layers, tuple(_trainings(output)))
     return replace(found, next=tuple(_next(output, found)))
@@ -122,15 +123,11 @@ def status_of(output: Output) -> Status:
 def is_running(output: Output) -> bool:
     """Whether a run has the folder, as far as one can tell from here."""
     holder = _holder(output.root / LOCK)
-    return bool(holder) or any(_lives(layer, holder) for layer in _layers(output))
-
-
-def _lives(layer: Layer, holder: str) -> bool:
-    try:
-        beat = read_heartbeat(layer)
-    except OutputError:
-        return False
-    return beat is not None and _life(layer, beat, holder) == "alive"
+    beats: list[tuple[Layer, Heartbeat | None]] = []
+    for layer in _layers(output):
+        with suppress(OutputError):
+            beats.append((layer, read_heartbeat(layer)))
+    return bool(holder) or any(life == "alive" for _, _, life in _lives(beats, holder))
 
 
 def _partitions(output: Output) -> list[Partition] | None:
@@ -149,7 +146,7 @@ def _layers(output: Output) -> Iterator[Layer]:
             yield round_.merge
 
 
-def _layer(output: Output, layer: Layer, parts: list[Partition], holder: str) -> LayerStatus:
+def _layer(output: Output, layer: Layer, parts: list[Partition], beat: Heartbeat | None, life: Life) -> LayerStatus:
     markers = _closed(output, layer)
     done = shards_done = 0
     quarantined: Counter[tuple[str, str]] = Counter()
@@ -162,8 +159,6 @@ def _layer(output: Output, layer: Layer, parts: list[Partition], holder: str) ->
         done, shards_done = done + part.count(there), shards_done + len(there)
         for shard in there:
             quarantined.update(_errors(layer, shard))
-    beat = read_heartbeat(layer)
-    life = _life(layer, beat, holder) if beat else "unknown"
     return LayerStatus(
         layer.folder.relative_to(output.root).as_posix(),
         sum(part.items for part in parts),
@@ -199,15 +194,21 @@ def _outcome(layer: Layer) -> str:
     return str(read_json(path).get("outcome", "")) if is_there(path) else ""
 
 
-def _life(layer: Layer, beat: Heartbeat, holder: str) -> Life:
-    """Of the run that wrote it."""
+def _lives(beats: list[tuple[Layer, Heartbeat | None]], holder: str) -> Iterator[tuple[Layer, Heartbeat | None, Life]]:
+    """And the life of who wrote each. A folder has one run at a time: it is the newest that may have to be watched."""
+    newest = max((beat.at for _, beat in beats if beat), default=0.0)
+    for layer, beat in beats:
+        yield layer, beat, _life(layer, beat, holder, beat.at == newest) if beat else "unknown"
+
+
+def _life(layer: Layer, beat: Heartbeat, holder: str, is_newest: bool) -> Life:
     if beat.ended:
         return "ended"
     if beat.host == socket.gethostname():
         if not _exists(beat.pid):
             return "dead"
         return "alive" if time.time() - beat.at <= FRESH else "silent"
-    if not holder and not is_local(layer.progress):  # its lease has lapsed: there is nothing to wait for
+    if not is_newest or (not holder and not is_local(layer.progress)):  # its lease has lapsed: nothing to wait for
         return "silent"
     return "alive" if _writes(layer.progress, beat.at) else "silent"
 
@@ -315,23 +316,20 @@ def _next(output: Output, found: Status) -> Iterator[str]:
     if found.items is None and output.has_lost_manifest:
         yield f"engine verify {where} --repair"
         return
-    if broken_off := _broken_off(found):
-        yield broken_off
-        return
     first = next((layer for layer in found.layers if layer.name == "round-0"), None)
     sources = output.round(0).sources
     if is_there(sources) and read_json(sources).get("updating"):
-        yield f"engine run --update --out {where}"
+        yield f"engine run --update --out {where}{_how(first)}"
         return
     if first is None or not first.whole:
-        yield f"engine run --out {where}"
+        yield f"engine run --out {where}{_how(first)}"
         return
     for layer in found.layers:
         number = int(layer.name.split("/")[0].removeprefix("round-"))
         if "/merge" in layer.name or number == 0:
             continue
         if not layer.whole:
-            yield f"engine run --stage reannotate --round {number - 1} --out {where}"
+            yield f"engine run --stage reannotate --round {number - 1} --out {where}{_how(layer)}"
             return
         if not layer.outcome:
             yield f"engine run --stage merge --round {number} --out {where}"
@@ -342,10 +340,15 @@ def _next(output: Output, found: Status) -> Iterator[str]:
     yield f"engine export {where}"
 
 
-def _broken_off(found: Status) -> str:
-    """The command that was at work last, if it did not come to its end: it says on what, and with which workers."""
-    beat = max((layer.beat for layer in found.layers if layer.beat), key=lambda beat: beat.at, default=None)
-    return shlex.join(["engine", *beat.words]) if beat and beat.words and beat.ended != "done" else ""
+def _how(layer: LayerStatus | None) -> str:
+    """The workers, and the cluster, with which a run was at work that did not come to its end: config.yaml does not
+    know of them yet."""
+    if layer is None or layer.beat is None or layer.beat.ended == "done":
+        return ""
+    settings = layer.beat.settings
+    said = {name: settings[name] for name in Run.model_fields if name in settings}
+    told = [f"run.{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in said.items()]
+    return "".join(f" --set {shlex.quote(setting)}" for setting in told)
 
 
 def _flat(nested: dict[str, dict[str, int]]) -> dict[tuple[str, str], int]:

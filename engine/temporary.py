@@ -1,5 +1,6 @@
-"""Folders in the one that TMPDIR names, where a process that is killed leaves its own. Whoever needs one holds a lock
-of it. What nobody holds, the next who makes some removes, and each run at its end on all of its machines."""
+"""Folders and files in the folder that TMPDIR names, where a process that is killed leaves its own. Whoever needs a
+folder holds a lock of it. What nobody holds, the next who makes some removes, and each run at its end on all of its
+machines."""
 
 from __future__ import annotations
 
@@ -13,12 +14,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 NEW_SECONDS = 60  # in which whoever makes a folder has locked it, and a driver has read what a dead worker noted
-SPILLED = "engine-spill-"
-# How long folders are left alone, by their names. A probe, which takes minutes, locks nothing.
+SPILLED, NOTED = "engine-spill-", "engine-open-"
+# How long they are left alone, by their names. A probe, which takes minutes, locks nothing; an opener may live as long
+# as the longest export.
 LEFT = {
     f"{SPILLED}*": NEW_SECONDS,
     f"engine-{'[0-9]' * 8}-{'[0-9]' * 6}-*": NEW_SECONDS,  # a run's
     "engine-probe-*": 24 * 3600,
+    f"{NOTED}*": 7 * 24 * 3600,
 }
 
 
@@ -51,7 +54,7 @@ def _lock(folder: Path) -> int | None:
 
 
 def remove_left() -> None:
-    """The folders that no living process has a lock of."""
+    """What no living process has a lock of."""
     for pattern, seconds in LEFT.items():
         for folder in Path(tempfile.gettempdir()).glob(pattern):
             with suppress(OSError):  # it is another user's, or somebody's who lives
@@ -61,10 +64,14 @@ def remove_left() -> None:
 
 def _changed(folder: Path) -> float:
     """When it was, or a file in it."""
-    return max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    paths = [folder, *folder.iterdir()] if folder.is_dir() else [folder]
+    return max(path.stat().st_mtime for path in paths)
 
 
 def _remove(folder: Path) -> None:
+    if folder.is_file():
+        folder.unlink()
+        return
     lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

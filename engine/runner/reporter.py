@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from engine import process
 from engine.annotate import Tally
 from engine.errors import EngineError
 from engine.heartbeat import Heartbeat, write_heartbeat
@@ -159,5 +158,5 @@ class Reporter:
             in_flight={str(shard): round(began, 1) for shard, began in self.in_flight.items()},
             pools=tally.pools,
             ended=ended,
-            words=tuple(process.words()) if process.is_command else (),
+            settings=self.plan.run.model_dump(mode="json", exclude_defaults=True),
         )

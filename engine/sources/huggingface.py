@@ -28,6 +28,7 @@ from engine.sources.places import located
 from engine.uris import reported, shown, uri_of
 
 WHAT = "Hugging Face dataset"
+MOST_BYTES = 1 << 26  # of JSON; `datasets` may write down a checksum of each file that a set was made of
 INFO, STATE, SPLITS = "dataset_info.json", "state.json", "dataset_dict.json"
 _lock = threading.Lock()
 
@@ -231,7 +232,7 @@ def _json(folder: str, name: str) -> dict[str, Any]:
     path = os.path.join(folder, name)
     with reported(path, WHAT):
         try:
-            found = json.loads(whole(path))
+            found = json.loads(whole(path, MOST_BYTES))
         except RecursionError:
             raise ValueError("it is nested too deep") from None
         if not isinstance(found, dict):

@@ -6,6 +6,8 @@ import ctypes
 import os
 import signal
 import sys
+import threading
+import time
 from dataclasses import dataclass
 
 import psutil
@@ -35,7 +37,12 @@ def suffer(image: Named) -> int:
         case "gone":
             raise ImageError("missing", "no such file: gone")
         case "odd":
+            raise KeyError("odd")
+        case "large":
             raise MemoryError
+        case "dies as it answers":  # which is more than a pipe holds
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            return 1 << 8 * 10**7
         case "store":
             raise RunError("s3://bucket can't be reached")
     return os.getpid()
@@ -70,7 +77,7 @@ def test_it_is_tried_again_and_too_many_in_a_row_are_no_images_fault() -> None:
     ("name", "error", "words"),
     [
         ("store", RunError, r"s3://bucket can't be reached"),
-        ("odd", RunError, r"odd: MemoryError\(\)"),
+        ("odd", RunError, r"odd: KeyError\('odd'\)"),
         ("stops", CutShort, "told to end"),
     ],
 )
@@ -79,6 +86,34 @@ def test_what_is_no_images_fault_is_raised(name: str, error: type[Exception], wo
     with pytest.raises(error, match=words):
         opened(apart, "a", name, "b")
     assert len(opened(apart, "a", "b")) == 2, "of another process"
+
+
+def test_one_that_takes_too_much_memory_is_told() -> None:
+    a, large, b = opened(Apart(suffer, Run()), "a", "large", "b")
+    assert (a, large) == (b, "memory: large takes more memory than there is")
+
+
+def test_an_answer_that_breaks_off_is_none() -> None:
+    apart = Apart(suffer, Run(attempts=1))
+    came = apart.each([Named("a"), Named("dies as it answers"), Named("b")])
+    next(came)
+    time.sleep(1)
+    dead, b = came
+    assert isinstance(dead, ImageError) and dead.kind == "killed"
+    assert isinstance(b, int)
+
+
+def test_it_is_deaf_where_its_parent_is() -> None:
+    """As `nohup` has it, for a terminal that is closed."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        apart = Apart(suffer, Run())
+        (pid,) = opened(apart, "a")
+        assert isinstance(pid, int)
+        os.kill(pid, signal.SIGHUP)
+        assert opened(apart, "b", "c") == [pid, pid]
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_what_nobody_waited_for_is_no_answer_to_the_next_question() -> None:

@@ -1,13 +1,14 @@
-"""What a disk that takes nothing more is said by."""
+"""What is said, by a disk that takes nothing more, and by whoever passes it on."""
 
 from __future__ import annotations
 
 import errno
 import os
+import pickle
 
 import pytest
 
-from engine.errors import unwritable
+from engine.errors import CutShort, unwritable
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,9 @@ def test_disks_that_take_nothing_more(number: int, words: str) -> None:
         said = unwritable(error, "out")
         assert said.startswith(words) and said.endswith("run the same again" if words else "")
     assert unwritable(ValueError("no space left"), "out") == ""
+
+
+def test_what_was_said_once_is_said_once() -> None:
+    """By whoever gets it of a task."""
+    error = CutShort("The raylet ended")
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

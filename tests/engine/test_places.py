@@ -440,6 +440,12 @@ def test_a_lease_outlives_a_short_absence_of_the_store(bucket: Bucket, proxy: Pr
     assert json.loads(bucket.read(f"out/{LOCK}"))["token"] == ""
 
 
+def test_the_lease_is_given_back_though_another_store_is_gone(bucket: Bucket, quick: None) -> None:
+    with suppress(StoreAway), run_lock(place(f"{bucket.uri}/out")):
+        raise StoreAway("s3://photos/a.png can't be reached")
+    assert json.loads(bucket.read(f"out/{LOCK}"))["token"] == ""
+
+
 @pytest.mark.parametrize("who", ["its lease", "the run itself"])
 def test_a_store_that_is_gone_is_not_told_of_the_end(
     who: str, bucket: Bucket, proxy: Proxy, quick: None, impatient: None, caplog: pytest.LogCaptureFixture

@@ -303,6 +303,9 @@ def test_a_training_says_its_step(output: Output) -> None:
     assert (step.step, step.total, step.ended) == (37, 37, True)
 
 
+AS_IT_WAS = 'engine run --out {out} --set run.address=auto --set \'run.pools={{"big": {{"gpus": 1}}}}\''
+
+
 @pytest.mark.parametrize(
     ("prepare", "says"),
     [
@@ -316,13 +319,10 @@ def test_a_training_says_its_step(output: Output) -> None:
         (lambda o: later_round(o, 6), "engine run --stage merge --round 1 --out {out}"),
         (lambda o: later_round(o, 6, "accepted"), "engine export {out}"),
         (lambda o: merging(o), "engine export {out}"),
-        (lambda o: killed(o), "engine run --out {out} --address auto --set 'run.pools={{big: {{gpus: 1}}}}'"),
-        (
-            lambda o: killed(o, ended="failed: no GPU"),
-            "engine run --out {out} --address auto --set 'run.pools={{big: {{gpus: 1}}}}'",
-        ),
+        (lambda o: killed(o), AS_IT_WAS),
+        (lambda o: killed(o, ended="failed: no GPU"), AS_IT_WAS),
         (lambda o: killed(o, ended="done"), "engine run --out {out}"),
-        (lambda o: killed(o, words=()), "engine run --out {out}"),
+        (lambda o: killed(o, settings={}), "engine run --out {out}"),
     ],
 )
 def test_the_next_command(output: Output, prepare: Any, says: str) -> None:
@@ -332,8 +332,8 @@ def test_the_next_command(output: Output, prepare: Any, says: str) -> None:
 
 def killed(output: Output, **changes: Any) -> None:
     """A run with workers of its own, which config.yaml does not know of before it has ended well."""
-    words = ("run", "--out", str(output.root), "--address", "auto", "--set", "run.pools={big: {gpus: 1}}")
-    write_heartbeat(output.round(0), beat(**{"pid": gone(), "words": words} | changes))
+    settings = {"pools": {"big": {"gpus": 1}}, "address": "auto", "no such": "; true"}
+    write_heartbeat(output.round(0), beat(**{"pid": gone(), "settings": settings} | changes))
 
 
 def closed_with(output: Output, quarantined: dict[str, dict[str, int]]) -> None:

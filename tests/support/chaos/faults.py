@@ -236,13 +236,13 @@ def mounted(case: Case, options: str) -> Iterator[Path]:
 
 def disk_full(case: Case) -> None:
     case.settings = ("run.min_free_mb=0",)
-    with mounted(case, "size=200M") as disk:
+    with mounted(case, "size=300M") as disk:
         about = os.statvfs(disk)
         taken = (about.f_blocks - about.f_bfree) * about.f_frsize
         subprocess.run(["mount", "-o", f"remount,size={taken + LEFT}", disk], check=True)
         assert case.run() == 3, case.said
         assert "no space left" in case.said[-1].replace("\n", " "), case.said
-        subprocess.run(["mount", "-o", "remount,size=200M", disk], check=True)
+        subprocess.run(["mount", "-o", "remount,size=300M", disk], check=True)
         assert case.run() == 0, case.said
 
 
