@@ -281,7 +281,8 @@ HUGE = json.dumps({"more": SAID * 18})
 
 def hugging_face(folder: Path, name: str) -> Path:
     for other in ("dataset_info.json", "state.json"):
-        (folder / other).write_text(" " * 3 * 2**24 + HUGE if other == name else '{"_data_files": [{"filename": "a.arrow"}]}')
+        text = " " * 3 * 2**24 + HUGE if other == name else '{"_data_files": [{"filename": "a.arrow"}]}'
+        (folder / other).write_text(text)
     return folder
 
 
