@@ -88,7 +88,7 @@ def test_a_stop_of_the_first_seconds_is_heard(seconds: float, tmp_path: Path) ->
     os.kill(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "Stopped." in said
+    assert "Stopped" in said  # where Ray, as it starts, drops what is raised, it is the alarm that says so
     assert "Traceback" not in said
 
 
