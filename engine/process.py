@@ -19,13 +19,16 @@ STOPPED = 130  # the code, as shells have it for SIGINT
 STOP_SECONDS = 8
 AGAIN_SECONDS = 0.02
 is_command = False  # `engine.cli.main` says so
+is_stopped = False  # somebody asked for it
 is_ours = False  # the next stop: whoever interrupts the main thread for a reason that is told in the end says so
 
 
 def stop(number: int, frame: FrameType | None) -> NoReturn:
     """Handles the signal of a stop: KeyboardInterrupt. A command that is still there STOP_SECONDS after somebody asked
     for it, since a store that does not answer is asked for something or told of the end, ends as if it were killed."""
-    if is_command and not is_ours and not signal.getitimer(signal.ITIMER_REAL)[0]:
+    global is_stopped
+    if is_command and not is_ours and not is_stopped:
+        is_stopped = True
         signal.signal(signal.SIGALRM, _end)
         signal.alarm(STOP_SECONDS)
     raise KeyboardInterrupt(number)

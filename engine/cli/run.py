@@ -129,13 +129,16 @@ def stoppable() -> Iterator[None]:
     """Ctrl-C, and what counts as such, ends the block with a word on how to go on."""
     try:
         yield
-    except (KeyboardInterrupt, Unread) as error:
+    except CutShort as error:
+        raise RunError(f"{error}: {process.again()}") from error
+    except BaseException as error:
+        # Native code, as pydantic's, makes an exception of its own of an interruption.
+        if not isinstance(error, KeyboardInterrupt | Unread) and not process.is_stopped:
+            raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # people press Ctrl-C twice
         with suppress(OSError):  # of a terminal that was closed
             errors.print(Text(f"Stopped. What is done is safe; to go on: {process.again()}"), soft_wrap=True)
         raise typer.Exit(UNREAD if isinstance(error, Unread) else process.STOPPED) from None
-    except CutShort as error:
-        raise RunError(f"{error}: {process.again()}") from error
 
 
 def _told(stages: Stages, stage: str, summary: dict[str, Any], out: str) -> None:

@@ -253,15 +253,16 @@ class _Run:
         if said.failures.total:
             self.reporter.quarantined(said, job.orders.shard, member.node)
         job.failed.extend(replace(failure, node=member.node) for failure in said.failures.newest)
-        with self._logged("breaker"):
+        with self._breaking():
             member.crew.breaker.saw(said.failures, member.node)
 
     @contextmanager
-    def _logged(self, event: str) -> Iterator[None]:
+    def _breaking(self) -> Iterator[None]:
+        """A breaker that trips is in the log, too."""
         try:
             yield
         except RunError as error:
-            self.reporter.log.event(event, str(error))
+            self.reporter.log.event("breaker", str(error))
             raise
 
     def _released(self, member: Member, job: Job) -> None:
@@ -271,7 +272,7 @@ class _Run:
 
     def _passed(self, crew: Crew, job: Job) -> None:
         """A pool is done with a shard."""
-        with self._logged("breaker"):
+        with self._breaking():
             crew.breaker.passed(job.failed, job.rows)
         self.done.add(job.passed())
         if crew.number + 1 < len(self.crews):

@@ -88,7 +88,8 @@ def test_a_stop_of_the_first_seconds_is_heard(seconds: float, tmp_path: Path) ->
     os.kill(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
-    assert "Stopped" in said  # where Ray, as it starts, drops what is raised, it is the alarm that says so
+    # Where native code drops what is raised without a trace, which 1 stop of 370 met, it is the alarm that says so.
+    assert re.search(r"Stopped(\.|, without what did not end within 8 s\.)", said), said
     assert "Traceback" not in said
 
 
@@ -174,3 +175,28 @@ def test_a_stop_that_falls_into_a_finalizer_is_heard(what: str, code: int) -> No
     assert done.returncode == code
     assert ("OSError: lost" in done.stderr) == (what == "an error")
     assert "KeyboardInterrupt" not in done.stderr
+
+
+TURNED = """
+import os, signal, sys
+from engine import cli, process
+process.is_command = True
+cli.begin()
+from engine.cli.run import stoppable
+with stoppable():
+    try:
+        if sys.argv[1] == "a stop":
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError("of its own")
+    except KeyboardInterrupt:
+        raise ValueError("a schema can't be built") from None
+"""
+
+
+@pytest.mark.parametrize(("what", "said"), [("a stop", "Stopped. What is done is safe"), ("an error", "of its own")])
+def test_a_stop_that_was_made_an_error_is_a_stop(what: str, said: str) -> None:
+    """As pydantic's native code does. Other errors are what they are."""
+    done = subprocess.run([sys.executable, "-c", TURNED, what], stderr=subprocess.PIPE, text=True, timeout=60)
+    assert said in done.stderr
+    assert ("a schema" in done.stderr) is False
+    assert ("ValueError" in done.stderr) == (what == "an error")
