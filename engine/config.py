@@ -483,6 +483,13 @@ def _resolve(document: dict[str, Any], folder: Path, start: bool = True) -> None
             gate["labels"] = [absolute(path) for path in gate["labels"]]
         if "image_root" in gate:
             gate["image_root"] = absolute(gate["image_root"])
+    export = document.get("export")
+    if isinstance(export, dict):
+        if "to" in export:
+            export["to"] = absolute(export["to"])
+        named = export.get("label_map")  # or the name of one that comes along
+        if isinstance(named, str) and os.path.isfile(absolute(named)):
+            export["label_map"] = absolute(named)
     train = document.get("train")
     if start and isinstance(train, dict):
         named = train.get("start")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from engine.atomic import read_json
+from engine.atomic import is_there, read_json
 from engine.components import load
-from engine.config import Config, read_yaml
+from engine.config import Config, load_config, read_yaml
 from engine.contamination import contaminated
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, OutputError
@@ -29,6 +29,7 @@ from engine.places import place
 from engine.summary import grouped
 from engine.untrusted import printable
 from engine.vocabulary import Vocabulary
+from pipelines.build import EMBEDDED
 from pipelines.compatible import check_decided_once
 from pipelines.reannotate import check_earlier
 
@@ -38,6 +39,18 @@ NEEDS = {  # what a kind is nothing without
     "triplets": (("texts",), tuple(REGIONS)),
 }
 LABEL_MAPS = Path(__file__).parent / "label_maps"
+OF_FORMAT: dict[str, Any] = {"to": None, "kinds": [], "images": None}  # what is said of one format is of no other
+
+
+def configured(output: Output, format: str | None, options: Mapping[str, Any], settings: Sequence[str]) -> Config:
+    """The configuration of an output folder with a command's options, where they are not None, over its section
+    `export`, and --set over both. What made the annotations need not be installed."""
+    there = output.config if is_there(output.config) else EMBEDDED
+    given = {name: value for name, value in options.items() if value is not None}
+    if format is not None:
+        others = {} if format == load_config(there).export.format else OF_FORMAT
+        given = {**others, **given, "format": format}
+    return load_config(there, settings, {f"export.{name}": value for name, value in given.items()})
 
 
 def export_round(output: Output, number: int, config: Config, console: Console) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from pipelines.lessons import Lessons, lessons_of
 from pipelines.origins import Origins
 from specialists.composer import Composer
 
+TABLES = ("texts", "regions", "region_texts", "masks", "triplets")
 # transformers' processor takes these for questions, wherever in a prompt they stand.
 ASKED = re.compile(f"<({'|'.join(Task)})>")
 
@@ -49,25 +50,33 @@ class FlorenceFormat:
             }
             composers, composed = _composers(part), _composed(part)
             for image, record in _records(part):
-                file = into[image["split"]]
                 said = {one.id for one in record.region_texts if one.source in composers}
-                for line in lines(lessons, image, record, said | composed.get(image["row"], set())):
-                    file.write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+                lines, spoken = lines_of(lessons, image, record, said | composed.get(image["row"], set()))
+                for line in lines:
+                    into[image["split"]].write(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+                part.leave_out("images", () if lines else (image["row"],), "images of which no task speaks")
+                for name in TABLES:
+                    silent = [image["row"] for one in getattr(record.standing, name) if one.id not in spoken]
+                    part.leave_out(name, silent, f"{name.replace('_', ' ')} of which no task speaks")
 
     def finish(self, whole: Whole) -> None:
         """Nothing is left to do."""
 
 
-def lines(
+def lines_of(
     lessons: Lessons, image: Mapping[str, Any], record: Record, composed: Collection[str]
-) -> Iterator[dict[str, Any]]:
-    """All that an image teaches. `image` is its row of the flat table, `composed` are ids of texts, of regions too."""
+) -> tuple[list[dict[str, Any]], set[str]]:
+    """All that an image teaches, and the ids of the annotations that it is made of. `image` is its row of the flat
+    table, `composed` are ids of texts, of regions too."""
     view = lessons.view(record)
     scene = view.scene()
     origins = Origins(view, scene.size)
+    lines, spoken = list[dict[str, Any]](), set[str]()
     for number, example in enumerate(lessons.examples(scene, list(Task), image["item_id"])):
         made_of = origins.of(example)
-        yield {
+        if example.task is not Task.OCR:  # OCR_WITH_REGION has the same lines, and says which
+            spoken.update(one.id for one in made_of)
+        line = {
             "image": image["file"],
             "id": f"{image['item_id']}-{number}",
             "item_id": image["item_id"],
@@ -82,6 +91,8 @@ def lines(
             "licence": image["licence"],
             "dataset": image["dataset"],
         }
+        lines.append(line)
+    return lines, spoken
 
 
 def _absent(lessons: Lessons, example: Example) -> set[str]:
@@ -95,7 +106,7 @@ def _records(part: Part) -> Iterator[tuple[dict[str, Any], Record]]:
     rows = part.flat.images.to_pylist()
     labels: dict[int, dict[str, str | None]] = {row["row"]: {} for row in rows}
     leaving: dict[int, set[str]] = {row["row"]: set() for row in rows}
-    for name in ("texts", "regions", "region_texts", "masks", "triplets"):
+    for name in TABLES:
         table = part.flat[name]
         for row, id_ in zip(table["row"].to_pylist(), table["id"].to_pylist(), strict=True):
             leaving[row].add(id_)

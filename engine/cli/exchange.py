@@ -6,26 +6,27 @@ from typing import Annotated
 
 import typer
 
-from engine.atomic import is_there
 from engine.cli.options import OutArgument, SetOption, output_of, shares, words
 from engine.cli.run import check_quarantined, report_run
 from engine.cli.terminal import QUARANTINED, console, errors
-from engine.config import Config, load_config
+from engine.config import Config
 from engine.dataset import accepted, open_dataset
 from engine.files import absolute
 from engine.lock import run_lock
 from engine.places import place
 from engine.records import HUMAN
 from engine.uris import is_url
-from pipelines.build import EMBEDDED
 from pipelines.compatible import config_there
 
 
 def export(
     out: OutArgument = "out",
     format: Annotated[
-        str, typer.Option("--format", "-f", help="parquet, coco, yolo, webdataset, hf, florence, llava, or yours.")
-    ] = "parquet",
+        str | None,
+        typer.Option(
+            "--format", "-f", help="parquet (the default), coco, yolo, webdataset, hf, florence, llava, or yours."
+        ),
+    ] = None,
     to: Annotated[str | None, typer.Option("--to", help="New folder. Default: export/FORMAT in OUT.")] = None,
     split: Annotated[
         str | None, typer.Option("--split", metavar="NAME=SHARE,...", help="Such as train=0.9,val=0.1.")
@@ -47,29 +48,29 @@ def export(
         str | None, typer.Option("--images", help="refer, link, copy or inside. Default: the format's own way.")
     ] = None,
     missing: Annotated[
-        str, typer.Option("--missing", help="stop or skip: what to do when images are gone. Skipping ends with code 1.")
-    ] = "stop",
+        str | None,
+        typer.Option("--missing", help="stop (the default) or skip, when images are gone. Skipping ends with code 1."),
+    ] = None,
     round: Annotated[int | None, typer.Option("--round", min=0, help="Default: the last that was accepted.")] = None,
     settings: SetOption = None,
 ) -> None:
-    """Write what stands in the form of another tool: to train on, to publish, to label further."""
-    from pipelines.exporting import export_round
+    """Write what stands in the form of another tool: to train on, to publish, to label further. What no option says,
+    the section `export` of the configuration does."""
+    from pipelines.exporting import configured, export_round
 
     output = output_of(out)
     open_dataset(output.root, round or 0)
-    overrides = {
-        "export.format": format,
-        "export.to": str(place(to)) if to else None,
-        "export.split": shares("--split", split) if split else {},
-        "export.kinds": words(kinds),
-        "export.sources": words(sources),
-        "export.min_score": shares("--min-score", ",".join(min_score)) if min_score else {},
-        "export.label_map": label_map,
-        "export.images": images,
-        "export.missing": missing,
+    options = {
+        "to": str(place(to)) if to else None,
+        "split": shares("--split", split) if split else None,
+        "kinds": words(kinds) or None,
+        "sources": words(sources) or None,
+        "min_score": shares("--min-score", ",".join(min_score)) if min_score else None,
+        "label_map": label_map,
+        "images": images,
+        "missing": missing,
     }
-    there = output.config if is_there(output.config) else EMBEDDED
-    config = load_config(there, settings or (), overrides)  # what made the annotations need not be installed
+    config = configured(output, format, options, settings or ())
     with run_lock(output.root):
         summary = export_round(output, accepted(output) if round is None else round, config, console)
     if summary["missing"]:

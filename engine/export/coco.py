@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
@@ -55,6 +55,7 @@ class Coco:
             _write(part.fragment(f"{split}.licences"), rows.licences())
             for file in FILES:
                 _write(part.fragment(f"{split}.{file}"), list(getattr(rows, file)()))
+            rows.leave_out()
 
     def finish(self, whole: Whole) -> None:
         splits = [split for split in whole.setting.splits if split in whole.totals]
@@ -73,6 +74,7 @@ class _Rows:
 
     part: Part
     flat: Flat
+    silent: set[Key] = field(default_factory=set)  # regions that are left out
 
     def images(self) -> Iterator[Row]:
         columns = ("number", "file", "width", "height", "licence", "item_id", "dataset")
@@ -131,8 +133,19 @@ class _Rows:
         """Regions of a kind that say something in a field."""
         table = self.flat["regions"].filter(pc.equal(self.flat["regions"]["kind"], kind))
         says = [bool(value and value.strip()) for value in table[field].to_pylist()]
-        self.part.counts[left_out] += len(table) - sum(says)
-        return table if all(says) else table.filter(pa.array(says, pa.bool_()))
+        if all(says):
+            return table
+        silent = table.filter(pa.array([not one for one in says], pa.bool_()))
+        self.part.leave_out("regions", silent["row"].to_pylist(), left_out)
+        self.silent.update(_values(silent, "row", "id"))
+        return table.filter(pa.array(says, pa.bool_()))
+
+    def leave_out(self) -> None:
+        """What is of regions that are left out, once those are known."""
+        texts = [key[0] for key in self.silent for _ in self._descriptions.get(key, ())]
+        self.part.leave_out("region_texts", texts, "texts of regions that are left out")
+        masks = [key[0] for key in self.silent if key in self._masks]
+        self.part.leave_out("masks", masks, "masks of regions that are left out")
 
     @cached_property
     def _masks(self) -> dict[Key, Row]:
@@ -142,9 +155,11 @@ class _Rows:
         masks = [{"size": [height, width], "counts": counts} for height, width, counts in rows]
         told: dict[Key, Row] = {}
         for key, mask in zip(keys, masks, strict=True):
+            if key in told:
+                self.part.leave_out("masks", key[:1], "further masks of a region")
+                continue
             area = int(coco.area(mask))  # of more than 255 at once NumPy 2 makes an error
-            told.setdefault(key, {"area": area, "segmentation": {**mask, "counts": mask["counts"].decode("ascii")}})
-        self.part.counts["further masks of a region"] += len(masks) - len(told)
+            told[key] = {"area": area, "segmentation": {**mask, "counts": mask["counts"].decode("ascii")}}
         return told
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -42,7 +42,8 @@ class Setting:
 class Part:
     """What of one shard leaves. The images of `flat` have, besides the manifest's columns, `number` (their place in the
     manifest, from 0: unique over the set), `split`, and unless they are inside a `file`: what the image is called for
-    who reads the export. `row` is the place in the shard that annotations refer to.
+    who reads the export. `row` is the place in the shard that annotations refer to. What the format has no place for,
+    it says by `leave_out`; `counts` are of images, and of what became another than it was.
     """
 
     setting: Setting
@@ -52,6 +53,11 @@ class Part:
     tables: Tables
     lost: list[Lost] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
+    left_out: dict[str, Counter[tuple[str, int]]] = field(default_factory=dict)
+
+    def leave_out(self, what: str, rows: Iterable[int], reason: str) -> None:
+        """Of a table, or of "images", what is not written, by the rows of its images: it is not counted as exported."""
+        self.left_out.setdefault(reason, Counter()).update((what, row) for row in rows)
 
     def path(self, split: str, suffix: str, folder: str = "") -> Path:
         """The file of this part and a split: `<folder>/<split>/part-00000-shard-00000<suffix>`."""

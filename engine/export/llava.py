@@ -44,12 +44,15 @@ class Llava:
         said = _Said(part)
         samples: dict[str, list[bytes]] = {split: [] for split in part.splits}
         for image in part.flat.images.to_pylist():
-            samples[image["split"]] += map(orjson.dumps, said.samples(image))
+            own = list(map(orjson.dumps, said.samples(image)))
+            samples[image["split"]] += own
+            part.leave_out("images", () if own else (image["row"],), "images of which nothing is said")
         for split, lines in samples.items():
             if lines:
                 with aside(part.fragment(f"{split}.json")) as file:
                     file.write(b",\n".join(lines))
         part.counts["texts with a model's tokens, broken"] += said.broken
+        said.leave_out()
 
     def finish(self, whole: Whole) -> None:
         for split in whole.setting.splits:
@@ -67,16 +70,22 @@ class _Said:
     """What is said about the images of a part, by row."""
 
     def __init__(self, part: Part) -> None:
-        self.broken = 0
+        self.part, self.broken = part, 0
         flat = part.flat
         regions = flat["regions"]
         self.captions = self._captions(flat["texts"])
         places = list(_zipped(regions, "row", "id"))
         self.sources = dict(zip(places, regions["source"].to_pylist(), strict=True))
         self.boxes = dict(zip(places, _boxes(flat.images, regions), strict=True))
+        self.named = set[Place]()  # regions of which something is said
         self.regions = self._regions(regions, flat["region_texts"])
         self.phrases = self._phrases(flat["triplets"])
         self.lines = self._lines(regions)
+
+    def leave_out(self) -> None:
+        """What none of the conversations is made of."""
+        silent = [row for row, id_ in self.sources if (row, id_) not in self.named]
+        self.part.leave_out("regions", silent, "regions without a label, text or phrase")
 
     def samples(self, image: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """The conversations about an image, of its row."""
@@ -102,6 +111,8 @@ class _Said:
         for row, detail, text, source in _zipped(texts, "row", "detail", "text", "source"):
             if words := self._words(text):
                 found[row].append((CAPTIONS[detail], words, (source,)))
+            else:
+                self.part.leave_out("texts", [row], "texts without a word")
         return found
 
     def _regions(self, regions: pa.Table, texts: pa.Table) -> dict[int, list[Turn]]:
@@ -111,10 +122,14 @@ class _Said:
         for row, id_, text, source in _zipped(texts, "row", "region_id", "text", "source"):
             if words := self._words(text):
                 told[row, id_].append((words, source))
+            else:
+                self.part.leave_out("region_texts", [row], "texts without a word")
+        self.named.update(told)
         for row, id_, kind, label, source in _zipped(regions, "row", "id", "kind", "label", "source"):
             box = self.boxes[row, id_]
             if kind == "object" and (words := self._words(label)):
                 found[row].append((CATEGORY.format(box), words, (source,)))
+                self.named.add((row, id_))
             for words, by in told.get((row, id_), ()):
                 found[row].append((DESCRIBE.format(box), words, (source, by)))
         return found
@@ -123,10 +138,13 @@ class _Said:
         """Each phrase once, with all that it names in the image."""
         named: dict[int, dict[str, dict[Place, str]]] = defaultdict(lambda: defaultdict(dict))
         for row, phrase, ids, source in _zipped(triplets, "row", "phrase", "region_ids", "source"):
-            if words := self._words(phrase):
+            if ids and (words := self._words(phrase)):
                 named[row][words].update({(row, id_): source for id_ in ids})
+            else:
+                self.part.leave_out("triplets", [row], "triplets without a phrase or a region")
         found: dict[int, list[Turn]] = {}
         for row, phrases in named.items():
+            self.named.update(*phrases.values())
             found[row] = [
                 (
                     f"{FIND[:-3]}{words}.",
@@ -134,9 +152,8 @@ class _Said:
                     {*places.values(), *(self.sources[place] for place in places)},
                 )
                 for words, places in phrases.items()
-                if places
             ]
-        return {row: turns for row, turns in found.items() if turns}
+        return found
 
     def _lines(self, regions: pa.Table) -> dict[int, list[Turn]]:
         """All that is written in an image, in the order in which it was read, and then each line by itself."""
@@ -144,6 +161,7 @@ class _Said:
         for row, id_, kind, text, source in _zipped(regions, "row", "id", "kind", "text", "source"):
             if kind == "text" and (words := self._words(text)):
                 found[row].append((READ_REGION.format(self.boxes[row, id_]), words, (source,)))
+                self.named.add((row, id_))
         for turns in found.values():
             by = {source for _, _, sources in turns for source in sources}
             turns.insert(0, (READ, "\n".join(words for _, words, _ in turns), by))

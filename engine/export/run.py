@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -126,9 +126,14 @@ def _written(
     asked.format.write(part)
     if part.lost and asked.missing == "stop":
         return len(tables.items), part.lost
+    gone = {one.row for one in part.lost}
+    images_out, annotations_out = _without_place(part, gone)
     report = {
-        "splits": _counted(flat, {one.row for one in part.lost}),
-        "left_out": {"images": _left_out(everything.images, asked.contaminated), "annotations": dict(left_out)},
+        "splits": _counted(part, gone),
+        "left_out": {
+            "images": {**_left_out(everything.images, asked.contaminated), **images_out},
+            "annotations": {**left_out, **annotations_out},
+        },
         "images": dict(+part.counts),
         "lost": [asdict(one) for one in part.lost],
     }
@@ -320,15 +325,36 @@ def _check_lost(lost: Sequence[Lost]) -> None:
         )
 
 
-def _counted(flat: Flat, lost: set[int]) -> dict[str, dict[str, int]]:
-    """By split how many images there are, and how many annotations of each table."""
-    counts: dict[str, dict[str, int]] = {}
-    images = flat.images.filter(~np.isin(flat.images["row"].to_numpy(), list(lost)))
-    for split in pc.unique(images["split"]).to_pylist():
-        rows = images.filter(pc.equal(images["split"], split))["row"]
-        own = {name: int(pc.sum(pc.is_in(table["row"], rows)).as_py() or 0) for name, table in flat.annotations.items()}
-        counts[split] = {"images": len(rows), **{name: count for name, count in own.items() if count}}
-    return counts
+def _counted(part: Part, lost: Collection[int]) -> dict[str, dict[str, int]]:
+    """By split how many images are written, and how many annotations of each table."""
+    splits = dict(zip(*(part.flat.images[name].to_pylist() for name in ("row", "split")), strict=True))
+    written = {row: split for row, split in splits.items() if row not in lost}
+    counts = {split: Counter({"images": count}) for split, count in Counter(written.values()).items()}
+    for name, table in part.flat.annotations.items():
+        for row, count in _by_row(table):
+            if row in written:
+                counts[written[row]][name] += count
+    for found in part.left_out.values():
+        for (what, row), count in found.items():
+            if row in written:
+                counts[written[row]][what] -= count
+    return {split: {"images": own.pop("images"), **+own} for split, own in counts.items()}
+
+
+def _by_row(table: pa.Table) -> Iterator[tuple[int, int]]:
+    """How many annotations images have, by their rows."""
+    rows, counts = np.unique(table["row"].to_numpy(), return_counts=True)
+    return zip(rows.tolist(), counts.tolist(), strict=True)
+
+
+def _without_place(part: Part, lost: Collection[int]) -> tuple[dict[str, int], dict[str, int]]:
+    """Images and annotations that the format has no place for, by the reason."""
+    images, annotations = Counter[str](), Counter[str]()
+    for reason, found in part.left_out.items():
+        for (what, row), count in found.items():
+            if row not in lost:
+                (images if what == "images" else annotations)[reason] += count
+    return dict(images), dict(annotations)
 
 
 def _totals(to: Path, shards: Sequence[ShardId]) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def _objects(part: Part) -> tuple[pa.Table, npt.NDArray[np.float64]]:
         ("objects without a label", pc.is_valid(table["label"]).to_numpy()),
         ("boxes without area in the image", (boxes[:, 2:] > boxes[:, :2]).all(axis=1)),
     ):
-        part.counts[reason] += int((kept & ~fits).sum())
+        part.leave_out("regions", table["row"].filter(pa.array(kept & ~fits)).to_pylist(), reason)
         kept &= fits
     return table.filter(pa.array(kept)), boxes[kept]
 
@@ -104,10 +104,11 @@ def _polygons(part: Part, objects: Collection[Key]) -> dict[Key, list[float]]:
     for row, region_id, height, width, counts in zip(*columns, strict=True):
         key = (row, region_id)
         if key not in objects or key in polygons:
-            part.counts["further masks of a region"] += key in polygons
+            reason = "further masks of a region" if key in polygons else "masks of regions that are left out"
+            part.leave_out("masks", [row], reason)
             continue
         points, rings = polygon(counts, (height, width))
-        part.counts["masks without a pixel"] += not rings
+        part.leave_out("masks", [] if rings else [row], "masks without a pixel")
         part.counts["masks whose parts and holes are joined by seams"] += rings > 1
         part.counts["masks of noise whose small parts are left out"] += rings > MOST_RINGS
         if rings:

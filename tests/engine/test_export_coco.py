@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets_made import write_dataset
-from exporting import HOSTILE, NAMES, asked, pictures, run, standing
+from exporting import HOSTILE, NAMES, asked, pictures, run, standing, totals_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -295,19 +295,25 @@ def test_what_has_no_place_is_counted(tmp_path: Path) -> None:
                 Region(id="0.a.3", kind="text", text=" ", **about),
             ]
         )
-        masks = [np.eye(*size, k=n, dtype=bool) for n in range(2)]
-        return record.append(
-            Mask(id=f"0.m.{n}", source="m", region_id="0.a.1", size=size, counts=encode_mask(mask))
-            for n, mask in enumerate(masks)
-        )
+        masks = [
+            Mask(
+                id=f"0.m.{n}", source="m", region_id=f"0.a.{at}", size=size, counts=encode_mask(np.eye(*size, k=n) > 0)
+            )
+            for n, at in enumerate([1, 1, 0, 2])
+        ]
+        texts = [RegionText(id=f"0.t.{n}", source="t", region_id=f"0.a.{n}", text="a cat") for n in (0, 1, 3)]
+        return record.append([*masks, *texts])
 
     output = write_dataset(pictures(tmp_path / "photos"), tmp_path / "out", odd)
     summary = run(asked(output, Coco(), tmp_path / "to"))
-    assert summary["images"] == {
+    assert summary["images"] == {} and summary["left_out"]["annotations"] == {
         "further masks of a region": COUNT,
         "lines without a word": 2 * COUNT,
+        "masks of regions that are left out": 2 * COUNT,
         "objects without a label": COUNT,
+        "texts of regions that are left out": 2 * COUNT,
     }
+    assert totals_of(summary) == {"images": COUNT, "regions": COUNT, "region_texts": COUNT, "masks": COUNT}
     found = loaded_annotations(tmp_path / "to", "instances").values()
     assert [one["annotation"] for _, one in found] == ["0.a.1"] * COUNT
     assert all(file.annToMask(one).diagonal().all() for file, one in found)

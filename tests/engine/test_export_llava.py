@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from exporting import HOSTILE, SHARES, asked, run, standing
+from datasets_made import write_dataset
+from exporting import HOSTILE, NAMES, SHARES, asked, pictures, run, standing, totals_of
 from hypothesis import given
 from hypothesis import strategies as st
 from known import known
@@ -24,9 +26,10 @@ from engine.export.run import _digest, _setting, write_part
 from engine.given import take
 from engine.layout import Output
 from engine.listing import Listing
-from engine.records import Record, Region
+from engine.records import Record, Region, RegionText, Text, Triplet
 
 Sample = dict[str, Any]
+BOX = re.compile(r"\[[\d., ]+\]")
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +112,44 @@ def test_what_was_broken_is_counted(output: Output, tmp_path: Path) -> None:
         )
     )
     assert summary["images"]["texts with a model's tokens, broken"] == broken > 0
+
+
+def test_what_counts_as_exported_is_said(tmp_path: Path) -> None:
+    """All but the proposals that nothing describes, and the image of which nothing is known."""
+    output = taught(tmp_path)
+    summary = run(asked(output, Llava(), tmp_path / "to"))
+    samples, records = samples_in(tmp_path / "to"), [one for one in standing(output).values() if one.by_id]
+    silent = {"images of which nothing is said": 1}
+    assert summary["left_out"]["images"] == silent and len({sample["item_id"] for sample in samples}) == len(records)
+    assert summary["left_out"]["annotations"] == {"regions without a label, text or phrase": len(records)}
+    totals = totals_of(summary)
+    assert totals["images"] == len(records)
+    assert totals["texts"] == sum(len(one.texts) for one in records)
+    assert totals["regions"] == sum(len(one.regions) - 1 for one in records)
+    boxes = {(sample["item_id"], box) for sample in samples for q, a in turns(sample) for box in BOX.findall(q + a)}
+    assert totals["regions"] == len(boxes)
+
+
+def test_words_that_are_none_are_left_out_and_counted(tmp_path: Path) -> None:
+    def wordless(record: Record) -> Record:
+        region = Region(id="0.a.0", source="a", kind="object", box=(1, 1, 9, 9), label=" ")
+        text = Text(id="0.a.1", source="a", detail="brief", text=" \n")
+        told = RegionText(id="0.a.2", source="a", region_id=region.id, text=" ")
+        triplet = Triplet(id="0.a.3", source="a", text_id=text.id, start=0, stop=1, region_ids=(region.id,))
+        return record.append([region, text, told, triplet])
+
+    output = write_dataset(pictures(tmp_path / "photos"), tmp_path / "out", wordless)
+    summary = run(asked(output, Llava(), tmp_path / "to"))
+    count = len(NAMES)
+    assert summary["left_out"] == {
+        "images": {"images of which nothing is said": count},
+        "annotations": {
+            "regions without a label, text or phrase": count,
+            "texts without a word": 2 * count,
+            "triplets without a phrase or a region": count,
+        },
+    }
+    assert totals_of(summary) == {"images": 0} and samples_in(tmp_path / "to") == []
 
 
 def test_boxes_are_fractions_of_the_image_as_it_is(output: Output, exported: Path) -> None:

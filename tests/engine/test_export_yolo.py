@@ -13,7 +13,7 @@ import pytest
 import supervision
 import yaml
 from datasets_made import write_dataset
-from exporting import HOSTILE, NAMES, asked, pictures, run, standing
+from exporting import HOSTILE, NAMES, asked, pictures, run, standing, totals_of
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -113,7 +113,9 @@ def iou(one: MaskArray, other: MaskArray) -> float:
 @pytest.mark.parametrize("how", ["link", "copy"])
 def test_boxes_and_classes_come_back(output: Output, tmp_path: Path, how: Any) -> None:
     summary = run(asked(output, Yolo(), tmp_path / "to", how=how))
-    assert summary["images"] == {"crowds": COUNT - 1, "turned upright": 1}
+    assert summary["images"] == {"turned upright": 1}
+    assert summary["left_out"]["annotations"]["crowds"] == COUNT - 1
+    assert totals_of(summary)["regions"] == sum(len(objects(record)) for record in standing(output).values())
     found, there = loaded(tmp_path / "to"), standing(output)
     assert found.keys() == there.keys() and len(os.listdir(tmp_path / "to" / "images")) == 2
     for item, record in there.items():
@@ -252,6 +254,7 @@ def test_what_has_no_place_is_counted(tmp_path: Path) -> None:
         noise = np.indices(size).sum(axis=0) % 4 == 0
         noise[1::2] = False
         told = [("0.a.0", two_parts), ("0.a.0", noise), ("0.a.3", noise), ("0.a.4", np.zeros(size, bool))]
+        told += [("0.a.1", noise)]
         return record.append(
             Mask(id=f"0.m.{n}", source="m", region_id=region, size=size, counts=encode_mask(pixels))
             for n, (region, pixels) in enumerate(told)
@@ -260,14 +263,18 @@ def test_what_has_no_place_is_counted(tmp_path: Path) -> None:
     output = write_dataset(pictures(tmp_path / "photos"), tmp_path / "out", odd)
     summary = run(asked(output, Yolo(), tmp_path / "to", kinds=KINDS))
     assert summary["images"] == {
-        "boxes without area in the image": 2 * COUNT,
-        "further masks of a region": COUNT,
         "masks of noise whose small parts are left out": COUNT,
         "masks whose parts and holes are joined by seams": 2 * COUNT,
-        "masks without a pixel": COUNT,
-        "objects without a label": COUNT,
         "turned upright": 1,
     }
+    assert summary["left_out"]["annotations"] == {
+        "boxes without area in the image": 2 * COUNT,
+        "further masks of a region": COUNT,
+        "masks of regions that are left out": COUNT,
+        "masks without a pixel": COUNT,
+        "objects without a label": COUNT,
+    }
+    assert totals_of(summary) == {"images": COUNT, "regions": 3 * COUNT, "masks": 2 * COUNT}
     assert all(len(detections) == 3 for _, detections in loaded(tmp_path / "to").values())
 
 

@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from exporting import SHARES, asked, run, standing
+from datasets_made import write_dataset
+from exporting import NAMES, SHARES, asked, pictures, run, standing, totals_of
 from florence import small_processor, small_tokens
 from PIL import Image
 from taught import BRIEF, NOTHING, taught
@@ -19,12 +21,12 @@ from engine.atomic import write_text
 from engine.config import Ingest, Run
 from engine.entry import GivenText
 from engine.export.run import _digest, _setting, write_part
-from engine.geometry import decode_mask
+from engine.geometry import decode_mask, encode_mask
 from engine.given import take
 from engine.ingest import ingest
 from engine.layout import Output
 from engine.listing import Listing
-from engine.records import Record, Region
+from engine.records import Mask, Record, Region, Text, Triplet
 from engine.storage import read_faults, read_given
 from engine.vocabulary import Vocabulary
 from florence2.codec import pieces_of_text
@@ -90,6 +92,53 @@ def test_every_task_has_lines_and_every_line_says_whose_it_is(output: Output, ex
     composed = {(line["task"], line["target"][:9]) for line in mine if line["composed"]}
     assert composed >= {("CAPTION", "Two birds"), ("REGION_TO_DESCRIPTION", "a grey ca")}
     assert ("CAPTION", BRIEF[:9]) not in composed and ("OD", "bird<loc_") not in composed
+
+
+def test_what_no_task_speaks_of_is_counted(output: Output, tmp_path: Path) -> None:
+    """Of the taught pictures crowds alone; and of others what florence2.targets turns down, by each of its reasons."""
+    summary = run(asked(output, FlorenceFormat(), tmp_path / "taught"))
+    known = [record for record in standing(output).values() if record.by_id]
+    assert summary["left_out"] == {
+        "images": {"images of which no task speaks": 1},
+        "annotations": {"regions of which no task speaks": len(known)},
+    }
+    assert totals_of(summary)["images"] == len(known)
+    assert totals_of(summary)["regions"] == sum(len(one.regions) - 1 for one in known)
+
+    silent = write_dataset(pictures(tmp_path / "pictures"), tmp_path / "out", _half_silent)
+    count, summary = len(NAMES), run(asked(silent, FlorenceFormat(), tmp_path / "silent"))
+    assert summary["left_out"]["annotations"] == {
+        "regions of which no task speaks": 3 * count,
+        "triplets of which no task speaks": 1 * count,
+        "masks of which no task speaks": 1 * count,
+    }
+    lines = lines_in(tmp_path / "silent")
+    assert not [line for line in lines if "speck" in line["target"]] and of(lines, Task.OCR_WITH_REGION)
+    spoken = {"images": count, "texts": count, "regions": 2 * count, "triplets": count}
+    assert totals_of(summary) == spoken
+
+
+def _half_silent(record: Record) -> Record:
+    """A caption with two phrases, one of which names the line of text; a proposal that another one covers; a line and a
+    mask of a few pixels."""
+    width, height = record.item.width or 1, record.item.height or 1
+    about: dict[str, Any] = {"source": "a"}
+    dog = Region(id="0.a.0", kind="object", label="dog", box=(0, 0, width / 2, height), **about)
+    covered = Region(id="0.a.1", kind="proposal", box=(0, 0, width / 2, height - 1), **about)
+    line = Region(id="0.a.2", kind="text", text="EXIT", box=(width / 2, 0, width, height / 2), **about)
+    specks = [
+        Region(id="0.a.3", kind="text", text="speck", box=(1, 1, 1.2, 1.2), **about),
+        Region(id="0.a.4", kind="object", label="speck", box=(1, 1, 1.2, 1.2), **about),
+    ]
+    pixels = np.zeros((height, width), bool)
+    pixels[1, 1] = True
+    mask = Mask(id="0.a.5", region_id="0.a.4", size=(height, width), counts=encode_mask(pixels), **about)
+    text = Text(id="0.a.6", detail="brief", text="a dog under a sign", **about)
+    triplets = [
+        Triplet(id=f"0.a.{n}", text_id=text.id, start=start, stop=stop, region_ids=(region,), **about)
+        for n, start, stop, region in ((7, 0, 5, "0.a.0"), (8, 12, 18, "0.a.2"))
+    ]
+    return record.append([dog, covered, line, *specks, mask, text, *triplets])
 
 
 def test_a_class_is_exhaustive_unless_an_instance_of_it_stays_behind(output: Output, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -76,6 +77,14 @@ def asked(
 
 def run(one: Export) -> dict[str, Any]:
     return export(one, Run(), lambda done: None)
+
+
+def totals_of(summary: dict[str, Any]) -> dict[str, int]:
+    """Images and annotations of all splits that an export says it has."""
+    totals: Counter[str] = Counter()
+    for counts in summary["splits"].values():
+        totals.update(counts)
+    return dict(totals)
 
 
 def standing(output: Output) -> dict[str, Record]:
