@@ -63,11 +63,13 @@ def export(asked: Export, run: Run, progress: Callable[[int], None]) -> dict[str
     """Writes the export, going on where one was broken off, and returns what export.json says. `progress` gets the
     number of images done since.
 
-    Raises OutputError if the folder holds anything else, RunError where an image is gone or the disk is full.
+    Raises OutputError if the folder holds anything else, or if no image is to leave; RunError where an image is gone or
+    the disk is full.
     """
     digest, work = _digest(asked), asked.to / ".export"
     if (ended := _ended(asked.to, digest, asked)) and not is_there(work):
         return ended
+    _check_any(asked)
     with run_lock(work):
         ended = _ended(asked.to, digest, asked)  # by who held the lock, or was killed before all of `work` was gone
         summary = ended or _export(asked, work, digest, run, progress)
@@ -292,6 +294,19 @@ def _kept_back(images: pa.Table, contaminated: Collection[str]) -> dict[str, pa.
     known = pc.is_in(images["item_id"], pa.array(list(contaminated), pa.string()))
     seen = pc.and_(known, pc.invert(pc.or_(failed, copies)))
     return {"quarantined": failed, "exact duplicates": copies, "in evaluation sets": seen}
+
+
+def _check_any(asked: Export) -> None:
+    """Raises OutputError if no image is to leave."""
+    why = Counter[str]()
+    for shard in asked.dataset.shards():
+        images = flatten(read_shard(asked.dataset.output, asked.dataset.round, shard, columns=())).images
+        left_out = _left_out(images, asked.contaminated)
+        if sum(left_out.values()) < len(images):
+            return
+        why.update(left_out)
+    told = ", ".join(f"{reason} {count:,}" for reason, count in why.items())
+    raise OutputError(f"no image of {asked.dataset.output.root} is to leave: {told or 'it has none'}")
 
 
 def _left_out(images: pa.Table, contaminated: Collection[str]) -> dict[str, int]:
