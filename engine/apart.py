@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import signal
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TextIO, TypeVar
 
 from engine.config import Run
 from engine.errors import CutShort, EngineError, ImageError, RunError
@@ -30,6 +32,8 @@ class HasUri(Protocol):
     def uri(self) -> str: ...
 
 
+TOGETHER = 64  # images at most that are answered for at once
+WHILE = 0.02  # seconds that they take, but for the last
 T = TypeVar("T", bound=HasUri)
 R = TypeVar("R")
 
@@ -46,40 +50,48 @@ class Apart(Generic[T, R]):
 
     def each(self, images: Sequence[T]) -> Iterator[R | ImageError]:
         """What each image gives, in order, or its ImageError: also for one that took longer than `run.item_seconds`, or
-        killed the process, `run.attempts` times. Images are opened ahead, as far as a pipe has room. Raises what else
-        goes wrong, and RunError when `run.failures_in_a_row` of them were given up."""
-        done = ends = 0
+        killed the process, `run.attempts` times alone. Images are opened ahead, some at a time: if the process ends,
+        those are opened one by one, as it may be the fault of any. Raises what else goes wrong, and RunError when
+        `run.failures_in_a_row` of them were given up."""
+        done = ends = alone = 0
         try:
             while done < len(images):
-                for came in self._answers(images[done:]):
+                asked = images[done : done + alone] if alone else images[done:]
+                stop = done + len(asked)
+                for came in self._answers(asked, 1 if alone else TOGETHER):
                     done, ends, self._in_a_row = done + 1, 0, 0
                     yield came
-                if done < len(images):
-                    error = self._end(images[done])
-                    ends += 1
-                    if ends >= self.run.attempts:
-                        done, ends = done + 1, 0
-                        yield self._given_up(error)
+                if done == stop:
+                    alone = 0
+                    continue
+                error, was_alone = self._end(images[done]), alone
+                alone, ends = TOGETHER, ends + bool(was_alone)
+                if ends >= self.run.attempts:
+                    done, ends = done + 1, 0
+                    yield self._given_up(error)
         except BaseException:  # also of whoever wants no more: what comes then is no answer to the next question
             self._process = None
             raise
 
-    def _answers(self, images: Sequence[T]) -> Iterator[R | ImageError]:
+    def _answers(self, images: Sequence[T], together: int) -> Iterator[R | ImageError]:
         """Fewer than there are images if the process ends."""
         if self._process is None:
             self._process = _started(self.opens, self.run.item_seconds)
         try:
-            self._process.pipe.send(images)
+            self._process.pipe.send((images, together))
         except OSError:
             return
-        for _ in images:
+        left = len(images)
+        while left:
             try:
-                came = self._process.pipe.recv()
+                answers = self._process.pipe.recv()
             except (EOFError, OSError):  # the latter in the middle of an answer
                 return
-            if isinstance(came, EngineError) and not isinstance(came, ImageError):
-                raise came
-            yield came
+            left -= len(answers)
+            for came in answers:
+                if isinstance(came, EngineError) and not isinstance(came, ImageError):
+                    raise came
+                yield came
 
     def _end(self, image: T) -> ImageError:
         """Of the process, over an image."""
@@ -140,10 +152,22 @@ def _serve(asks: Connection, note: str, opens: Callable[[Any], Any], seconds: fl
         file.flush()
         asks.send(None)
         while True:
-            for image in asks.recv():
-                with within(seconds, file):
-                    came = _opened(opens, image)
-                asks.send(came)
+            images, together = asks.recv()
+            left = iter(images)
+            while answers := _answered(opens, islice(left, together), seconds, file):
+                asks.send(answers)
+
+
+def _answered(opens: Callable[[Any], Any], images: Iterable[HasUri], seconds: float, file: TextIO) -> list[Any]:
+    """Of as many of the images as are opened in WHILE seconds. A limit for each of them would take longer than most."""
+    answers: list[Any] = []
+    with within(seconds + WHILE, file):
+        end = time.monotonic() + WHILE
+        for image in images:
+            answers.append(_opened(opens, image))
+            if time.monotonic() > end:
+                break
+    return answers
 
 
 def _opened(opens: Callable[[Any], Any], image: HasUri) -> Any:

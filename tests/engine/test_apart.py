@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import psutil
 import pytest
 
-from engine.apart import Apart
+from engine.apart import TOGETHER, WHILE, Apart
 from engine.config import Run
 from engine.errors import CutShort, ImageError, RunError
 
@@ -40,6 +40,8 @@ def suffer(image: Named) -> int:
             raise KeyError("odd")
         case "large":
             raise MemoryError
+        case "slow":  # and answered for before the next one is opened
+            time.sleep(2 * WHILE)
         case "dies as it answers":  # which is more than a pipe holds
             threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGKILL)).start()
             return 1 << 8 * 10**7
@@ -95,12 +97,21 @@ def test_one_that_takes_too_much_memory_is_told() -> None:
 
 def test_an_answer_that_breaks_off_is_none() -> None:
     apart = Apart(suffer, Run(attempts=1))
-    came = apart.each([Named("a"), Named("dies as it answers"), Named("b")])
-    next(came)
-    time.sleep(1)
-    dead, b = came
-    assert isinstance(dead, ImageError) and dead.kind == "killed"
-    assert isinstance(b, int)
+    came = apart.each([Named("slow"), Named("dies as it answers"), Named("b")])
+    first = next(came)
+    time.sleep(1)  # it dies with half of the answer sent
+    again, b = came
+    assert again == 1 << 8 * 10**7, "whole, as nobody waited this time"
+    assert isinstance(b, int) and b != first
+
+
+def test_who_is_opened_beside_one_that_kills_is_not_blamed() -> None:
+    names = [f"{n}" for n in range(2 * TOGETHER)]
+    names[TOGETHER + 1] = "kills"
+    names.insert(TOGETHER - 1, "hangs")
+    came = opened(Apart(suffer, Run(item_seconds=0.5, attempts=2)), *names)
+    blamed = [name for name, one in zip(names, came, strict=True) if isinstance(one, str)]
+    assert blamed == ["hangs", "kills"]
 
 
 def test_it_is_deaf_where_its_parent_is() -> None:
