@@ -10,7 +10,6 @@ They are made for a part at once, column by column: an Arrow row for each image,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pyarrow.compute as pc
 
 from engine.export.format import Part
 from engine.export.images import Picture
+from engine.export.json_text import json_of
 from engine.flat import Flat, Ints
 from engine.sources.documents import FORMAT
 
@@ -29,7 +29,7 @@ FIELDS = {
     "masks": ("id", "source", "region_id", "size", "counts"),
     "triplets": ("id", "source", "text_id", "start", "stop", "phrase", "region_ids", "score"),
 }
-BATCH = 256  # images of which the documents are Python's at a time
+BATCH = 256  # images of which the documents are texts at a time
 
 
 def documents(flat: Flat) -> pa.Table:
@@ -40,18 +40,19 @@ def documents(flat: Flat) -> pa.Table:
     return pa.table(marked | {name: listed(flat[name], rows, fields) for name, fields in FIELDS.items()})
 
 
-def illustrated(part: Part, split: str) -> Iterator[tuple[Picture, dict[str, Any]]]:
-    """The images of a split whose bytes are there, each with its document."""
+def illustrated(part: Part, split: str) -> Iterator[tuple[Picture, bytes]]:
+    """The images of a split whose bytes are there, each with its document in JSON."""
     table = documents(part.flat)
-    told = of_rows(table.filter(pc.equal(table["split"], split)))
+    told = in_json(table.filter(pc.equal(table["split"], split)))
     for picture in part.pictures(split):
-        yield picture, next(document for document in told if document.pop("row") == picture.row)
+        yield picture, next(document for row, document in told if row == picture.row)
 
 
-def of_rows(table: pa.Table) -> Iterator[dict[str, Any]]:
-    """The rows as dictionaries, a few at a time."""
+def in_json(table: pa.Table) -> Iterator[tuple[int, bytes]]:
+    """The rows with their documents, a few at a time."""
     for batch in table.to_batches(max_chunksize=BATCH):
-        yield from batch.to_pylist()
+        texts = json_of(batch.drop_columns(["row"]).to_struct_array())
+        yield from zip(batch["row"].to_pylist(), texts.cast(pa.binary()).to_pylist(), strict=True)
 
 
 def listed(table: pa.Table, rows: Ints, fields: Sequence[str]) -> pa.ListArray:

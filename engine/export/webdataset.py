@@ -13,17 +13,19 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import orjson
+import pyarrow as pa
 
 from engine.atomic import aside, names_in, write_text
 from engine.export.card import note, readme
 from engine.export.documents import illustrated
 from engine.export.format import Part, Whole
-from engine.export.images import How, Picture
+from engine.export.images import How
 from engine.export.selection import KINDS
 
+HEADER = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)  # mode 644, of nobody, from 1970
+LARGEST = 8**11 - 1
 USE = """## How to load it
 ```python
 import glob
@@ -51,10 +53,16 @@ class WebDataset:
     by_record: ClassVar[bool] = False
 
     def write(self, part: Part) -> None:
+        names = dict(zip(*(part.flat.images[name].to_pylist() for name in ("row", "item_id")), strict=True))
+        captions = captions_of(part.flat["texts"])
         for split in part.splits:
             with aside(part.path(split, ".tar")) as file:
                 for picture, document in illustrated(part, split):
-                    file.writelines(_member(name, data) for name, data in _sample(picture, document))
+                    key = names[picture.row]  # without a dot: what is before the first is a sample's key
+                    file.writelines(_member(f"{key}.{picture.extension}", picture.data))
+                    file.writelines(_member(f"{key}.json", document))
+                    if caption := captions.get(picture.row):
+                        file.writelines(_member(f"{key}.txt", caption.encode()))
                 file.write(bytes(2 * tarfile.BLOCKSIZE))  # the end
         note(part)
 
@@ -75,23 +83,32 @@ def braces(paths: Iterable[Path]) -> str | None:
     return f"{before.pop()}{{{numbers[0]:05d}..{numbers[-1]:05d}}}.tar"
 
 
-def _sample(picture: Picture, document: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
-    """The members, whose names have no dot but the one before the extension: what is before the first is the key."""
-    key = document["item_id"]
-    yield f"{key}.{picture.extension}", picture.data
-    yield f"{key}.json", orjson.dumps(document)
-    if document["texts"]:
-        yield f"{key}.txt", caption(document["texts"]).encode()
+def captions_of(texts: pa.Table) -> dict[int, str]:
+    """Of each row a brief text, rather than a longer one; a written one, rather than one composed from regions."""
+    columns = (texts[name].to_pylist() for name in ("row", "detail", "composed", "text"))
+    best: dict[int, tuple[bool, bool, str]] = {}
+    for row, detail, composed, text in zip(*columns, strict=True):
+        rank = (detail != "brief", composed)
+        if row not in best or rank < best[row][:2]:
+            best[row] = (*rank, text)
+    return {row: text for row, (_, _, text) in best.items()}
 
 
-def caption(texts: Iterable[dict[str, Any]]) -> str:
-    """A brief text, rather than a longer one; a written one, rather than one that was composed from regions."""
-    chosen: str = min(texts, key=lambda text: (text["detail"] != "brief", text["composed"]))["text"]
-    return chosen
-
-
-def _member(name: str, data: bytes) -> bytes:
+def _member(name: str, data: bytes) -> Iterator[bytes]:
     """A file in a tar, the same at any time, on any machine: of nobody, from 1970."""
-    header = tarfile.TarInfo(name)
-    header.size, header.mode, header.mtime = len(data), 0o644, 0
-    return header.tobuf(tarfile.USTAR_FORMAT) + data + bytes(-len(data) % tarfile.BLOCKSIZE)
+    yield _header(name.encode("ascii"), len(data))
+    yield data
+    yield bytes(-len(data) % tarfile.BLOCKSIZE)
+
+
+def _header(name: bytes, size: int) -> bytes:
+    """What `tarfile` makes, which takes as long for a header as all else for its file: name, size and checksum go into
+    one that it made. https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html, "ustar Interchange Format"
+    """
+    if len(name) > 100 or size > LARGEST:
+        raise ValueError(f"{name!r} of {size:,} bytes: a tar has room for 100 and {LARGEST:,}")
+    header = bytearray(HEADER)
+    header[: len(name)] = name
+    header[124:135] = b"%011o" % size
+    header[148:154] = b"%06o" % (sum(header) - sum(header[148:156]) + 8 * ord(" "))
+    return bytes(header)

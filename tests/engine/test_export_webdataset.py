@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from exporting import SHARES, asked, run, standing
-from known import HOSTILE, document_of, documents_in, known
+from hypothesis import given
+from hypothesis import strategies as st
+from known import HOSTILE, document_of, documents_in, known, single
 from PIL import Image
 from webdataset import WebDataset as Loader
 
 from engine.config import Run
 from engine.errors import RunError
 from engine.export.run import Export, _digest, _setting, write_part
-from engine.export.webdataset import WebDataset, braces, caption
+from engine.export.webdataset import WebDataset, _header, braces, captions_of
 from engine.images import decode
 from engine.layout import Output
 from engine.reading import read
@@ -51,8 +54,10 @@ def test_the_library_gives_back_what_stands(output: Output, exported: Path) -> N
     assert sorted(sample["__key__"] for _, sample in samples) == sorted(records)
     for split, sample in samples:
         record = records[sample["__key__"]]
-        assert sample["json"] == document_of(record, split=split)
-        assert sample.get("txt") == (caption(sample["json"]["texts"]) if record.texts else None)
+        document = single(sample["json"])
+        assert document == document_of(record, split=split)
+        brief = sorted(document["texts"], key=lambda text: (text["detail"] != "brief", text["composed"]))
+        assert sample.get("txt") == (brief[0]["text"] if brief else None)
     assert sum(len(sample["json"]["triplets"]) for _, sample in samples) == 6 * 5
     assert any(HOSTILE[5] in text["text"] for _, sample in samples for text in sample["json"]["texts"])
 
@@ -160,5 +165,18 @@ def test_the_readme_tells_how_to_load_it_and_whose_it_is(
     ],
 )
 def test_the_caption_is_a_brief_one(texts: list[tuple[str, bool]], chosen: int) -> None:
-    told = [{"detail": d, "composed": c, "text": str(n)} for n, (d, c) in enumerate(texts)]
-    assert caption(told) == str(chosen)
+    told = [{"row": 3, "detail": d, "composed": c, "text": str(n)} for n, (d, c) in enumerate(texts)]
+    assert captions_of(pa.Table.from_pylist(told)) == {3: str(chosen)}
+
+
+@given(st.text("ab.0", min_size=1, max_size=100), st.integers(0, 8**11 - 1))
+def test_headers_are_tarfiles(name: str, size: int) -> None:
+    about = tarfile.TarInfo(name)
+    about.size = size
+    assert _header(name.encode(), size) == about.tobuf(tarfile.USTAR_FORMAT)
+
+
+def test_what_a_tar_has_no_room_for_is_refused() -> None:
+    for name, size in ((b"a" * 101, 1), (b"a", 8**11)):
+        with pytest.raises(ValueError, match="a tar has room"):
+            _header(name, size)

@@ -115,6 +115,13 @@ def _annotations(record: Record) -> list[Any]:
     return [*told, composed, fell, *things, *others, *about, *masks, *triplets]
 
 
+def single(document: dict[str, Any]) -> dict[str, Any]:
+    """A document read from JSON, with the coordinates that its shortest numbers stand for."""
+    regions = document["regions"]
+    exact = [{name: one[name] and np.float32(one[name]).tolist() for name in ("box", "quad")} for one in regions]
+    return document | {"regions": [one | corners for one, corners in zip(regions, exact, strict=True)]}
+
+
 def document_of(record: Record, **about: Any) -> dict[str, Any]:
     """The document that says what stands of a record, made the long way."""
     stands = record.standing
@@ -176,7 +183,7 @@ def documents_in(to: Path) -> list[dict[str, Any]]:
     for path in sorted(to.glob("*/*.tar")):
         with tarfile.open(path) as archive:
             members = [member for member in archive if member.name.endswith(".json")]
-            found += [json.loads(archive.extractfile(member).read()) for member in members]  # type: ignore[union-attr]
+            found += [single(json.loads(archive.extractfile(member).read())) for member in members]  # type: ignore[union-attr]
     return found
 
 
