@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from engine.errors import OutputError
+from engine.errors import OutputError, is_no_space
 from engine.files import exists
 from engine.places import filesystem, is_local, reached
 
@@ -57,7 +57,8 @@ def write_bytes(path: Path, data: bytes) -> None:
     """In place, and not waiting for the disk: for what is written again if that breaks off."""
     if is_local(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+        with _place_named(path):
+            path.write_bytes(data)
         return
     with reached(path):
         store, inside = filesystem(path)
@@ -68,7 +69,8 @@ def write_bytes(path: Path, data: bytes) -> None:
 def aside(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which becomes `path` when it is whole and on the disk, or sent, and is gone if that fails."""
     if not is_local(path):
-        with tempfile.NamedTemporaryFile(prefix="engine-") as spool:
+        spooled = Path(tempfile.gettempdir(), path.name)
+        with _place_named(spooled), tempfile.NamedTemporaryFile(prefix="engine-") as spool:
             yield cast(BinaryIO, spool)
             spool.flush()
             with reached(path):
@@ -78,13 +80,24 @@ def aside(path: Path) -> Iterator[BinaryIO]:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.aside-{uuid.uuid4().hex}")
     try:
-        with open(unfinished, "xb") as file:
+        with _place_named(path), open(unfinished, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())  # or the name might outlive a power cut, and the content not
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _place_named(path: Path) -> Iterator[None]:
+    """Says which file it is that a full disk does not take: a write knows no name."""
+    try:
+        yield
+    except OSError as error:
+        if is_no_space(error) and error.filename is None:
+            error.filename = str(path)
+        raise
 
 
 def is_there(path: Path) -> bool:

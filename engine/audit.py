@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.atomic import write_text
+from engine.atomic import remove_all, write_bytes, write_text
 from engine.config import Config
 from engine.dataset import Dataset
 from engine.errors import ConfigError
@@ -47,16 +47,24 @@ def draw(dataset: Dataset, count: int, seed: int) -> list[Item]:
 
 
 def export(dataset: Dataset, items: Sequence[Item], config: Config, to: Path) -> None:
-    """Writes copies of the images, and COCO files without annotations, to the new or empty folder `to`. Raises
-    ConfigError if something lies there, ImageError if an image is gone."""
+    """Writes copies of the images, and COCO files without annotations, to the new or empty folder `to`, or nothing.
+    Raises ConfigError if something lies there, ImageError if an image is gone."""
     if to.exists() and any(to.iterdir()):
         raise ConfigError(f"{to} is not empty: labels may lie there. Name another folder with --to")
-    (to / "images").mkdir(parents=True, exist_ok=True)
+    try:
+        _write(dataset, items, config, to)
+    except BaseException:
+        for path in list(to.iterdir()) if to.exists() else ():
+            remove_all(path)
+        raise
+
+
+def _write(dataset: Dataset, items: Sequence[Item], config: Config, to: Path) -> None:
     images: list[dict[str, Any]] = []
     for number, item in enumerate(items, 1):
         data = read(item.uri, max_bytes=config.ingest.max_bytes, downloads=dataset.output.downloads)
         name = f"images/{item.item_id.hex()}.{(format_of(data[:HEAD_BYTES]) or 'bin').lower()}"
-        (to / name).write_bytes(data)
+        write_bytes(to / name, data)
         images.append({"id": number, "file_name": name, "width": item.width, "height": item.height})
     categories = [{"id": number, "name": name} for number, name in enumerate(_categories(dataset, config), 1)]
     document = {"images": images, "categories": categories, "annotations": []}

@@ -77,6 +77,11 @@ def is_no_space(error: BaseException) -> bool:
     return _says(error, errno.ENOSPC, errno.EDQUOT)
 
 
+def is_forbidden(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, says that a disk is read-only, or a file or folder not ours to change."""
+    return _says(error, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
 def unwritable(error: BaseException, where: object) -> str:
     """The sentence for it if a disk is full or read-only, by what `error`, or what caused it, says; or ""."""
     if is_no_space(error):

@@ -23,14 +23,15 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from engine import process
 from engine.atomic import read_bytes, write_json
-from engine.errors import EngineError, OutputError, RunError, StoreAway, is_no_space
+from engine.errors import EngineError, OutputError, RunError, StoreAway, is_forbidden, is_no_space
 from engine.layout import LOCK
 from engine.places import is_local
 
@@ -41,56 +42,85 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def run_lock(root: Path) -> Iterator[None]:
+def run_lock(root: Path, *, reads: bool = False) -> Iterator[None]:
     """Holds the lock in `root`. To be called in the main thread, which a lost lease interrupts.
+
+    Whoever only `reads` there may do so where nothing can be written, if no run is seen to hold the lock.
 
     Raises OutputError, which says who holds it, when another run lives, and when `root` can't be written to; RunError
     once another run has taken over a lease that we could not renew.
     """
-    with _locked(root) if is_local(root) else _leased(root):
+    with _locked(root, reads) if is_local(root) else _leased(root, reads):
         yield
 
 
 @contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    with _opened(root) as file:
+def _locked(root: Path, reads: bool) -> Iterator[None]:
+    file = _opened(root, reads)
+    if file is None:
+        yield
+        return
+    with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Where it may only be read, it can only be shared; a run, which wants it alone, is refused then, too.
+            fcntl.flock(file, (fcntl.LOCK_EX if file.writable() else fcntl.LOCK_SH) | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
-            raise _in_use(root, file.read()) from None
+            raise _in_use(root, file.read().decode(errors="replace")) from None
         except OSError as error:
             raise OutputError(
                 f"{root} is on a file system without locks ({error.strerror}), where two runs could mix their files. "
-                "Name a folder on another one with --out."
+                "Name a folder on another one."
             ) from error
-        file.truncate(0)
-        file.write(json.dumps(_ourselves()))
-        file.flush()
+        if file.writable():
+            with suppress(OSError):  # who holds it is good to know, and on a full disk the lock does without
+                file.truncate(0)
+                file.write(json.dumps(_ourselves()).encode())
         yield
 
 
-def _opened(root: Path) -> TextIO:
+def _opened(root: Path, reads: bool) -> FileIO | None:
+    """The lock's file. Where no file may be written that is read alone, and None if there is none."""
     try:
         root.mkdir(parents=True, exist_ok=True)
-        # A link would lead the lock, and what is written into it, to another file.
-        return open(os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o666), "a+")
+        return _lock_file(root, os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        if is_no_space(error):  # which the run explains
+        if reads and (is_forbidden(error) or is_no_space(error)):
+            return _lock_to_read(root)
+        if is_no_space(error):  # which the command explains
             raise
-        raise OutputError(
-            f"{root} can't be used as an output folder: {error.filename}: {error.strerror}. "
-            "Name another folder with --out."
-        ) from error
+        raise _unusable(root, error) from error
+
+
+def _lock_to_read(root: Path) -> FileIO | None:
+    try:
+        return _lock_file(root, os.O_RDONLY)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(root, error) from error
+
+
+def _lock_file(root: Path, flags: int) -> FileIO:
+    """Not through a link, which would lead the lock, and what is written into it, to another file."""
+    return FileIO(os.open(root / LOCK, flags | os.O_NOFOLLOW, 0o666), "r" if flags == os.O_RDONLY else "r+")
+
+
+def _unusable(root: Path, error: OSError) -> OutputError:
+    return OutputError(
+        f"{root} can't be used as an output folder: {error.filename}: {error.strerror}. Mend that, or name another "
+        "folder."
+    )
 
 
 # Where there are no locks
 
 
 @contextmanager
-def _leased(root: Path) -> Iterator[None]:
+def _leased(root: Path, reads: bool) -> Iterator[None]:
     lease = _Lease(root)
-    lease.take()
+    if not lease.take(reads):
+        yield
+        return
     thread = threading.Thread(target=lease.renew, name="lease", daemon=True)
     thread.start()
     try:
@@ -130,12 +160,19 @@ class _Lease:
         """As `s3://bucket/`."""
         return "/".join([*str(self.root).split("/")[:3], ""])
 
-    def take(self) -> None:
+    def take(self, reads: bool) -> bool:
+        """Whether it is ours now. Who only `reads` does without where we may not write."""
         self._wait_for_the_dead()
-        self._write(self.token)
+        try:
+            self._write(self.token)
+        except RunError as error:
+            if reads and isinstance(error.__cause__, PermissionError):
+                return False
+            raise
         time.sleep(SETTLE)
         if (there := self._read()).get("token") != self.token:
             raise _in_use(self.root, json.dumps(there))
+        return True
 
     def renew(self) -> None:
         """Until it has ended, or is another's, by which the main thread is interrupted."""
@@ -209,7 +246,7 @@ def _heard() -> signal.Signals:
 
 def _in_use(root: Path, holder: str) -> OutputError:
     return OutputError(
-        f"{root} is in use by another run ({_holder(holder)}). Wait for it, stop it, or name another folder with --out."
+        f"{root} is in use by another run ({_holder(holder)}). Wait for it, stop it, or name another folder."
     )
 
 

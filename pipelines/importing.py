@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
@@ -18,9 +20,13 @@ from engine.errors import ConfigError, OutputError
 from engine.files import absolute, exists, is_folder, matching
 from engine.ingest import listed_digest
 from engine.layout import Output
+from engine.places import is_remote_uri
+from engine.records import HUMAN
 from engine.sources import exports, florence, huggingface, llava, yolo
-from engine.storage import read_faults
+from engine.sources.places import parted, within
+from engine.storage import read_faults, read_items
 from engine.untrusted import printable, some
+from engine.uris import is_url, uri_of
 from engine.validation import validated
 from pipelines.build import build_pipeline
 from pipelines.compatible import config_there
@@ -41,12 +47,12 @@ def import_set(
     root = absolute(image_root) if image_root else None
     ingest = {"images": paths_of(paths, format), "source": source, "image_root": root}
     config = validated(Config, {"ingest": ingest}, where="engine import")
-    _check_same(output, config)
-    summary = Stages(build_pipeline(config), output, console).run("annotate")
+    anew = _begins_anew(output, config)
+    summary = Stages(build_pipeline(config), output, console).run("annotate", overwrite=anew)
     _print_faults(output, console)
-    if outside := read_json(output.manifest)["errors"].get("outside_root"):
-        told = f"! {outside} images lie outside of their list's folder. If you trust it, start anew with --image-root"
-        console.print(Text(told, style="yellow"), soft_wrap=True)
+    to = output.root if _nothing_read(output) else f"{output.root}-anew"
+    said = [*(["--source", source] if source != HUMAN else ()), *(["--format", format] if format != AUTO else ())]
+    _print_outside(output, config.ingest, ["engine", "import", *paths, "--out", str(to), *said], console)
     return summary
 
 
@@ -121,26 +127,85 @@ FORMATS: dict[str, Files] = {
 }
 
 
-def _check_same(output: Output, config: Config) -> None:
-    """Raises OutputError if the folder holds anything but this set, imported."""
+def _begins_anew(output: Output, config: Config) -> bool:
+    """Whether the folder holds this set with its images looked for in another place, and none read there: nothing of it
+    would be lost. Raises OutputError if it holds anything else but this set, imported."""
     output.check_ours()
     if not is_there(output.manifest):
-        return
-    there = config_there(output)
-    if there is None or there.specialists or there.filters or _of(there.ingest) != _of(config.ingest):
+        return False
+    there, asked = config_there(output), config.ingest
+    same = there is not None and not there.specialists and not there.filters and _of(there.ingest) == _of(asked)
+    elsewhere = there is not None and there.ingest.image_root != asked.image_root
+    if same and elsewhere and _nothing_read(output):
+        return True
+    if not same or elsewhere:
         what = some(there.ingest.images) if there else "of an unknown configuration"
-        by = f", as {there.ingest.source}" if there and there.ingest.source != config.ingest.source else ""
+        by = f", as {there.ingest.source}" if there and there.ingest.source != asked.source else ""
+        by += f", with images in {there.ingest.image_root or 'the folders of its lists'}" if there and elsewhere else ""
         made = " with what specialists made of it" if there and there.specialists else ""
         raise OutputError(f"{output.root} holds another set{made} ({what}{by}): name a new folder with --out")
-    if read_json(output.manifest)["listed"] != listed_digest(config.ingest):
+    if read_json(output.manifest)["listed"] != listed_digest(asked):
         raise OutputError(
             f"{output.root} holds this set as it was before: files have changed since. Name a new folder with "
             "--out, or remove this one"
         )
+    return False
 
 
 def _of(ingest: Ingest) -> tuple[Any, ...]:
-    return ingest.images, ingest.source, ingest.limit, ingest.class_folders, ingest.image_root
+    return ingest.images, ingest.source, ingest.limit, ingest.class_folders
+
+
+def _nothing_read(output: Output) -> bool:
+    manifest = read_json(output.manifest)
+    return bool(sum(manifest["errors"].values()) == manifest["items"])
+
+
+def _print_outside(output: Output, ingest: Ingest, command: Sequence[str], console: Console) -> None:
+    """What lists name outside of their folder, and how whoever trusts them has it read."""
+    if not read_json(output.manifest)["errors"].get("outside_root"):
+        return
+    refused, detours, folder = _outside(output, ingest)
+    told = []
+    if refused:
+        told.append(
+            f"! {refused} images lie outside of their list's folder, or --image-root: a list does not choose what is "
+            f"opened. {_way_to(folder, command)}"
+        )
+    if detours:
+        told.append(
+            f"! {detours} images have names that lead out of the folder of their set, such as ../a.jpg, and are never "
+            "read: name them from a folder that holds them all, and that folder with --image-root"
+        )
+    for line in told:
+        console.print(Text(printable(line), style="yellow"), soft_wrap=True)
+
+
+def _outside(output: Output, ingest: Ingest) -> tuple[int, int, str]:
+    """How many images a list may not lead to, by an absolute name or by detours, and the folder of all files but the
+    latter's."""
+    refused, detours, folder = 0, 0, ""
+    for item in (item for shard in output.shards() for item in read_items(output, shard)):
+        outside = item.error is not None and item.error.kind == "outside_root"
+        if outside and _is_of_list(item.uri, ingest):
+            detours += 1
+        elif not is_url(item.uri) and not is_remote_uri(item.uri):
+            refused += outside
+            holds = os.path.dirname(parted(item.uri)[0])
+            folder = os.path.commonpath((folder or holds, holds))
+    return refused, detours, folder
+
+
+def _way_to(folder: str, command: Sequence[str]) -> str:
+    if folder != "/" and is_folder(folder):
+        return f"If you trust it: {shlex.join([*command, '--image-root', folder])}"
+    what = "There is no folder of all of them but /" if folder == "/" else f"There is no {folder} on this machine"
+    return f"{what}: bring them into one, and write names into the list that lead there"
+
+
+def _is_of_list(uri: str, ingest: Ingest) -> bool:
+    """Whether it is a line or entry of a list: of an image that is not known by a place of its own."""
+    return any(uri.startswith(f"{uri_of(path)}#") or within(parted(uri)[0], path) for path in ingest.images)
 
 
 def _print_faults(output: Output, console: Console) -> None:

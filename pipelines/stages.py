@@ -451,5 +451,5 @@ class Stages:
         if free < self.pipeline.config.run.min_free_mb:
             raise RunError(
                 f"{self.output.root} has {free:.0f} MB of free space, and run.min_free_mb asks for "
-                f"{self.pipeline.config.run.min_free_mb}. Make room, or name another --out."
+                f"{self.pipeline.config.run.min_free_mb}. Make room, or name another folder."
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -80,5 +81,10 @@ def run() -> None:
 def _said(error: EngineError | OSError | MemoryError) -> str:
     if isinstance(error, MemoryError):
         return "there is not enough memory. What is done is safe; make room and run the same again"
-    where = error.filename if isinstance(error, OSError) else None
-    return (unwritable(error, where) if where else "") or str(error)
+    explained = unwritable(error, _place(error)) if isinstance(error, OSError) else ""
+    return explained or str(error)
+
+
+def _place(error: OSError) -> str:
+    """The folder of what can't be written, as far as it is known."""
+    return os.path.dirname(os.path.abspath(error.filename)) if error.filename else f"its output ({error.strerror})"

@@ -71,7 +71,7 @@ def export(
         "missing": missing,
     }
     config = configured(output, format, options, settings or ())
-    with run_lock(output.root):
+    with run_lock(output.root, reads=True):
         summary = export_round(output, accepted(output) if round is None else round, config, console)
     if summary["missing"]:
         raise typer.Exit(QUARANTINED)

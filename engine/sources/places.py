@@ -54,12 +54,15 @@ def below(name: object, folder: str) -> str | None:
     other name."""
     if not isinstance(name, str):
         return None
+    path, inside = parted(name)
+    return None if "\0" in path or not within(path, folder) else uri_of(path) + inside
+
+
+def parted(name: str) -> tuple[str, str]:
+    """The path of the file that a path, a file:// URI or a place in a file leads to; and, with its #, what in it."""
     inside = MEMBER.fullmatch(name) or ROW.fullmatch(name)
     place = inside[1] if inside else name
-    path = normal(path_of(place) if LOCAL.fullmatch(place) else place)
-    if "\0" in path or not within(path, folder):
-        return None
-    return uri_of(path) + (f"#{inside[2]}" if inside else "")
+    return normal(path_of(place) if LOCAL.fullmatch(place) else place), f"#{inside[2]}" if inside else ""
 
 
 def within(path: str, folder: str) -> bool:

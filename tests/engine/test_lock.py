@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from s3 import environment, faulty, s3_server
 
-from engine.errors import OutputError
+from engine.errors import OutputError, RunError
+from engine.layout import LOCK
 from engine.lock import run_lock
+from engine.places import place
 
 HOLDER = """
 import sys
@@ -80,7 +83,7 @@ def test_a_program_that_the_run_started_does_not_hold_it(tmp_path: Path) -> None
 def test_what_can_not_be_an_output_folder_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "busy/.engine-lock").mkdir(parents=True)
-    with pytest.raises(OutputError, match=rf"{tmp_path}/{name} can't be used .*Name another folder with --out"):
+    with pytest.raises(OutputError, match=rf"{tmp_path}/{name} can't be used .*Mend that, or name another folder\."):
         run_lock(tmp_path / name).__enter__()
 
 
@@ -98,3 +101,86 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir(mode=0o500)
     with pytest.raises(OutputError, match=r"mine can't be used .*Permission denied"):
         run_lock(tmp_path / "mine").__enter__()
+
+
+# Who only reads
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """`tmp_path` itself, as nobody can write to it."""
+    view = tmp_path.parent / f"{tmp_path.name}-read-only"
+    view.mkdir()
+    if subprocess.run(["mount", "--bind", tmp_path, view], capture_output=True).returncode:
+        pytest.skip("mounting a folder read-only needs root and the right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", view], check=True)
+        yield view
+    finally:
+        subprocess.run(["umount", "-l", view], check=True)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_who_reads_may_do_so_where_nothing_can_be_written(there: bool, read_only: Path, tmp_path: Path) -> None:
+    if there:
+        (tmp_path / LOCK).touch()
+    with pytest.raises(OutputError, match="Read-only file system"):
+        run_lock(read_only).__enter__()
+    with run_lock(read_only, reads=True), run_lock(read_only, reads=True):
+        if there:
+            with pytest.raises(OutputError, match="in use by another run"):
+                run_lock(tmp_path).__enter__()
+    with run_lock(tmp_path):
+        pass
+    with run_lock(read_only / "never made", reads=True):
+        pass
+
+
+def test_who_reads_waits_for_a_run_that_others_may_have_there(
+    holder: subprocess.Popen[str], read_only: Path, tmp_path: Path
+) -> None:
+    for folder in (read_only, tmp_path):
+        with pytest.raises(OutputError, match=rf"in use by another run \(process {holder.pid}"):
+            run_lock(folder, reads=True).__enter__()
+
+
+def test_who_reads_holds_it_alone_where_it_can_be_written(tmp_path: Path) -> None:
+    with run_lock(tmp_path, reads=True), pytest.raises(OutputError, match="in use by another run"):
+        run_lock(tmp_path, reads=True).__enter__()
+
+
+def test_a_lock_that_may_not_be_looked_at_is_no_free_one(tmp_path: Path, read_only: Path) -> None:
+    (tmp_path / LOCK).symlink_to(tmp_path)
+    with pytest.raises(OutputError, match="can't be used"):
+        run_lock(read_only, reads=True).__enter__()
+
+
+def test_who_reads_a_store_need_not_be_allowed_to_write_there() -> None:
+    with s3_server() as server, faulty(server) as proxy, environment(proxy.url):
+        bucket = server.bucket()
+        bucket.write(f"out/{LOCK}", b'{"token": ""}')
+        proxy.fault = lambda method, path: "refused" if method == "PUT" else None
+        root = place(f"{bucket.uri}/out")
+        with pytest.raises(RunError, match="credentials"):
+            run_lock(root).__enter__()
+        with run_lock(root, reads=True):
+            assert bucket.read(f"out/{LOCK}") == b'{"token": ""}'
+
+
+# Full disks
+
+
+def test_a_full_disk_keeps_nobody_from_the_lock(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", full], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root and the right to mount")
+    try:
+        (full / LOCK).touch()
+        (full / "ballast").write_bytes(b"x" * 4096)
+        with run_lock(full):
+            assert (full / LOCK).read_bytes() == b""
+            with pytest.raises(OutputError, match="which has not said who it is"):
+                run_lock(full).__enter__()
+    finally:
+        subprocess.run(["umount", "-l", full], check=True)

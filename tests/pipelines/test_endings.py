@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
-from command import ENGINE, start, wait_for_shards
+from command import ENGINE, Call, start, wait_for_shards
+from judged import Judged, coco, pictures, regions
 from s3 import environment, faulty, s3_server
 
 from engine.lock import run_lock
@@ -200,3 +202,35 @@ def test_a_stop_that_was_made_an_error_is_a_stop(what: str, said: str) -> None:
     assert said in done.stderr
     assert ("a schema" in done.stderr) is False
     assert ("ValueError" in done.stderr) == (what == "an error")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 500 kB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root and the right to mount")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize(("command", "option"), [("evaluate", "--truth"), ("decontaminate", "--against")])
+def test_a_full_disk_is_said_by_what_is_no_run(
+    command: str, option: str, call: Call, small_disk: Path, tmp_path: Path
+) -> None:
+    """With the place, which a write does not know; and what is done is safe, and goes on."""
+    images, box = pictures(tmp_path / "images", 2), (10.0, 10.0, 40.0, 40.0)
+    truth = coco(images, ["0.png", "1.png"], [{"image": "0.png", "label": "dog", "bbox": box}])
+    out = Judged.of(images, small_disk / "out").round({0: regions("model", ("dog", box, 0.5))}).output.root
+    with suppress(OSError), open(small_disk / "ballast", "wb", buffering=0) as ballast:
+        while True:
+            ballast.write(b"x" * 4096)
+    code, said = call(command, str(out), option, truth)
+    assert code == 3, said
+    assert re.search(
+        rf"Error: no space left in {out}\S*\. What is done is safe; make room and run the same again", said
+    )
+    (small_disk / "ballast").unlink()
+    code, said = call(command, str(out), option, truth)
+    assert code == 0, said

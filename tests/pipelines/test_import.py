@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,85 @@ def test_a_folder_that_holds_another_set_is_refused(
     code, said = call("import", str(labelled), "--out", str(tmp_path / "mine"))
     assert code == 2
     assert "no run's output" in said
+
+
+# Images that lists name outside of their folder
+
+
+def listed(folder: Path, images: list[str]) -> str:
+    """A COCO file that says a word of each image."""
+    return coco(folder, images, [{"image": image, "caption": "a picture"} for image in images])
+
+
+def suggested(said: str) -> list[str]:
+    """The arguments of the command that is said to read them."""
+    return shlex.split(said.partition("If you trust it: engine ")[2].splitlines()[0])
+
+
+def read_in(out: str) -> list[str]:
+    return sorted(Path(record.item.uri).name for record in open_dataset(out).records() if not record.item.error)
+
+
+def test_a_set_of_absolute_names_is_read_by_the_command_that_is_said(call: Call, tmp_path: Path) -> None:
+    """As an export that refers to images has them. Nothing of it could be read: the same folder takes it."""
+    photos, out = pictures(tmp_path / "my photos" / "of dogs", 2), str(tmp_path / "out")
+    path = listed(tmp_path / "lists", [f"{photos}/0.png", f"{photos}/1.png"])
+    code, said = call("import", path, "--out", out, "--source", "them", "--format", "coco")
+    assert code == 1, said
+    assert "2 images lie outside of their list's folder" in said
+    assert suggested(said) == [
+        *("import", path, "--out", out, "--source", "them", "--format", "coco", "--image-root", str(photos))
+    ]
+    code, said = call(*suggested(said))
+    assert code == 0, said
+    assert read_in(out) == ["0.png", "1.png"]
+    assert "outside" not in said
+
+
+def test_a_set_of_which_some_was_read_stays_as_it_is(call: Call, tmp_path: Path) -> None:
+    photos, out = pictures(tmp_path / "set" / "photos", 1), str(tmp_path / "out")
+    more = pictures(tmp_path / "more", 2)
+    path = listed(tmp_path / "set", [f"{photos}/0.png", f"{more}/1.png"])
+    code, said = call("import", path, "--out", out)
+    assert code == 1, said
+    assert suggested(said) == ["import", path, "--out", f"{out}-anew", "--image-root", str(tmp_path)]
+    assert call(*suggested(said))[0] == 0
+    assert (read_in(out), read_in(f"{out}-anew")) == (["0.png"], ["0.png", "1.png"])
+    code, said = call("import", path, "--out", out, "--image-root", str(tmp_path))
+    assert code == 2
+    assert f"holds another set ({path}, with images in the folders of its lists)" in said
+    assert read_in(out) == ["0.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["/nowhere/photos/0.png", "/nowhere/1.png"], "There is no /nowhere on this machine: bring them into one"),
+        (["{0}/photos/0.png", "/nowhere/1.png"], "There is no folder of all of them but /: bring them into one"),
+        (["../photos/0.png"], "1 images have names that lead out of the folder of their set, such as ../a.jpg"),
+    ],
+)
+def test_what_no_option_would_read_is_said(call: Call, tmp_path: Path, names: list[str], words: str) -> None:
+    pictures(tmp_path / "photos", 1)
+    path = listed(tmp_path / "lists", [name.format(tmp_path) for name in names])
+    code, said = call("import", path, "--out", str(tmp_path / "out"))
+    assert code == 1, said
+    assert words in said
+    assert "If you trust it" not in said
+    assert (" on this machine" in said or " but /" in said) == (not names[0].startswith(".."))
+
+
+def test_images_that_are_not_found_are_looked_for_elsewhere(call: Call, tmp_path: Path) -> None:
+    """In the same folder, in which nothing is."""
+    photos, out = pictures(tmp_path / "far" / "away", 2), str(tmp_path / "out")
+    path = listed(tmp_path / "lists", ["0.png", "1.png"])
+    code, said = call("import", path, "--out", out)
+    assert code == 1, said
+    code, said = call("import", path, "--out", out, "--source", "them", "--image-root", str(photos))
+    assert code == 2, said
+    code, said = call("import", path, "--out", out, "--image-root", str(photos))
+    assert code == 0, said
+    assert read_in(out) == ["0.png", "1.png"]
 
 
 def test_a_format_that_is_not_that_is_refused(call: Call, labelled: Path, tmp_path: Path) -> None:
