@@ -10,13 +10,15 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from engine.atomic import is_there
 from engine.config import Ingest
@@ -30,7 +32,7 @@ from engine.near import MAX_DISTANCE, MOST_DISTANCE, Hashes, between, perceptual
 from engine.reading import read
 from engine.records import digest16
 from engine.storage import read_table, write_table
-from engine.truth import annotated, is_output
+from engine.truth import SHOWN, Unread, annotated, is_output
 from engine.uris import is_url
 
 AT_A_TIME = 1024  # images of an evaluation set
@@ -67,12 +69,14 @@ class Same:
 
 @dataclass(frozen=True)
 class Contamination:
-    """`images` of the set were held against `evaluated` ones, of which `unread` could not be read, by kind."""
+    """`images` of the set were held against `evaluated` ones, of which `unread` could not be read, by kind; the first
+    of these are named."""
 
     same: Sequence[Same]
     images: int
     evaluated: int
-    unread: Mapping[str, int] = field(default_factory=dict)
+    unread: Mapping[str, int]
+    first_unread: Sequence[Unread]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -104,10 +108,14 @@ def decontaminate(
         raise ConfigError(f"--distance {distance}: expected 0 to {MOST_DISTANCE} bits of 64")
     seen = list(evaluated(output, asked, progress))
     unread = Counter(one.error for one in seen if one.error)
+    first_unread = tuple(islice((Unread(one.uri, one.error) for one in seen if one.error), SHOWN))
     if len(seen) == unread.total():
-        told = ", ".join(f"{kind} {count}" for kind, count in unread.items())
-        raise ConfigError(f"--against {', '.join(asked.images)}: none of its {len(seen)} images could be read ({told})")
-    ids, contents, originals, uris, hashes = _columns(output)
+        told = ", ".join(f"{kind} {count}" for kind, count in sorted(unread.items()))
+        first = ", ".join(f"{one.uri} ({one.kind})" for one in first_unread)
+        raise ConfigError(
+            f"--against {', '.join(asked.images)}: none of its {len(seen)} images could be read ({told}): {first}"
+        )
+    ids, contents, originals, uris, hashes, _ = _columns(output)
     contents_there = {one.content_id: one.uri for one in reversed(seen) if one.content_id}
     found = {
         at: Same(ids[at], uris[at], "exact", 0, contents_there[content])
@@ -127,14 +135,13 @@ def decontaminate(
         new = {one.item_id for one in same}
         rows += [row for row in read_table(output.contamination).to_pylist() if row["item_id"] not in new]
     write_table(output.contamination, pa.Table.from_pylist(rows, schema=SCHEMA))
-    return Contamination(same, len(ids), len(seen), dict(sorted(unread.items())))
+    return Contamination(same, len(ids), len(seen), dict(sorted(unread.items())), first_unread)
 
 
-def _columns(
-    output: Output,
-) -> tuple[list[bytes], list[bytes | None], list[bytes | None], list[str], list[bytes | None]]:
-    """Ids, contents, originals of copies, uris and perceptual hashes of all images."""
-    items, hashes = [], []
+def _columns(output: Output) -> list[list[Any]]:
+    """Ids, contents, originals of copies, uris and perceptual hashes of all images, and the kind of the error for which
+    one has no hash."""
+    tables = []
     for shard in output.shards():
         path = output.round(0).annotations(shard)
         if not is_there(path):
@@ -142,11 +149,15 @@ def _columns(
                 f"{output.root}: not every image is annotated yet, and what it looks like is found out then. Go on "
                 "with engine run, or engine import"
             )
-        items.append(read_table(output.items(shard), ["item_id", "content_id", "duplicate_of", "uri"]))
-        hashes.append(read_table(path, ["perceptual_hash"])["perceptual_hash"])
-    table = pa.concat_tables(items)
-    ids, contents, originals, uris = (table[name].to_pylist() for name in table.column_names)
-    return ids, contents, originals, uris, list(chain.from_iterable(column.to_pylist() for column in hashes))
+        items = read_table(output.items(shard), ["item_id", "content_id", "duplicate_of", "uri", "error"])
+        looks = read_table(path, ["perceptual_hash", "error"]).combine_chunks()
+        error = pc.coalesce(items["error"].combine_chunks(), looks["error"].combine_chunks())
+        kind = pc.if_else(
+            pc.is_valid(looks["perceptual_hash"]), pa.scalar(None, pa.string()), pc.struct_field(error, "kind")
+        )
+        hashed = items.drop_columns("error").append_column("hash", looks["perceptual_hash"])
+        tables.append(hashed.append_column("error", kind))
+    return [column.to_pylist() for column in pa.concat_tables(tables).columns]
 
 
 def _near(hashes: Sequence[bytes | None], seen: Sequence[Seen], distance: int) -> dict[int, tuple[int, str]]:
@@ -174,11 +185,10 @@ def evaluated(output: Output, asked: Ingest, progress: Callable[[int], None]) ->
     done = 0
     for path in asked.images:
         if is_output(path):
-            ids, contents, _, uris, hashes = _columns(Output(Path(path)))
-            done += len(ids)
+            _, contents, _, *looks = _columns(Output(Path(path)))
+            done += len(contents)
             yield from (
-                Seen(uri, content, hash_, None if content else "unread")
-                for uri, content, hash_ in zip(uris, contents, hashes, strict=True)
+                Seen(uri, content, hash_, error) for content, uri, hash_, error in zip(contents, *looks, strict=True)
             )
             progress(done)
     others = annotated(asked)

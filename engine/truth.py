@@ -39,7 +39,9 @@ from engine.uris import ROW, is_url
 from engine.versions import digest_of_json
 
 ADOPTED = "adopted.json"
+SHOWN = 5  # images that are named
 URI, NAME = "uri", "file name"
+COLUMNS = ["item_id", "uri", "content_id", "duplicate_of", "error"]  # of images
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class Told:
     def tables(self, shard: ShardId) -> Tables:
         """What is said, and of an output folder what fell, too."""
         return given_tables(self.output, shard) if self.round is None else read_shard(self.output, self.round, shard)
+
+    def images(self, shard: ShardId) -> list[dict[str, Any]]:
+        """`COLUMNS` of each image. In an output folder it may have come to its error in any round."""
+        images: list[dict[str, Any]] = read_table(self.output.items(shard), COLUMNS).to_pylist()
+        if self.round is not None:
+            layers = read_shard(self.output, self.round, shard, columns=(), decided=False).layers
+            for added, _ in reversed(layers):
+                for image, error in zip(images, added["error"].to_pylist(), strict=True):
+                    image["error"] = image["error"] or error
+        return images
 
     def records(self, shard: ShardId, rows: Sequence[int]) -> list[Record]:
         """Records of nothing but what is said."""
@@ -69,12 +81,21 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Unread:
+    """An image that could not be read, or is in quarantine, and the kind of its error."""
+
+    uri: str
+    kind: str
+
+
+@dataclass(frozen=True)
 class Truth:
     """What is told, image by image of the set.
 
     `shards` has the images of the set that it is of, in the set's order, and the shard of each. Of the `listed` images
     `readable` ones could be read or were adopted; `strangers` are not in the set, `twice` say something of an image
     that another one is of, too. `how` images were known again; `errors` of images and `faults` of annotations by kind.
+    `unread` are the first images that have an error.
     """
 
     parts: tuple[Part, ...]
@@ -85,6 +106,7 @@ class Truth:
     twice: int
     how: Mapping[str, int]
     errors: Mapping[str, int]
+    unread: Sequence[Unread]
     faults: Mapping[str, int]
 
     def records(self) -> dict[bytes, Record]:
@@ -145,18 +167,21 @@ class _Seen:
 def matched(output: Output, told: Sequence[Told]) -> Truth:
     """What is told of images of the set in `output`, known again by their content."""
     by_content: dict[bytes, _Seen] = {}
+    errors, unread = Counter[str](), list[Unread]()
     listed = twice = 0
     for number, one in enumerate(told):
         for shard in one.output.shards():
             repeated = []
-            for row, seen in enumerate(read_table(one.output.items(shard), COLUMNS).to_pylist()):
+            for row, image in enumerate(one.images(shard)):
                 listed += 1
-                if seen["content_id"] is None or seen["error"]:
-                    continue
-                if seen["duplicate_of"] or seen["content_id"] in by_content:
+                if error := image["error"]:
+                    errors[error["kind"]] += 1
+                    if len(unread) < SHOWN:
+                        unread.append(Unread(image["uri"], error["kind"]))
+                elif image["duplicate_of"] or image["content_id"] in by_content:
                     repeated.append(row)
                 else:
-                    by_content[seen["content_id"]] = _Seen(number, shard, row, seen["uri"])
+                    by_content[image["content_id"]] = _Seen(number, shard, row, image["uri"])
             twice += sum(bool(record.by_id) for record in one.records(shard, repeated)) if repeated else 0
     found = {content: (id_, shard) for content, id_, shard in _contents(output) if content in by_content}
     rows: dict[tuple[int, ShardId], dict[int, bytes]] = {}
@@ -172,12 +197,10 @@ def matched(output: Output, told: Sequence[Told]) -> Truth:
         tuple(seen.uri for content, seen in by_content.items() if content not in found),
         twice,
         Counter(adopted.get(content, "content") for content in found),
-        _added([_kept(one, "errors") for one in told]),
-        _added([_kept(one, "faults") for one in told]),
+        dict(sorted(errors.items())),
+        tuple(unread),
+        dict(sorted(sum((Counter(_kept(one, "faults")) for one in told), Counter[str]()).items())),
     )
-
-
-COLUMNS = ["uri", "content_id", "duplicate_of", "error"]
 
 
 def _contents(output: Output) -> Iterator[tuple[bytes, bytes, ShardId]]:
@@ -189,17 +212,13 @@ def _contents(output: Output) -> Iterator[tuple[bytes, bytes, ShardId]]:
 
 
 def _kept(told: Told, what: str) -> dict[str, Any]:
-    """What is known of an annotated set's "errors", "faults" or, of adopted images, "how" they were known. An output
-    folder told of its own when it was made."""
+    """What is known of an annotated set's "faults" or, of adopted images, "how" they were known. An output folder told
+    of its own faults when it was made."""
     if told.round is not None:
         return {}
     adopted = told.output.root / ADOPTED
     known: dict[str, Any] = read_json(adopted if is_there(adopted) else told.output.manifest)
     return dict(known.get(what, {}))
-
-
-def _added(counts: Sequence[Mapping[str, int]]) -> dict[str, int]:
-    return dict(sorted(sum(map(Counter, counts), Counter[str]()).items()))
 
 
 # Images whose bytes are not to be had
@@ -217,14 +236,12 @@ def adopt(there: Output, asked: Ingest, output: Output) -> None:
     parents = _parents(unread, output)
     entries = (entry for entry in listing_of(annotated(asked)) if entry.uri in parents) if parents else ()
     given = {entry.uri: entry for entry in entries}
-    manifest = read_json(there.manifest)
-    errors, faults = Counter(manifest["errors"]), Counter(manifest["faults"])
+    faults = Counter(read_json(there.manifest)["faults"])
     for shard in there.shards() if given else ():
         taken = []
         for record, wrong in _with_faults(there, shard):
             item = record.item
             if item.error and item.uri in given:
-                errors[item.error.kind] -= 1
                 faults.subtract(fault.kind for fault in wrong)
                 record, wrong = take(_as_read(item, parents[item.uri][0]), given[item.uri].given(), asked.source)
                 faults.update(fault.kind for fault in wrong)
@@ -233,7 +250,7 @@ def adopt(there: Output, asked: Ingest, output: Output) -> None:
         write_given(there, shard, taken, digest)
         write_table(there.items(shard), items_to_table([record.item for record, _ in taken]), digest)
     how = {parent.content_id.hex(): known_by for parent, known_by in parents.values() if parent.content_id}
-    write_json(there.root / ADOPTED, {"how": how, "errors": dict(+errors), "faults": dict(+faults)})
+    write_json(there.root / ADOPTED, {"how": how, "faults": dict(+faults)})
 
 
 def _as_read(item: Item, parent: Item) -> Item:

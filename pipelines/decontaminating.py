@@ -14,10 +14,9 @@ from engine.contamination import Contamination, contaminated, decontaminate
 from engine.layout import Output
 from engine.lock import run_lock
 from engine.stats import OBEYED
+from engine.truth import SHOWN
 from engine.untrusted import printable
 from pipelines.compatible import config_there
-
-SHOWN = 5  # images
 
 
 def look(output: Output, paths: tuple[str, ...], distance: int, console: Console, anew: bool = False) -> dict[str, Any]:
@@ -41,6 +40,7 @@ def _told(found: Contamination, paths: tuple[str, ...], distance: int, output: O
         "images": found.images,
         "evaluated": found.evaluated,
         "unread": dict(found.unread),
+        "first unread": [asdict(one) for one in found.first_unread],
         **found.counts,
         "no longer listed": freed,
         "listed": len(contaminated(output)),
@@ -62,12 +62,17 @@ def print_contamination(told: dict[str, Any], console: Console) -> None:
         console.print(Text(f"  and {len(told['found']) - SHOWN:,} more: --json"))
     if told["unread"]:
         kinds = ", ".join(f"{kind} {count}" for kind, count in told["unread"].items())
-        unread = (
-            f"! {sum(told['unread'].values()):,} of {told['evaluated']:,} images of the evaluation sets could not be"
+        unread = sum(told["unread"].values())
+        line = (
+            f"! {unread:,} of {told['evaluated']:,} images of the evaluation sets could not be read ({kinds}): whether "
         )
         console.print(
-            Text(f"{unread} decoded, and were not looked for by their looks ({kinds})"), style="yellow", soft_wrap=True
+            Text(f"{line}the set has one that looks like theirs is not known"), style="yellow", soft_wrap=True
         )
+        for one in told["first unread"]:
+            console.print(Text(printable(f"  {one['uri']}  {one['kind']}")), soft_wrap=True)
+        if unread > len(told["first unread"]):
+            console.print(Text(f"  and {unread - len(told['first unread']):,} more"))
     if told["no longer listed"]:
         freed = f"! {told['no longer listed']:,} images that were listed before no longer are"
         console.print(Text(freed), style="yellow", soft_wrap=True)

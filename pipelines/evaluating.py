@@ -6,8 +6,10 @@ The truth is any annotated set, or what stands in another output folder; see `en
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
@@ -16,15 +18,15 @@ import numpy as np
 from engine.atomic import read_json
 from engine.config import Config, Ingest
 from engine.dataset import Dataset
-from engine.errors import ConfigError
+from engine.errors import ConfigError, OutputError, is_forbidden
 from engine.flat import Flat, Ints, flatten
 from engine.layout import Output, ShardId
 from engine.lock import run_lock
 from engine.records import HUMAN
-from engine.said import Said, equal, gathered
+from engine.said import Said, equal, gathered, numbers_of
 from engine.stats import OBEYED
 from engine.storage import read_shard, read_table
-from engine.truth import Truth, adopt, annotated, matched, told_by
+from engine.truth import SHOWN, Told, Truth, adopt, annotated, matched, told_by
 from engine.versions import digest_of_json
 from engine.vocabulary import Vocabulary
 from florence2.errors import Florence2Error
@@ -36,8 +38,7 @@ from pipelines.evaluation.measured import Judged, Kind, Measured
 from pipelines.evaluation.objects import Detection
 from pipelines.evaluation.phrases import Grounding, Referring
 
-VERSION = 1  # of what `run` gives
-SHOWN = 5  # images that are named
+VERSION = 2  # of what `run` gives
 
 
 @dataclass(frozen=True)
@@ -89,9 +90,11 @@ class Evaluation:
         rows = list(self.rows())
         try:
             measured = self.measured(rows)
-            judged = self.judged(rows)
+            judged = self.judged(rows, measured)
         except Florence2Error as error:
             raise ConfigError(f"--truth {', '.join(self.paths)}: {error}") from error
+        except ConfigError as error:
+            raise ConfigError(". ".join([str(error), *_outside(self.truth)])) from error
         self._check_classes(measured)
         protocol = next(iter(measured.values())).protocol
         return {
@@ -101,8 +104,8 @@ class Evaluation:
             "truth": self.about_truth(),
             "rows": [self._told(row, measured[row.name]) for row in rows],
             "never found": self.never_found(),
-            "where": self.where(judged),
-            "protocol": f"{protocol}. {self._protocol()}",
+            "where": self.where(judged, measured),
+            "protocol": f"{protocol}. {self._protocol(bool(judged))}",
             "notes": [*self._notes(rows), *self.asked.notes],
         }
 
@@ -123,19 +126,27 @@ class Evaluation:
         output = self.dataset.output
         there = output.evaluation(_digest(output, asked))
         try:
-            with run_lock(output.root / "evaluation"):
+            with run_lock(output.root / "evaluation", reads=True):
                 told = told_by(asked, there)
                 if annotated(asked).images:
                     adopt(there, asked, output)
         except ConfigError as error:
             raise ConfigError(f"--truth: {error}") from error
+        except OSError as error:
+            if not is_forbidden(error):
+                raise
+            raise OutputError(
+                f"{there.root} can't be written ({error.strerror}), where what --truth says is kept. Make a dataset of "
+                f"it elsewhere, which is read where it is: engine import {shlex.join(self.paths)} --out TRUTH, then "
+                f"engine evaluate {output.root} --truth TRUTH"
+            ) from error
         truth = matched(output, told)
         if not truth.shards:
-            errors = ", ".join(f"{kind} {count}" for kind, count in truth.errors.items())
+            place = f"; the first was looked for at {truth.unread[0].uri}" if truth.unread else ""
             raise ConfigError(
                 f"--truth {', '.join(self.paths)}: none of its {truth.listed} images is one of the {output.root} set: "
                 "neither by their bytes nor, where those can't be read, by their place or by a file name that only one "
-                f"has ({errors or 'all could be read'}). First: {_first(truth.strangers) or 'none that could be read'}"
+                f"has. {'; '.join(_outside(truth))}{place}"
             )
         return truth
 
@@ -157,6 +168,17 @@ class Evaluation:
     @cached_property
     def shards(self) -> list[ShardId]:
         return sorted(set(self.truth.shards.values()))
+
+    @cached_property
+    def failed(self) -> dict[str, int]:
+        """By kind of error the images that have truth, and that the set has in quarantine."""
+        there = Told(self.dataset.output, self.dataset.round)
+        errors: Counter[str] = Counter()
+        for shard in self.shards:
+            for image in there.images(shard):
+                if image["error"] and image["item_id"].hex() in self.numbers:
+                    errors[image["error"]["kind"]] += 1
+        return dict(sorted(errors.items()))
 
     @cached_property
     def asked(self) -> Kind:
@@ -210,11 +232,16 @@ class Evaluation:
 
         return gathered(parts())
 
-    def judged(self, rows: Sequence[Row]) -> dict[str, Judged]:
-        """Of each source what it made, if there are several to compare."""
-        of = {row.name.removesuffix(", made"): row for row in rows if row.source and not row.standing}
-        found = {name: self.asked.judge(row.said) for name, row in of.items()}
-        return {name: one for name, one in found.items() if one is not None}
+    def judged(self, rows: Sequence[Row], measured: dict[str, Measured]) -> dict[str, Judged]:
+        """Of each source what it made, where scores have a threshold from that on: how many boxes it gives below the
+        score of its best F1 is a matter of settings, and would count against it."""
+        found: dict[str, Judged] = {}
+        for row in rows:
+            if row.source and not row.standing:
+                judged = self.asked.judge(_from(measured[row.name].numbers.get("threshold"), row.said))
+                if judged is not None:
+                    found[row.name.removesuffix(", made")] = judged
+        return found
 
     def measured(self, rows: Sequence[Row]) -> dict[str, Measured]:
         measured: dict[str, Measured] = {}
@@ -225,11 +252,13 @@ class Evaluation:
 
     # What is told
 
-    def where(self, judged: dict[str, Judged]) -> dict[str, Any] | None:
+    def where(self, judged: dict[str, Judged], measured: dict[str, Measured]) -> dict[str, Any] | None:
         if not judged:
             return None
         how = "better" if self.kind == "captions" else "right"
-        return {"by": self.asked.by, "how": how, **compared(self.asked.strata, judged)}
+        numbers = {name: measured[f"{name}, made"].numbers for name in judged}
+        thresholds = {name: own["threshold"] for name, own in numbers.items() if "threshold" in own}
+        return {"by": self.asked.by, "how": how, "thresholds": thresholds, **compared(self.asked.strata, judged)}
 
     def never_found(self) -> dict[str, Any] | None:
         """Classes of the truth that nothing in the set has."""
@@ -247,6 +276,7 @@ class Evaluation:
             "matched": dict(truth.how),
             "strangers": {"count": len(truth.strangers), "first": [_name(uri) for uri in truth.strangers[:SHOWN]]},
             "unread": dict(truth.errors),
+            "first unread": [asdict(one) for one in truth.unread],
             "faults": dict(truth.faults),
             "told twice": truth.twice,
         }
@@ -261,31 +291,32 @@ class Evaluation:
             **measured.told(),
         }
 
-    def _protocol(self) -> str:
+    def _protocol(self, judging: bool) -> str:
         classes = (
             f"; {Classes(self.config.vocabulary, self.label_map).protocol}"
             if self.kind in ("detection", "masks")
             else ""
         )
+        judged = f". Who is right, where: {self.asked.judging}" if judging else ""
         return (
             "A row of what stands is of all sources; of a source it is what it made in one round, and what of that "
             "stands in the last one. Images of the truth are those of the set with the same bytes; where they can't be "
-            f"read, those at the same place, or of a file name that only one has{classes}"
+            f"read, those at the same place, or of a file name that only one has{classes}{judged}"
         )
 
     def _notes(self, rows: Sequence[Row]) -> Iterator[str]:
         truth = self.truth
-        if truth.strangers:
-            yield f"{len(truth.strangers)} images of the truth are not in the set: {_first(truth.strangers)}"
-        if truth.errors:
-            told = ", ".join(f"{kind} {count}" for kind, count in truth.errors.items())
-            unread = sum(truth.errors.values())
-            yield f"{unread} images of the truth could not be read, nor known by place or name ({told})"
-        if truth.faults:
-            told = ", ".join(f"{kind} {count}" for kind, count in truth.faults.items())
+        yield from _outside(truth)
+        faults = {kind: count for kind, count in truth.faults.items() if kind != "unread_image"}
+        if faults:
             yield (
-                f"{sum(truth.faults.values())} annotations of the truth could not be taken as they are ({told}): where "
-                "one is missing, what is right counts as wrong"
+                f"{sum(faults.values())} annotations of the truth could not be taken as they are "
+                f"({_counted(faults)}): where one is missing, what is right counts as wrong"
+            )
+        if self.failed:
+            yield (
+                f"{sum(self.failed.values())} images that have truth are in quarantine in the set "
+                f"({_counted(self.failed)}): what is in them counts as not found"
             )
         if truth.twice:
             yield f"{truth.twice} images of the truth have the bytes of another one: what it says of them was left out"
@@ -324,6 +355,29 @@ def _digest(output: Output, asked: Ingest) -> str:
     """Of where the truth is, how it is read, and the set that it is of."""
     settings = asked.model_dump(mode="json", exclude={"http"})
     return digest_of_json([settings, read_json(output.manifest)["listed"]])
+
+
+def _from(threshold: float | None, made: Said) -> Said:
+    """What a source made with a score of its own that reaches the threshold; without one all of it."""
+    if threshold is None:
+        return made
+    return made.only("regions", numbers_of(made["regions"]["label_score"]) >= threshold)
+
+
+def _outside(truth: Truth) -> Iterator[str]:
+    """Which images of the truth are none of the set's, and why."""
+    if truth.strangers:
+        yield f"{len(truth.strangers)} images of the truth are not in the set: {_first(truth.strangers)}"
+    if unread := sum(truth.errors.values()):
+        first = ", ".join(f"{_name(one.uri)[:100]} ({one.kind})" for one in truth.unread)
+        yield (
+            f"{unread} images of the truth could not be read, nor known by place or name, or are in quarantine there "
+            f"({_counted(truth.errors)}): {first}{', ...' if unread > len(truth.unread) else ''}"
+        )
+
+
+def _counted(kinds: Mapping[str, int]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in kinds.items())
 
 
 def _name(uri: str) -> str:

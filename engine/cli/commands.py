@@ -32,7 +32,7 @@ class Commands(TyperGroup):
 app = typer.Typer(
     cls=Commands,
     help="An open data engine after Florence-2's: photos in, an annotated vision-language dataset out.",
-    epilog="Exit codes: 0 done, 1 done but too many images in quarantine, 2 wrong usage or configuration, 3 failed, "
+    epilog="Exit codes: 0 done, 1 done but images could not be read, 2 wrong usage or configuration, 3 failed, "
     "130 interrupted, 141 nobody reads the output any more.",
     no_args_is_help=True,
     add_completion=False,

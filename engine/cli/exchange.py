@@ -153,7 +153,8 @@ def decontaminate(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, with every image.")] = False,
 ) -> None:
-    """Find images that are in evaluation sets: from then on none is exported, or trained on."""
+    """Find images that are in evaluation sets: from then on none is exported, or trained on. Ends with code 1 where one
+    of theirs could not be read."""
     from pipelines.decontaminating import look, print_contamination, to_json
 
     output = output_of(out)
@@ -164,3 +165,5 @@ def decontaminate(
         console.out(to_json(found), highlight=False)
     else:
         print_contamination(found, console)
+    if found["unread"]:
+        raise typer.Exit(QUARANTINED)

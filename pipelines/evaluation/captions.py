@@ -30,6 +30,7 @@ class Captions:
     mains: ClassVar[tuple[str, ...]] = ("texts",)
     region_kind: ClassVar[str | None] = None
     by: ClassVar[str] = "mean CIDEr-D"
+    judging: ClassVar[str] = "CIDEr-D of the first text that a source made of an image and granularity"
     notes: list[str] = field(default_factory=list)
 
     @cached_property

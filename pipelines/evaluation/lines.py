@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.errors import ConfigError
 from engine.flat import Bools
-from engine.said import Said, boxes_of, equal
+from engine.said import Said, boxes_of, equal, split
 from engine.stats.columns import rows_of
 from pipelines.evaluation.measured import Judged, Measured, Numbers
 from pipelines.evaluation.objects import Things, match, sizes_of
@@ -39,7 +39,11 @@ class Ocr:
     reads: ClassVar[tuple[str, ...]] = ("regions",)
     mains: ClassVar[tuple[str, ...]] = ("regions",)
     region_kind: ClassVar[str | None] = "text"
-    by: ClassVar[str] = "F1 of lines that read the same at IoU 0.5 of their boxes"
+    by: ClassVar[str] = "F1 of all lines"
+    judging: ClassVar[str] = (
+        "F1 of all lines that a source made, whatever their score; right are those that read the same, at IoU 0.5 of "
+        "their boxes"
+    )
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -101,9 +105,23 @@ class Ocr:
         there, _, read = self._judged
         things, words = self._things(found, self._codes)
         right, wrong = match(there, things)
+        wrong &= ~self._in_unreadable(things)
         missed = [word for word, is_wrong in zip(words, wrong, strict=True) if is_wrong]
         surplus = {name: Counter(values) for name, values in _strata(things.take(wrong), missed).items()}
         return Judged(right[read].astype(float), surplus)
+
+    def _in_unreadable(self, things: Things) -> Bools:
+        """Which lie in a line of the truth that nobody can read, as `measure` ignores them."""
+        from florence2.evaluation.ocr import IN_DONT_CARE
+
+        there, _, read = self._judged
+        unreadable = replace(there, crowd=~read).take(~read)
+        ignored = np.zeros(len(things.rows), bool)
+        images = (split(one.rows, len(self.ids)) for one in (things, unreadable))
+        for own, theirs in zip(*images, strict=True):
+            if len(theirs):
+                ignored[own] = (things.overlaps(own, unreadable, theirs) > IN_DONT_CARE).any(axis=1)
+        return ignored
 
 
 def _strata(things: Things, words: Sequence[str]) -> dict[str, Sequence[str]]:

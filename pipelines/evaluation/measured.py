@@ -50,7 +50,8 @@ class Judged:
 class Kind(Protocol):
     """`reads` are columns of `engine.schema`; `mains` those tables by which sources are told apart, of regions those of
     a `region_kind` alone. What is found out on the way is in `notes`. `strata` has by dimension, such as "size", the
-    stratum of each thing that is judged, and `by` says what makes a source the best of one."""
+    stratum of each thing that is judged; `by` says what makes a source the best of one, and `judging` how that is found
+    out. Where `measure` gives a "threshold", `judge` is asked about what the source made with that score or more."""
 
     @property
     def reads(self) -> tuple[str, ...]: ...
@@ -63,6 +64,9 @@ class Kind(Protocol):
 
     @property
     def by(self) -> str: ...
+
+    @property
+    def judging(self) -> str: ...
 
     @property
     def notes(self) -> list[str]: ...

@@ -76,7 +76,11 @@ class Detection:
     ids: Sequence[str]
     sizes: Sequence[tuple[int, int]]
     masks: bool = False
-    by: ClassVar[str] = "F1 at IoU 0.5"
+    by: ClassVar[str] = "F1 at own threshold"
+    judging: ClassVar[str] = (
+        "F1 at IoU 0.5 of what a source made with the threshold of its row or a higher score; of all that it made, "
+        "where that has none"
+    )
     region_kind: ClassVar[str | None] = "object"
     notes: list[str] = field(default_factory=list)
     met: set[int] = field(default_factory=set)  # places of the categories that a row had, so far
@@ -104,9 +108,9 @@ class Detection:
         """The truth. Where masks are measured, an object without one is what is ignored: nobody knows its pixels."""
         things, unmapped, total = self.things(self.truth, "label_score", whole=True)
         if total and unmapped:
-            told = ", ".join(word for word, _ in unmapped.most_common(10))
-            share = sum(unmapped.values()) / total
-            self.notes.append(f"{share:.1%} of the truth's objects have no class in the label map ({told}): left out")
+            share, words = sum(unmapped.values()) / total, ", ".join(word for word, _ in unmapped.most_common(10))
+            what = "label" if self.classes.label_map is None else f"class in the label map ({words})"
+            self.notes.append(f"{share:.1%} of the truth's objects have no {what}: left out")
         if not (~things.crowd).any():
             self._refuse(unmapped, total)
         return things

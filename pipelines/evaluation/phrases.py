@@ -101,6 +101,7 @@ class Grounding:
     mains: ClassVar[tuple[str, ...]] = ("triplets",)
     region_kind: ClassVar[str | None] = None
     by: ClassVar[str] = "R@1 ANY"
+    judging: ClassVar[str] = "R@1 ANY of the surest region that a source made for a phrase"
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -185,6 +186,7 @@ class Referring:
     mains: ClassVar[tuple[str, ...]] = ("region_texts", "triplets")
     region_kind: ClassVar[str | None] = None
     by: ClassVar[str] = "accuracy at IoU 0.5"
+    judging: ClassVar[str] = "accuracy at IoU 0.5 of the surest region that a source made for an expression"
     notes: list[str] = field(default_factory=list)
 
     @cached_property

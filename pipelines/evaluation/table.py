@@ -92,6 +92,11 @@ def _print_where(where: Mapping[str, Any], console: Console) -> None:
         console.print(table)
         if len(strata) > MOST:
             console.print(f"and {len(strata) - MOST} more: --json", highlight=False)
+    if where["thresholds"]:
+        own = ", ".join(
+            f"{one} {'none, by all' if least is None else f'{least:.3f}'}" for one, least in where["thresholds"].items()
+        )
+        console.print(_safe(f"each is judged by what it made from its own threshold on: {own}"), soft_wrap=True)
     for one, others in where["pairs"].items():
         told = ", ".join(f"{other} {count:,}" for other, count in others.items())
         if told:

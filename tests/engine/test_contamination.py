@@ -22,7 +22,9 @@ from engine.errors import ConfigError, OutputError
 from engine.folds import Folds
 from engine.layout import Output
 from engine.near import MAX_DISTANCE, MOST_DISTANCE, between
-from engine.storage import read_items
+from engine.records import ItemError, Record
+from engine.storage import read_items, write_annotations
+from engine.truth import Unread
 
 
 @pytest.fixture
@@ -71,6 +73,7 @@ def test_the_same_and_what_looks_the_same_is_found(judged: Judged, benchmark_: P
     assert found.same[0].distance == 0
     assert all(one.distance <= MAX_DISTANCE for one in found.same)
     assert (found.images, found.evaluated, found.unread) == (5, 4, {"truncated": 1})
+    assert found.first_unread == (Unread(str(benchmark_ / "fourth.jpg"), "truncated"),)
     names = ids(judged.output)
     assert contaminated(judged.output) == {names["0.png"], names["1.png"], names["twin.png"]}
 
@@ -117,6 +120,11 @@ def test_another_output_folder_and_a_labelled_set_are_looked_through(
         decontaminate(judged.output, asked(other.output.root))
     other.round({})
     assert decontaminate(judged.output, asked(other.output.root)).same == from_images.same
+    (benchmark_ / "third.png").write_bytes(b"a photo once")
+    broken = Judged.of(benchmark_, tmp_path / "broken", Config(ingest=asked(benchmark_))).round({})
+    found = decontaminate(judged.output, asked(broken.output.root))
+    assert found.unread == {"not_an_image": 1}, "as it says itself"
+    assert found.first_unread == (Unread(str(benchmark_ / "third.png"), "not_an_image"),)
     truth = coco(benchmark_, ["first.png", "second.jpg"], [])
     assert decontaminate(judged.output, asked(Path(truth))).same == from_images.same
 
@@ -124,12 +132,23 @@ def test_another_output_folder_and_a_labelled_set_are_looked_through(
 def test_what_can_not_be_looked_at_is_said(judged: Judged, benchmark_: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file or folder"):
         decontaminate(judged.output, asked(tmp_path / "nowhere"))
-    with pytest.raises(ConfigError, match="none of its 1 images could be read"):
+    with pytest.raises(ConfigError, match=r"none of its 1 images could be read \(truncated 1\): .*/fourth\.jpg"):
         decontaminate(judged.output, asked(benchmark_ / "fourth.jpg"))
     assert not judged.output.contamination.exists(), "nothing was looked at"
     fresh = Judged.of(judged.images, tmp_path / "fresh")
     with pytest.raises(OutputError, match="not every image is annotated yet"):
         decontaminate(fresh.output, asked(benchmark_))
+
+
+def test_an_image_in_quarantine_was_not_looked_at(judged: Judged, benchmark_: Path, tmp_path: Path) -> None:
+    """Of an output folder's that could be read, and not decoded."""
+    (benchmark_ / "fourth.jpg").unlink()
+    other = Judged.of(benchmark_, tmp_path / "other", Config(ingest=asked(benchmark_))).round({})
+    for shard in other.output.shards():
+        aside = [Record(item, error=ItemError("decode", "bomb", "")) for item in read_items(other.output, shard)]
+        write_annotations(other.output.round(0), shard, aside, "d")
+    with pytest.raises(ConfigError, match=r"none of its 3 images could be read \(bomb 3\)"):
+        decontaminate(judged.output, asked(other.output.root))
 
 
 def test_a_blank_image_looks_like_nothing(judged: Judged, tmp_path: Path) -> None:
@@ -187,12 +206,20 @@ def test_the_command(judged: Judged, benchmark_: Path, tmp_path: Path) -> None:
     run = CliRunner().invoke
     out = str(judged.output.root)
     result = run(app, ["decontaminate", out, "--against", str(benchmark_), "--json"])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 1, "one of theirs could not be read"
     told = json.loads(result.stdout)
     assert (told["exact"], told["near"], told["images"]) == (1, 2, 5)
     assert {one["item_id"] for one in told["found"]} == {id_.hex() for id_ in contaminated(judged.output)}
+    assert told["unread"] == {"truncated": 1}
+    assert told["first unread"] == [{"uri": str(benchmark_ / "fourth.jpg"), "kind": "truncated"}]
+    for n in range(6):
+        (benchmark_ / f"broken {n}.jpg").write_bytes(b"")
+    said = run(app, ["decontaminate", out, "--against", str(benchmark_)]).stdout
+    assert "! 7 of 10 images of the evaluation sets could not be read (empty 6, truncated 1)" in said
+    assert f"  {benchmark_}/broken 4.jpg  empty\n  and 2 more\n" in said
     before = contaminated(judged.output)
     result = run(app, ["decontaminate", out, "--against", str(benchmark_ / "third.png")])
+    assert result.exit_code == 0, result.output
     assert "0 of 5 images are in the evaluation sets" in result.stdout
     assert "3 images are listed in" in " ".join(result.stdout.split())
     assert contaminated(judged.output) == before

@@ -234,3 +234,28 @@ def test_a_full_disk_is_said_by_what_is_no_run(
     (small_disk / "ballast").unlink()
     code, said = call(command, str(out), option, truth)
     assert code == 0, said
+
+
+def test_a_set_that_can_only_be_read_leaves_and_is_judged(call: Call, tmp_path: Path) -> None:
+    """Its disk is read-only: what is written goes elsewhere, or is said to be wanted elsewhere."""
+    images, box = pictures(tmp_path / "images", 2), (10.0, 10.0, 40.0, 40.0)
+    truth = coco(images, ["0.png", "1.png"], [{"image": "0.png", "label": "dog", "bbox": box}])
+    out = str(Judged.of(images, tmp_path / "out").round({0: regions("model", ("dog", box, 0.5))}).output.root)
+    if subprocess.run(["mount", "--bind", out, out], capture_output=True).returncode:
+        pytest.skip("mounting a folder read-only needs root and the right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", out], check=True)
+        code, said = call("export", out, "--format", "coco", "--to", str(tmp_path / "to"))
+        assert code == 0, said
+        assert (tmp_path / "to" / "export.json").exists()
+        code, said = call("evaluate", out, "--truth", truth)
+        assert code == 2, said
+        assert f"engine import {truth} --out TRUTH" in said
+        assert call("import", truth, "--out", str(tmp_path / "truth"))[0] == 0
+        code, said = call("evaluate", out, "--truth", str(tmp_path / "truth"))
+        assert code == 0, said
+        code, said = call("decontaminate", out, "--against", truth)
+        assert code == 2, said
+        assert "Read-only file system" in said and "--out" not in said
+    finally:
+        subprocess.run(["umount", "-l", out], check=True)

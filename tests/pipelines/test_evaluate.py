@@ -19,7 +19,21 @@ from engine.config import Config, Ingest
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, OutputError
 from engine.geometry import encode_mask
-from engine.records import HUMAN, AnyAnnotation, Box, Detail, Mask, Record, Region, RegionText, Scores, Text, Triplet
+from engine.records import (
+    HUMAN,
+    AnyAnnotation,
+    Box,
+    Detail,
+    ItemError,
+    Mask,
+    Record,
+    Region,
+    RegionText,
+    Scores,
+    Text,
+    Triplet,
+)
+from engine.storage import read_records, write_annotations, write_decisions
 from engine.vocabulary import ClassEntry, Vocabulary
 from florence2.evaluation.captions import caption_scores
 from pipelines.evaluating import Evaluation
@@ -197,6 +211,16 @@ def test_what_stands_is_ranked_by_calibrated_scores_and_its_crowds_are_nothing_f
     assert standing["counts"]["found"] == made["counts"]["found"] == 2
 
 
+def put_aside(made: Judged, name: str, error: ItemError) -> None:
+    """In its first round, as if the image could not be annotated."""
+    layer = made.output.round(0)
+    for shard in made.output.shards():
+        records = read_records(made.output, 0, shard, decided=False)
+        aside = [Record(one.item, error=error) if one.item.uri.endswith(f"/{name}") else one for one in records]
+        write_annotations(layer, shard, aside, "d")
+        write_decisions(layer, shard, aside, "d")
+
+
 def perfect(images: Path, root: Path, change: Any = lambda label, box: (label, box)) -> Judged:
     made = {
         n: regions("model", *((*change(one["label"], one["bbox"]), 0.5) for one in TRUTH if one["image"] == f"{n}.png"))
@@ -247,11 +271,31 @@ def test_who_is_right_where(judged: Judged, images: Path) -> None:
     assert where["pairs"]["later"] == {"mute": 0, "sure": 1}
     dogs, cats = where["best"]["class"]["dog"], where["best"]["class"]["cat"]
     assert dogs["things"] == 4
-    assert dogs["worth"] == {"sure": 2 * 3 / (4 + 6), "mute": 2 * 2 / (4 + 2), "later": 2 * 1 / (4 + 1)}
-    assert dogs["best"] == ["mute"]
+    assert dogs["worth"] == {"sure": 2 * 3 / (4 + 5), "mute": 2 * 2 / (4 + 2), "later": 2 * 1 / (4 + 1)}
+    assert dogs["best"] == ["mute", "sure"]
     assert cats["best"] == ["mute"]
     assert cats["worth"]["sure"] == 0
     assert set(where["best"]["size"]) == {"small", "medium"}
+
+
+def test_a_low_bar_costs_nobody_who_is_right(images: Path, tmp_path: Path) -> None:
+    """Both find two dogs and err once; one of them gives ten more that it is not sure of."""
+    right = [("dog", DOG, 0.9), ("dog", CAT, 0.8), ("cat", DOG, 0.5)]
+    strays = [("dog", moved(COW, n), 0.1) for n in range(10)]
+    truth = coco(images, NAMES, [{"image": "0.png", "label": "dog", "bbox": box} for box in (DOG, CAT)] + TRUTH[1:2])
+    made = Judged.of(images, tmp_path / "out").round(
+        {0: several(regions("strict", *right), regions("lax", *right, *strays), regions("mute", ("dog", DOG)))}
+    )
+    told = evaluate(made, truth)
+    where = told["where"]
+    assert where["thresholds"] == {"lax": 0.8, "mute": None, "strict": 0.8}
+    assert where["thresholds"]["lax"] == row(told, "lax, made")["numbers"]["threshold"]
+    assert where["best"]["class"]["dog"]["worth"] == {"lax": 1.0, "mute": 2 / 3, "strict": 1.0}
+    assert where["pairs"]["lax"] == {"mute": 1, "strict": 0}
+    assert "with the threshold of its row or a higher score" in told["protocol"]
+    printed = io.StringIO()
+    print_evaluation(told, Console(file=printed, width=160))
+    assert "its own threshold on: lax 0.800, mute none, by all, strict 0.800" in printed.getvalue()
 
 
 def test_labels_meet_in_the_vocabulary_or_a_map(images: Path, tmp_path: Path) -> None:
@@ -265,6 +309,11 @@ def test_labels_meet_in_the_vocabulary_or_a_map(images: Path, tmp_path: Path) ->
     assert told["rows"][0]["unmapped"] == {"share": 1 / 5, "first": ["kitten"]}
     assert "20.0% of the truth's objects have no class in the label map (cat)" in told["notes"][0]
     assert "then to the 1 classes of the map" in told["protocol"]
+    nameless = coco(images, NAMES, [*TRUTH, {"image": "3.png", "label": "?", "bbox": DOG}], "nameless.json")
+    Path(nameless).write_text(Path(nameless).read_text().replace('"?"', "null"))
+    same = Vocabulary(classes={"puppy": ClassEntry(synonyms=("dog",)), "kitten": ClassEntry(synonyms=("cat",))})
+    config = Config(ingest=Ingest(images=(str(images),), shard_size=2), vocabulary=same)
+    assert "16.7% of the truth's objects have no label: left out" in evaluate(made, nameless, config=config)["notes"]
     assert told["never found"]["classes"] == 0
     one = perfect(images, tmp_path / "one", lambda label, box: ("cat", box))
     told = evaluate(one, truth)
@@ -305,6 +354,58 @@ def test_by_place_and_not_by_a_name_that_two_have(images: Path, tmp_path: Path) 
     assert told["truth"]["matched"] == {"content": 3, "uri": 1}
 
 
+def test_images_of_the_truth_that_can_not_be_read_are_named(judged: Judged, images: Path, tmp_path: Path) -> None:
+    gone = [f"gone {n}.png" for n in range(7)]
+    unread = [{"uri": f"{images}/{name}", "kind": "missing"} for name in gone[:5]]
+    lost = {"image": gone[0], "label": "dog", "bbox": DOG}
+    told = evaluate(judged, coco(images, [*NAMES, *gone], [*TRUTH, lost]))
+    assert told["truth"]["unread"] == {"missing": 7}
+    assert told["truth"]["first unread"] == unread
+    (note,) = [note for note in told["notes"] if "could not be read" in note]
+    assert note.startswith("7 images of the truth could not be read")
+    assert note.endswith("(missing 7): " + ", ".join(f"{name} (missing)" for name in gone[:5]) + ", ...")
+    assert not any("annotations of the truth" in note for note in told["notes"]), "an image that is not there is told"
+    with pytest.raises(
+        ConfigError, match=r"of its 2 images.* gone 0\.png \(missing\), gone 1\.png \(missing\); the"
+    ) as no:
+        evaluate(judged, coco(images, gone[:2], [lost], "gone.json"))
+    assert f"looked for at {images}/gone 0.png" in str(no.value)
+    with pytest.raises(
+        ConfigError, match=r"has no objects; it says nothing at all\. 1 images .*: gone 1\.png \(missing\)"
+    ):
+        evaluate(judged, coco(images, [NAMES[0], gone[1]], [], "none.json"))
+
+
+def test_what_is_in_quarantine_says_nothing(judged: Judged, images: Path, tmp_path: Path) -> None:
+    """In another output folder one could not be read, one could not be looked at; of the set one could not, either."""
+    copies = Path(shutil.copytree(images, tmp_path / "copies"))
+    (copies / "2.png").write_bytes(b"was a photo once")
+    error = ItemError("decode", "truncated", "the PNG ends early")
+    other = perfect(copies, tmp_path / "truth")
+    put_aside(other, "0.png", error)
+    told = evaluate(judged, str(other.output.root))
+    assert told["truth"]["matched"] == {"content": 2}
+    assert told["truth"]["unread"] == {"not_an_image": 1, "truncated": 1}
+    assert {(Path(one["uri"]).name, one["kind"]) for one in told["truth"]["first unread"]} == {
+        ("0.png", "truncated"),
+        ("2.png", "not_an_image"),
+    }
+    assert row(told, "sure, made")["counts"]["objects"] == 1
+    assert not any("in quarantine in the set" in note for note in told["notes"])
+    for name in ("1.png", "3.png"):
+        put_aside(other, name, error)
+    with pytest.raises(
+        ConfigError, match=r"none of its 4 images is one .*\(not_an_image 1, truncated 3\): ..png \(\w+\)"
+    ):
+        evaluate(judged, str(other.output.root))
+    put_aside(judged, "0.png", error)
+    notes = evaluate(judged, coco(images, NAMES, TRUTH))["notes"]
+    assert (
+        "1 images that have truth are in quarantine in the set (truncated 1): what is in them counts as not found"
+        in notes
+    )
+
+
 def test_a_truth_of_other_images_says_which(judged: Judged, tmp_path: Path) -> None:
     other = pictures(tmp_path / "other", 4)
     for name in NAMES:
@@ -313,7 +414,9 @@ def test_a_truth_of_other_images_says_which(judged: Judged, tmp_path: Path) -> N
         path.rename(other / f"other {name}")
     renamed = [one | {"image": f"other {one['image']}"} for one in TRUTH]
     truth = coco(other, [f"other {name}" for name in NAMES], renamed)
-    with pytest.raises(ConfigError, match=r"none of its 4 images is one of .*First: other 0\.png, other 1\.png"):
+    with pytest.raises(
+        ConfigError, match=r"none of its 4 images is one of .*not in the set: other 0\.png, other 1\.png"
+    ):
         evaluate(judged, truth)
     shutil.copy(judged.images / "0.png", other / "other 0.png")
     told = evaluate(judged, coco(other, [f"other {name}" for name in NAMES], renamed, "again.json"))
@@ -614,7 +717,7 @@ def test_lines_are_found_and_read(images: Path, tmp_path: Path) -> None:
     truth = coco(images, NAMES, [{"image": name, "bbox": box, "utf8_string": text} for name, text, box in said])
     made = Judged.of(images, tmp_path / "out").round(
         {
-            0: several(lines("a", ("STOP", DOG), ("illegible", CAT)), lines("b", ("ST0P", DOG))),
+            0: several(lines("a", ("STOP", DOG), ("blur", CAT)), lines("b", ("ST0P", DOG))),
             1: several(lines("a", ("Open dayly", COW), ("stray", DOG)), lines("b", ("Open daily", COW))),
         }
     )
@@ -627,6 +730,9 @@ def test_lines_are_found_and_read(images: Path, tmp_path: Path) -> None:
     assert b["CER"] == pytest.approx(1 / 14)
     assert told["where"]["pairs"] == {"a": {"b": 1}, "b": {"a": 1}}
     assert told["where"]["best"]["length"]["9 to 20 characters"]["best"] == ["b"]
+    # Of "STOP" and "stray" one is right; "blur", in a line that nobody can read, is not too much.
+    assert told["where"]["best"]["length"]["4 to 8 characters"]["worth"] == {"a": 2 * 1 / (1 + 2), "b": 0}
+    assert told["where"]["thresholds"] == {}
 
 
 # As a person meets it
