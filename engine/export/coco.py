@@ -13,11 +13,9 @@ without a label, a line without a word, and a second mask of a region: they are 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, ClassVar
 
 import numpy as np
 import orjson
@@ -26,17 +24,20 @@ import pyarrow.compute as pc
 from pycocotools import mask as coco
 
 from engine.atomic import aside, read_bytes
+from engine.export.documents import numbers
 from engine.export.format import Part, Whole
 from engine.export.images import How
+from engine.export.json_text import rows_in_json
 from engine.files import opened
 from engine.flat import Flat
 from engine.records import digest16
+from engine.stats.columns import places, rows_of
 
 KINDS = ("texts", "objects", "lines", "region_texts", "masks")
 FILES = ("instances", "captions", "text")
 INDEX_BITS = 20  # of an annotation's id, which has to stay below 2**53: from there on floats lose count
-Row: TypeAlias = dict[str, Any]
-Key: TypeAlias = tuple[int, str]  # of a region: its image's row, and its id
+OPTIONAL = ("license", "segmentation", "descriptions", "mask")
+SOME = 255  # masks of which pycocotools can take the areas at once
 
 
 @dataclass(frozen=True)
@@ -50,12 +51,9 @@ class Coco:
 
     def write(self, part: Part) -> None:
         for split in part.splits:
-            rows = _Rows(part, _of_split(part.flat, split))
-            _write(part.fragment(f"{split}.images"), list(rows.images()))
-            _write(part.fragment(f"{split}.licences"), rows.licences())
-            for file in FILES:
-                _write(part.fragment(f"{split}.{file}"), list(getattr(rows, file)()))
-            rows.leave_out()
+            rows = _Rows(part, split)
+            for name in ("images", "licences", *FILES):
+                _write(part.fragment(f"{split}.{name}"), getattr(rows, name)())
 
     def finish(self, whole: Whole) -> None:
         splits = [split for split in whole.setting.splits if split in whole.totals]
@@ -68,120 +66,120 @@ class Coco:
 # One part
 
 
-@dataclass(frozen=True)
 class _Rows:
-    """What of a part is of one split, as the objects that its files list, image by image."""
+    """What of a part is of one split, as tables of what its files list, image by image. A key is absent where the value
+    of one of OPTIONAL is null."""
 
-    part: Part
-    flat: Flat
-    silent: set[Key] = field(default_factory=set)  # regions that are left out
+    def __init__(self, part: Part, split: str) -> None:
+        self.part, self.flat = part, _of_split(part.flat, split)
+        rows = rows_of(self.flat.images)
+        self.numbers = np.zeros(int(rows.max()) + 1, np.int64)
+        self.numbers[rows] = self.flat.images["number"].to_numpy()
+        self.masks = self._first_masks()
+        self.descriptions = self._descriptions()
 
-    def images(self) -> Iterator[Row]:
-        columns = ("number", "file", "width", "height", "licence", "item_id", "dataset")
-        for number, file, width, height, licence, item_id, dataset in _values(self.flat.images, *columns):
-            row = {"id": number + 1, "file_name": file, "width": width, "height": height}
-            if licence is not None:
-                row["license"] = _licence_id(licence)
-            yield {**row, "item_id": item_id, "dataset": dataset}
+    def images(self) -> pa.Table:
+        images = self.flat.images
+        columns = {name: images[name] for name in ("width", "height", "item_id", "dataset")}
+        licences = images["licence"].combine_chunks().dictionary_encode()
+        ids = pa.array([_licence_id(licence) for licence in licences.dictionary.to_pylist()], pa.int64())
+        named = {"id": pc.add(images["number"], 1), "file_name": images["file"], **columns}
+        return pa.table({**named, "license": ids.take(licences.indices)})
 
-    def licences(self) -> list[str]:
-        return sorted(pc.unique(self.flat.images["licence"]).drop_null().to_pylist())
+    def licences(self) -> pa.Table:
+        return pa.table({"name": pc.unique(self.flat.images["licence"]).drop_null().sort()})
 
-    def instances(self) -> Iterator[Row]:
-        objects = self._of_kind("object", "label", "objects without a label")
-        categories = {label: number for number, label in enumerate(self.part.setting.classes, 1)}
-        labels = objects["label"].to_pylist()
-        for ids, label, region in zip(self._ids(objects), labels, self._regions(objects), strict=True):
-            yield {**ids, "category_id": categories[label], **region}
+    def instances(self) -> pa.Table:
+        objects, columns = self._regions("object", "label", "objects without a label")
+        categories = pc.add(pc.index_in(objects["label"], pa.array(self.part.setting.classes, pa.string())), 1)
+        return pa.table({**self._ids(objects), "category_id": categories, **columns})
 
-    def captions(self) -> Iterator[Row]:
+    def captions(self) -> pa.Table:
         texts = self.flat["texts"]
-        columns = ("text", "detail", "source", "composed", "id")
-        for ids, (text, detail, source, composed, id_) in zip(self._ids(texts), _values(texts, *columns), strict=True):
-            told = {"caption": text, "detail": detail, "source": source, "composed": composed}
-            yield {**ids, **told, "annotation": id_}
+        told = {"caption": texts["text"], **{name: texts[name] for name in ("detail", "source", "composed")}}
+        return pa.table({**self._ids(texts), **told, "annotation": texts["id"]})
 
-    def text(self) -> Iterator[Row]:
-        lines = self._of_kind("text", "text", "lines without a word")
-        words = _values(lines, "text", "quad")
-        for ids, (text, quad), region in zip(self._ids(lines), words, self._regions(lines), strict=True):
-            polygon = {"mask": quad} if quad else {}
-            yield {**ids, "utf8_string": text, **region, **polygon}
+    def text(self) -> pa.Table:
+        lines, columns = self._regions("text", "text", "lines without a word")
+        return pa.table({**self._ids(lines), "utf8_string": lines["text"], **columns, "mask": lines["quad"]})
 
-    def _ids(self, table: pa.Table) -> Iterator[Row]:
+    def _ids(self, table: pa.Table) -> dict[str, Any]:
         """Of an image they stay the same whatever else is in the export, but its place in the manifest."""
-        rows = table["row"].to_numpy().astype(np.int64)
-        numbers = np.zeros(int(self.flat.images["row"].to_numpy().max()) + 1, np.int64)
-        numbers[self.flat.images["row"].to_numpy()] = self.flat.images["number"].to_numpy()
-        index = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        ids = (numbers[rows] << INDEX_BITS | index) + 1
-        for id_, number in zip(ids.tolist(), numbers[rows].tolist(), strict=True):
-            yield {"id": id_, "image_id": number + 1}
+        rows = rows_of(table)
+        numbers, index = self.numbers[rows], np.arange(len(rows)) - np.searchsorted(rows, rows)
+        return {"id": (numbers << INDEX_BITS | index) + 1, "image_id": numbers + 1}
 
-    def _regions(self, table: pa.Table) -> Iterator[Row]:
-        x0, y0, x1, y1 = (table[side].to_numpy().astype(np.float64) for side in ("x0", "y0", "x1", "y1"))
-        boxes = np.stack([x0, y0, x1 - x0, y1 - y0], axis=1).tolist()  # of float32: exact in float64 but for specks
-        columns = ("row", "id", "crowd", "score", "source")
-        for box, (row, id_, crowd, score, source) in zip(boxes, _values(table, *columns), strict=True):
-            region = {"bbox": box, "area": box[2] * box[3], "iscrowd": int(crowd), **self._masks.get((row, id_), {})}
-            region |= {"score": score, "source": source, "annotation": id_}
-            if descriptions := self._descriptions.get((row, id_)):
-                region["descriptions"] = descriptions
-            yield region
+    def _regions(self, kind: str, field: str, left_out: str) -> tuple[pa.Table, dict[str, Any]]:
+        """Regions of a kind that say something in a field, and what is said of them. The others, and what is of them,
+        are left out."""
+        regions = self.flat["regions"]
+        wanted = pc.equal(regions["kind"], kind).to_numpy()
+        words = pc.utf8_trim_whitespace(pc.fill_null(regions[field], ""))
+        says = pc.not_equal(words, "").to_numpy()
+        rows, silent = rows_of(regions), np.flatnonzero(wanted & ~says)
+        self.part.leave_out("regions", rows[silent].tolist(), left_out)
+        texts, masks = pc.list_value_length(self.descriptions).to_numpy(), np.asarray(self.masks.is_valid())
+        of_texts, of_masks = silent.repeat(texts[silent]), silent[masks[silent]]
+        self.part.leave_out("region_texts", rows[of_texts].tolist(), "texts of regions that are left out")
+        self.part.leave_out("masks", rows[of_masks].tolist(), "masks of regions that are left out")
+        chosen = pa.array(np.flatnonzero(wanted & says))
+        return regions.take(chosen), self._about(regions.take(chosen), chosen)
 
-    def _of_kind(self, kind: str, field: str, left_out: str) -> pa.Table:
-        """Regions of a kind that say something in a field."""
-        table = self.flat["regions"].filter(pc.equal(self.flat["regions"]["kind"], kind))
-        says = [bool(value and value.strip()) for value in table[field].to_pylist()]
-        if all(says):
-            return table
-        silent = table.filter(pa.array([not one for one in says], pa.bool_()))
-        self.part.leave_out("regions", silent["row"].to_pylist(), left_out)
-        self.silent.update(_values(silent, "row", "id"))
-        return table.filter(pa.array(says, pa.bool_()))
+    def _about(self, regions: pa.Table, places_: pa.Array) -> dict[str, Any]:
+        x0, y0, x1, y1 = (regions[side].to_numpy().astype(np.float64) for side in ("x0", "y0", "x1", "y1"))
+        sides = {"x": x0, "y": y0, "width": x1 - x0, "height": y1 - y0}  # of float32: exact but for specks
+        masks, told = self.masks.take(places_), self.descriptions.take(places_)
+        return {
+            "bbox": numbers(pa.table(sides), tuple(sides)),
+            "area": pc.coalesce(_areas(masks), pa.array(sides["width"] * sides["height"])),
+            "iscrowd": regions["crowd"].cast(pa.int8()),
+            "segmentation": masks,
+            "score": regions["score"],
+            "source": regions["source"],
+            "annotation": regions["id"],
+            "descriptions": pc.if_else(pc.greater(pc.list_value_length(told), 0), told, None),
+        }
 
-    def leave_out(self) -> None:
-        """What is of regions that are left out, once those are known."""
-        texts = [key[0] for key in self.silent for _ in self._descriptions.get(key, ())]
-        self.part.leave_out("region_texts", texts, "texts of regions that are left out")
-        masks = [key[0] for key in self.silent if key in self._masks]
-        self.part.leave_out("masks", masks, "masks of regions that are left out")
+    def _first_masks(self) -> pa.StructArray:
+        """COCO's run lengths of each region's mask, null where it has none."""
+        masks, regions = self.flat["masks"], self.flat["regions"]
+        at = places(rows_of(masks), masks["region_id"], regions)
+        found, first = np.unique(at, return_index=True)
+        further = np.delete(np.arange(len(masks)), first)
+        self.part.leave_out("masks", rows_of(masks)[further].tolist(), "further masks of a region")
+        indices = np.full(len(regions), -1)
+        indices[found] = first
+        counts = masks["counts"].combine_chunks().cast(pa.string())  # which are ASCII
+        coded = pa.StructArray.from_arrays([numbers(masks, ("height", "width")), counts], names=["size", "counts"])
+        return coded.take(pa.array(indices, mask=indices < 0))
 
-    @cached_property
-    def _masks(self) -> dict[Key, Row]:
-        """What masks say of their regions."""
-        keys = list(_values(self.flat["masks"], "row", "region_id"))
-        rows = _values(self.flat["masks"], "height", "width", "counts")
-        masks = [{"size": [height, width], "counts": counts} for height, width, counts in rows]
-        told: dict[Key, Row] = {}
-        for key, mask in zip(keys, masks, strict=True):
-            if key in told:
-                self.part.leave_out("masks", key[:1], "further masks of a region")
-                continue
-            area = int(coco.area(mask))  # of more than 255 at once NumPy 2 makes an error
-            told[key] = {"area": area, "segmentation": {**mask, "counts": mask["counts"].decode("ascii")}}
-        return told
+    def _descriptions(self) -> pa.ListArray:
+        """The texts of each region."""
+        texts, regions = self.flat["region_texts"], self.flat["regions"]
+        at = places(rows_of(texts), texts["region_id"], regions)
+        order = np.argsort(at, kind="stable")
+        bounds = np.searchsorted(at[order], np.arange(len(regions) + 1))
+        words = texts["text"].combine_chunks().take(pa.array(order))
+        return pa.ListArray.from_arrays(pa.array(bounds, pa.int32()), words)
 
-    @cached_property
-    def _descriptions(self) -> dict[Key, list[str]]:
-        told: dict[Key, list[str]] = {}
-        for row, region_id, text in _values(self.flat["region_texts"], "row", "region_id", "text"):
-            told.setdefault((row, region_id), []).append(text)
-        return told
+
+def _areas(masks: pa.StructArray) -> pa.Array:
+    """How many pixels, as floats; null where there is no mask."""
+    there = masks.drop_null().to_pylist()
+    areas = np.full(len(masks), np.nan)
+    some = (there[start : start + SOME] for start in range(0, len(there), SOME))
+    areas[np.asarray(masks.is_valid())] = [area for few in some for area in coco.area(few).tolist()]
+    return pa.array(areas, from_pandas=True)
 
 
 def _of_split(flat: Flat, split: str) -> Flat:
     """What is of the images of a split, its annotations in the order of the images."""
-    rows = flat.images["row"].to_numpy()
+    rows = rows_of(flat.images)
     there = np.zeros(int(rows.max()) + 1, bool)
     there[rows] = pc.equal(flat.images["split"], split).to_numpy()
     flat = flat.of_rows(there)
-    orders = {name: np.argsort(table["row"].to_numpy(), kind="stable") for name, table in flat.annotations.items()}
+    orders = {name: np.argsort(rows_of(table), kind="stable") for name, table in flat.annotations.items()}
     return Flat(flat.images, {name: table.take(pa.array(orders[name])) for name, table in flat.annotations.items()})
-
-
-def _values(table: pa.Table, *names: str) -> Iterator[tuple[Any, ...]]:
-    return zip(*(table[name].to_pylist() for name in names), strict=True)
 
 
 def _licence_id(licence: str) -> int:
@@ -189,11 +187,15 @@ def _licence_id(licence: str) -> int:
     return int.from_bytes(digest16(licence.encode())[:6])
 
 
-def _write(path: Path, values: list[Any]) -> None:
-    """Values of a JSON list, a line each, without its brackets."""
-    if values:
+def _write(path: Path, table: pa.Table) -> None:
+    """Rows of a JSON list, a line each, without its brackets."""
+    if len(table):
         with aside(path) as file:
-            file.write(b",\n".join(map(orjson.dumps, values)))
+            between = b""
+            for texts in rows_in_json(table, OPTIONAL):
+                file.write(between)
+                file.write(b",\n".join(texts.cast(pa.binary()).to_pylist()))
+                between = b",\n"
 
 
 # The whole
@@ -201,7 +203,7 @@ def _write(path: Path, values: list[Any]) -> None:
 
 def _join(whole: Whole, split: str, name: str) -> None:
     setting = whole.setting
-    head: Row = {
+    head: dict[str, Any] = {
         "info": {"description": setting.dataset, "round": setting.round, "sources": setting.sources},
         "licenses": [{"id": _licence_id(licence), "name": licence} for licence in _licences(whole, split)],
     }
@@ -222,4 +224,4 @@ def _join(whole: Whole, split: str, name: str) -> None:
 
 def _licences(whole: Whole, split: str) -> list[str]:
     paths = whole.fragments(f"{split}.licences")
-    return sorted({licence for path in paths for licence in orjson.loads(b"[" + read_bytes(path) + b"]")})
+    return sorted({one["name"] for path in paths for one in orjson.loads(b"[" + read_bytes(path) + b"]")})

@@ -262,10 +262,14 @@ def _classes(asked: Export, shards: Sequence[ShardId]) -> list[str]:
     """The labels of the objects that leave, and with a label map all of its classes."""
     found = set(asked.selection.label_map.classes) if asked.selection.label_map else set()
     only = replace(asked.selection, kinds=frozenset({"objects"}))
-    for shard in shards:
+
+    def labels(shard: ShardId) -> list[str]:
         flat, _ = only.of(flatten(read_shard(asked.dataset.output, asked.dataset.round, shard, columns=("regions",))))
-        found.update(pc.unique(flat["regions"]["label"]).drop_null().to_pylist())
-    return sorted(found)
+        there: list[str] = pc.unique(flat["regions"]["label"]).drop_null().to_pylist()
+        return there
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return sorted(found.union(*pool.map(labels, shards)))
 
 
 def _done(to: Path, shard: ShardId) -> Path:
