@@ -4,8 +4,9 @@
 
 The set is the embedded pipeline's, over the sample photos, repeated under other ids until so many annotations stand;
 its images are small JPEG files. Each format runs in a process of its own: three times in turn pyarrow reads the columns
-that the format needs, and does nothing with them, and the format is exported; the best of each counts. Peak memory is
-the process's with all that it starts (Ray counts pages that are shared more than once).
+that the format needs, and does nothing with them, the images' files are read if the format looks into them, and the
+format is exported; the best of each counts. Peak memory is the process's with all that it starts (Ray counts pages that
+are shared more than once).
 """
 
 from __future__ import annotations
@@ -96,26 +97,33 @@ def repeated(once: Output, out: Output, annotations: int, folder: Path) -> int:
 
 
 def measured(out: Path, name: str, to: Path) -> dict[str, float]:
-    """Seconds of reading and of exporting, annotations that left, and megabytes."""
+    """Seconds of reading, of the images alone, and of exporting; annotations that left, and megabytes."""
     from engine.config import load_config
     from engine.export import export
     from pipelines.exporting import asked_of
 
     config = load_config(Output(out).config, [f"export.format={name}", f"export.to={to}"])
     asked = asked_of(Output(out), 0, config)
-    reading, exporting, summary = [], [], {}
+    files = [] if asked.how == "refer" else [item.uri for item in asked.dataset.items()]
+    reading, opening, exporting, summary = [], [], [], {}
     for _ in range(1 if name in ONCE else 3):
         start = time.perf_counter()
         for shard in asked.dataset.shards():
             read_shard(asked.dataset.output, 0, shard, columns=asked.selection.columns)
         reading.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for file in files:
+            with open(file, "rb") as image:
+                image.read()
+        opening.append(time.perf_counter() - start)
         shutil.rmtree(to, ignore_errors=True)
         start = time.perf_counter()
         summary = export(asked, config.run, lambda done: None)
         exporting.append(time.perf_counter() - start)
     size = sum(path.stat().st_size for path in to.rglob("*") if path.is_file() and not path.is_symlink())
     left = sum(count for counts in summary["splits"].values() for what, count in counts.items() if what != "images")
-    return {"reading": min(reading), "exporting": min(exporting), "annotations": left, "megabytes": size / 1e6}
+    seconds = {"reading": min(reading), "images": min(opening), "exporting": min(exporting)}
+    return {**seconds, "annotations": left, "megabytes": size / 1e6}
 
 
 def peak_of(process: subprocess.Popen[str]) -> float:
@@ -145,16 +153,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         standing = repeated(annotated(root), Output(root / "out"), arguments.annotations, root)
-        print(f"{standing:,} annotations stand. Seconds; times the reading; annotations a second; peak memory; written")
+        print(
+            f"{standing:,} annotations stand. Seconds; times the reading (and the images'); annotations a second; memory"
+        )
         for name in arguments.formats:
             command = [sys.executable, __file__, "--one", str(root / "out"), name, str(root / name)]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             peak = peak_of(process)
             found = json.loads((process.communicate()[0] or "").splitlines()[-1])
             seconds, reading = found["exporting"], found["reading"]
+            both = seconds / (reading + found["images"])
             print(
-                f"{name:>11}: read {reading:5.2f} s, exported {seconds:7.2f} s, {seconds / reading:6.1f} x, "
-                f"{found['annotations'] / seconds:10,.0f}/s, {peak:6,.0f} MB, {found['megabytes']:7,.0f} MB written",
+                f"{name:>11}: read {reading:5.2f} s, images {found['images']:5.2f} s, exported {seconds:7.2f} s, "
+                f"{seconds / reading:6.1f} x ({both:5.1f} x), {found['annotations'] / seconds:10,.0f}/s, "
+                f"{peak:6,.0f} MB, {found['megabytes']:7,.0f} MB written",
                 flush=True,
             )
             shutil.rmtree(root / name)

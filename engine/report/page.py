@@ -31,10 +31,9 @@ KINDS = (
     ("proposal", "proposals", False),
 )
 DISPUTED_FIRST = (
-    "The most disputed first: the number beside a picture counts annotations, proposals aside, that its sources or "
-    "filters were at odds about: objects that independent sources call differently at one place "
-    f"(IoU of {SAME_PLACE:g} and more), what fell by less than {CLOSE:.0%} of a threshold, "
-    "and what stood in one round and was overruled in a later one."
+    "The most disputed first. Disputed are, proposals aside, objects that independent sources call differently at one "
+    f"place (IoU of {SAME_PLACE:g} and more), what fell by less than {CLOSE:.0%} of a threshold, and what stood in one "
+    "round and was overruled in a later one."
 )
 # Marks that turn the direction of a text, where no element can isolate it.
 TURNING = dict.fromkeys([0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)], 0xFFFD)

@@ -320,7 +320,7 @@ def _number(annotation: AnyAnnotation, regions: Mapping[str, ShownRegion]) -> in
 
 
 def about(annotation: AnyAnnotation, record: Record) -> tuple[str, str]:
-    """What an annotation is called and what it says."""
+    """What an annotation is called and what it says, or what that says that it is of."""
     match annotation:
         case Region():
             return annotation.kind, annotation.label or annotation.raw_label or annotation.text or ""
@@ -332,9 +332,11 @@ def about(annotation: AnyAnnotation, record: Record) -> tuple[str, str]:
             text = record.by_id.get(annotation.text_id)
             return "phrase", text.text[annotation.start : annotation.stop] if isinstance(text, Text) else ""
         case Parse():
-            return "parse", f"of {annotation.text_id}"
+            text = record.by_id.get(annotation.text_id)
+            return "parse", text.text if isinstance(text, Text) else ""
         case Mask():
-            return "mask", f"of {annotation.region_id}"
+            region = record.by_id.get(annotation.region_id)
+            return "mask", called(region) if isinstance(region, Region) else ""
 
 
 def _left_out(regions: int, texts: int, falls: int) -> Iterator[str]:

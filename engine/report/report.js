@@ -75,8 +75,13 @@ const pressed = {
     keys.open = !keys.open;
   },
 };
+const closeKeys = () => {
+  if (keys?.contains(document.activeElement)) keys.querySelector("summary").focus();
+  keys.open = false;
+};
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || event.defaultPrevented) return;
+  if (event.key === "Escape" && keys?.open) return closeKeys();
   if (event.target.closest("select, textarea, input:not([type=checkbox])")) return;
   if (keys && !document.getElementById("use-keys").checked) return;
   const box = /^[1-9]$/.test(event.key) && switches[event.key - 1];
