@@ -153,9 +153,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         standing = repeated(annotated(root), Output(root / "out"), arguments.annotations, root)
-        print(
-            f"{standing:,} annotations stand. Seconds; times the reading (and the images'); annotations a second; memory"
-        )
+        print(f"{standing:,} annotations stand. Seconds; times the reading (and the images'); a second; memory")
         for name in arguments.formats:
             command = [sys.executable, __file__, "--one", str(root / "out"), name, str(root / name)]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
