@@ -32,7 +32,10 @@ def export(
         str | None, typer.Option("--split", metavar="NAME=SHARE,...", help="Such as train=0.9,val=0.1.")
     ] = None,
     kinds: Annotated[
-        str | None, typer.Option("--kinds", help="Of texts,objects,lines,proposals,region_texts,masks,triplets.")
+        str | None,
+        typer.Option(
+            "--kinds", help="Some of texts, objects, lines, proposals, region_texts, masks, triplets, with commas."
+        ),
     ] = None,
     sources: Annotated[
         str | None, typer.Option("--sources", help="Only what these made, such as human,nanodet.")
