@@ -11,12 +11,11 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.text import Text
 
 from engine.atomic import is_there, read_json, remove, write_text
 from engine.config import Config, Run
 from engine.contamination import contaminated
-from engine.dataset import accepted, open_dataset
+from engine.dataset import accepted
 from engine.errors import ConfigError, OutputError, RunError, unwritable
 from engine.folds import ALL, EVERYTHING, Choice
 from engine.ingest import listing_of
@@ -24,7 +23,7 @@ from engine.labels import Labels, asked_of, read_labels
 from engine.layout import Output, Round
 from engine.lock import run_lock
 from engine.partitions import partitions, stale_by
-from engine.places import is_local, sent_folder
+from engine.places import is_local
 from engine.summary import grouped
 from pipelines.annotating import Annotating
 from pipelines.build import Pipeline
@@ -55,6 +54,7 @@ from pipelines.reannotate import (
     warnings,
 )
 from pipelines.refining import Refining, choice_of
+from pipelines.reporting import report_round
 from pipelines.retrying import Retrying
 
 # In the order of the loop.
@@ -426,21 +426,9 @@ class Stages:
 
     def report(self) -> dict[str, Any]:
         """The pages about what is there, after annotating what isn't."""
-        from engine.report import write_report
-
         if self.round == 0 and not is_decided(self.output):
             self.annotate()
-        check_decided_once(self.output, self.round)
-        check_earlier(self.output, self.round)
-        config, dataset = self.pipeline.config, open_dataset(self.output.root, self.round)
-        images = None if config.report.images == "all" else config.report.images
-        with self.console.status("report"), sent_folder(self.output.report.parent) as folder:
-            write_report(dataset, config.ingest, folder, images)
-            files = [path for path in folder.rglob("*") if path.is_file()]
-            size = sum(path.stat().st_size for path in files) / 1e6
-        beside = f" with {len(files) - 1} files beside it" if len(files) > 1 else ""
-        told = f"report: {self.output.report} ({size:.1f} MB{beside}), to be opened in a browser"
-        self.console.print(Text(told), soft_wrap=True)
+        report_round(self.output, self.round, self.pipeline.config, self.console)
         summary = self.output.round(self.round).summary
         return dict(read_json(summary)) if is_there(summary) else count_closed(self.output, self.round)
 

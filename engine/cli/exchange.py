@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from engine.cli.options import OutArgument, SetOption, output_of, shares, words
+from engine.cli.options import OutArgument, SeenRoundOption, SetOption, output_of, seen_round, shares, words
 from engine.cli.run import check_quarantined, report_run
 from engine.cli.terminal import QUARANTINED, console, errors
 from engine.config import Config
-from engine.dataset import accepted, open_dataset
+from engine.dataset import open_dataset
 from engine.files import absolute
 from engine.lock import run_lock
 from engine.places import place
@@ -54,7 +54,7 @@ def export(
         str | None,
         typer.Option("--missing", help="stop (the default) or skip, when images are gone. Skipping ends with code 1."),
     ] = None,
-    round: Annotated[int | None, typer.Option("--round", min=0, help="Default: the last that was accepted.")] = None,
+    round: SeenRoundOption = None,
     settings: SetOption = None,
 ) -> None:
     """Write what stands in the form of another tool: to train on, to publish, to label further. What no option says,
@@ -62,7 +62,8 @@ def export(
     from pipelines.exporting import configured, export_round
 
     output = output_of(out)
-    open_dataset(output.root, round or 0)
+    number = seen_round(output, round)
+    open_dataset(output.root, number)
     options = {
         "to": str(place(to)) if to else None,
         "split": shares("--split", split) if split else None,
@@ -75,7 +76,7 @@ def export(
     }
     config = configured(output, format, options, settings or ())
     with run_lock(output.root, reads=True):
-        summary = export_round(output, accepted(output) if round is None else round, config, console)
+        summary = export_round(output, number, config, console)
     if summary["missing"]:
         raise typer.Exit(QUARANTINED)
 
@@ -94,7 +95,7 @@ def evaluate(
         str, typer.Option("--kind", help="detection, masks, captions, grounding, referring or ocr.")
     ] = "detection",
     source: Annotated[str | None, typer.Option("--source", help="Only what this one made. Default: all.")] = None,
-    round: Annotated[int | None, typer.Option("--round", min=0, help="Default: the last that was accepted.")] = None,
+    round: SeenRoundOption = None,
     label_map: Annotated[
         str | None, typer.Option("--label-map", help="Vocabulary, YAML or coco: both sides' labels to its classes.")
     ] = None,
@@ -111,7 +112,7 @@ def evaluate(
 
     output = output_of(out)
     open_dataset(output.root)
-    dataset = whole_round(output.root, accepted(output) if round is None else round)
+    dataset = whole_round(output.root, seen_round(output, round))
     there = config_there(dataset.output) or Config()
     paths = [path if is_url(path) else absolute(path) for path in truth]
     mapping = read_label_map(label_map) if label_map else None

@@ -10,12 +10,15 @@ import typer
 from rich.text import Text
 
 from engine.atomic import is_there
-from engine.cli.options import OutArgument, RoundOption, output_of, pipeline_of
+from engine.cli.options import OutArgument, SeenRoundOption, output_of, pipeline_of, seen_round
 from engine.cli.terminal import console, errors
-from engine.config import Ingest
+from engine.config import Ingest, load_config
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, OutputError
+from engine.lock import run_lock
+from pipelines.build import EMBEDDED
 from pipelines.compatible import config_there, is_decided
+from pipelines.reporting import report_round
 from pipelines.stages import Stages
 
 
@@ -24,14 +27,15 @@ def show(
     image: Annotated[str, typer.Argument(help="An image: its id, its path, or the end of its path.")],
     save: Annotated[Path | None, typer.Option("--save", help="Draw boxes, quads and masks into this picture.")] = None,
     fallen: Annotated[bool, typer.Option("--fallen", help="Draw what fell, too, in grey.")] = False,
-    round: RoundOption = 0,
+    round: SeenRoundOption = None,
 ) -> None:
     """Show one image: every annotation, who made it, what stands, what fell and why."""
     from engine.annotate import open_image
     from engine.draw import draw
     from engine.show import find_record, print_record
 
-    dataset = open_dataset(output_of(out).root, round)
+    output = output_of(out)
+    dataset = open_dataset(output.root, seen_round(output, round))
     shown = find_record(dataset, image)
     print_record(shown, console)
     if save:
@@ -73,14 +77,15 @@ def diff(
 
 def stats(
     out: OutArgument,
-    round: RoundOption = 0,
+    round: SeenRoundOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON, with all that fell.")] = False,
 ) -> None:
     """Count a round: Florence-2's tables of its own set for this one, how regions lie, what was made and what fell."""
     from engine.stats import statistics, whole_round
     from engine.stats.terminal import print_statistics
 
-    counted = statistics(whole_round(output_of(out).root, round))
+    output = output_of(out)
+    counted = statistics(whole_round(output.root, seen_round(output, round)))
     if as_json:
         console.out(counted.json(), highlight=False)
     else:
@@ -97,10 +102,16 @@ def report(
             help="How many pictures it shows, the most disputed first; of more than 100 they have pages of their own.",
         ),
     ] = None,
-    round: RoundOption = 0,
+    round: SeenRoundOption = None,
 ) -> None:
     """Write HTML pages about a dataset: pictures with what was found, the texts, what fell and why, rounds compared."""
     output = output_of(out)
-    open_dataset(output.root, round)  # or nothing was run there, and a run begins with `engine run`
+    number = seen_round(output, round)
+    open_dataset(output.root, number)  # or nothing was run there, and a run begins with `engine run`
     settings = [] if pictures is None else [f"report.images={pictures}"]
-    Stages(pipeline_of(None, settings, [], None, output), output, console, round).run("report")
+    if not is_decided(output, number):
+        Stages(pipeline_of(None, settings, [], None, output), output, console, number).run("report")
+        return
+    config = load_config(output.config if is_there(output.config) else EMBEDDED, settings)
+    with run_lock(output.root):
+        report_round(output, number, config, console)

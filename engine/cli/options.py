@@ -9,6 +9,7 @@ import typer
 
 from engine.atomic import is_there
 from engine.config import load_config
+from engine.dataset import accepted
 from engine.errors import ConfigError
 from engine.layout import Output
 from engine.places import place
@@ -58,6 +59,9 @@ RoundOption = Annotated[
     int,
     typer.Option("--round", min=0, max=10_000, help="The round to look at or to merge; reannotate makes the next one."),
 ]
+SeenRoundOption = Annotated[
+    int | None, typer.Option("--round", min=0, max=10_000, help="Default: the last that was accepted.")
+]
 LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Take only the first N images.")]
 
 
@@ -95,6 +99,11 @@ def _is_there(path: Path) -> bool:
         return is_there(path)
     except OSError:  # no name for a folder: who writes there says it better
         return False
+
+
+def seen_round(output: Output, number: int | None) -> int:
+    """The round that a command looks at."""
+    return accepted(output) if number is None else number
 
 
 def words(listed: str | None) -> list[str]:

@@ -56,8 +56,8 @@ def run(
             "--round",
             min=0,
             max=10_000,
-            help="The round to look at or to merge; reannotate makes the next one. Default: 0; of export the last "
-            "that was accepted.",
+            help="The round to look at or to merge; reannotate makes the next one. Default: 0; of export and "
+            "report the last that was accepted.",
         ),
     ] = None,
     overwrite: Annotated[
@@ -80,7 +80,7 @@ def run(
         return
     if stage not in STAGES:
         raise ConfigError(f"--stage {stage}: no such stage; there are {', '.join(STAGES)}")
-    number = round if round is not None else accepted(output) if stage == "export" else 0
+    number = round if round is not None else accepted(output) if stage in ("export", "report") else 0
     pipeline = pipeline_of(config, settings, given, limit, output, address)
     stages = Stages(pipeline, output, console, number)
     with stoppable():

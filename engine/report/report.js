@@ -165,6 +165,7 @@ const finding = ({ page, labels, pictures }) => {
     field("search").focus();
   });
   if (more) {
+    document.querySelector(".pages").open = false; // without a script it is all there is
     more.addEventListener("click", addTiles);
     new IntersectionObserver((seen) => seen.some((one) => one.isIntersecting) && addTiles(), { rootMargin: "600px" }).observe(more);
   }

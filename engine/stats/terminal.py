@@ -69,7 +69,8 @@ def _head(statistics: Statistics) -> Iterable[str]:
         f"{quarantined:,} quarantined"
     )
     if images.near_duplicates:
-        yield f"{images.near_duplicates:,} images look like another one, in {images.near_duplicate_groups:,} groups"
+        groups = f"{images.near_duplicate_groups:,} group{'s' * (images.near_duplicate_groups != 1)}"
+        yield f"{images.near_duplicates:,} images look like another one, in {groups}"
 
 
 # Tables
@@ -136,7 +137,7 @@ def _classes(statistics: Statistics) -> Section:
 
 
 def _made(statistics: Statistics) -> Section:
-    section = _section("Made, and standing", "", ["source", "kind"], ["made", "standing", ""])
+    section = _section("Made, and standing", "", ["source", "kind"], ["made", "standing", "share"])
     for row in statistics.made:
         cells = (number(row.made), number(row.standing), f"{row.standing / row.made:.1%}")
         _add(section, row.source, row.kind.replace("_", " "), *cells)

@@ -177,6 +177,22 @@ def described(record: Record, text: str, phrases: Sequence[tuple[str, tuple[str,
     return record.append(made)
 
 
+def parse_of(text: Text) -> Parse:
+    return Parse(
+        id="0.parser.0",
+        source="parser",
+        text_id=text.id,
+        objects=3,
+        attributes=2,
+        actions=1,
+        proper_nouns=0,
+        object_complexity=1.5,
+        action_complexity=2.25,
+        max_object_complexity=2,
+        max_action_complexity=3,
+    )
+
+
 def thing(number: int, box: tuple[float, float, float, float] = (8, 8, 40, 40), **fields: Any) -> Region:
     common: dict[str, Any] = {"source": "detector", "kind": "object", "label": "cup", "scores": Scores(label=0.5)}
     return Region(id=f"0.detector.{number}", box=box, **{**common, **fields})
@@ -411,6 +427,18 @@ def test_what_fell_is_told_with_value_and_threshold(image_set: Any, tmp_path: Pa
     assert " ".join(example.text.split()) == "cupobject · 0.125 against 0.4 · 0000.png"
 
 
+def test_masks_and_parses_that_fell_say_what_they_are_of(image_set: Any, tmp_path: Path) -> None:
+    (record,) = ingested(image_set(1), tmp_path)
+    counts = encode_mask(np.ones((96, 96), bool))
+    of = Mask(id="0.s.0", source="s", region_id="0.detector.0", size=(96, 96), counts=counts)
+    record = described(record.append([thing(0, label="blue cup"), of]), "A cup of tea", [])
+    record = record.append([parse_of(record.texts[0])])
+    fallen = [record.by_id[id_] for id_ in ("0.s.0", "0.parser.0")]
+    found = page([record.decide([record.reject(one, "cascade", "region_fell") for one in fallen])], tmp_path)
+    told = {tuple(row[:2]) for row in found.rows() if "cascade" in row}
+    assert told >= {("1 mask 0.s.0", "blue cup"), ("parse 0.parser.0", "A cup of tea")}
+
+
 def test_quarantine_is_listed_up_to_a_number(tmp_path: Path) -> None:
     error = ItemError("ingest", "empty", "no byte")
     items = (Item(Item.id_of(f"{n}.jpg"), f"{n}.jpg", error=error) for n in range(230))
@@ -418,6 +446,8 @@ def test_quarantine_is_listed_up_to_a_number(tmp_path: Path) -> None:
     found = page(made, tmp_path)
     assert sum(e.text.endswith(".jpg") for e in found.all("td", **{"class": "uri"})) == 200
     assert "And 30 more." in [e.text for e in found.all("p")]
+    (lead, *_) = (" ".join(e.text.split()) for e in found.all("p") if "230 images" in e.text)
+    assert lead == "230 images could not be read or annotated: 230 empty in ingest. None of them is opened here."
     assert not found.all("article")
 
 
@@ -479,19 +509,7 @@ def test_composed_texts_are_said_to_be_and_counted_apart(image_set: Any, tmp_pat
     record = record.append([thing(0)])
     record = described(record, "one two three four", [])
     record = described(record, "one two", [], derived_from=("0.detector.0",))
-    parse = Parse(
-        id="0.parser.0",
-        source="parser",
-        text_id=record.texts[0].id,
-        objects=3,
-        attributes=2,
-        actions=1,
-        proper_nouns=0,
-        object_complexity=1.5,
-        action_complexity=2.25,
-        max_object_complexity=2,
-        max_action_complexity=3,
-    )
+    parse = parse_of(record.texts[0])
     found = page([record.append([parse])], tmp_path)
     assert [e.text for e in found.all("span", **{"class": "badge"})] == ["composed from regions"]
     rows = [row for row in found.rows() if row[0] in ("written", "composed from regions", "FLD-5B")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -351,9 +352,17 @@ def test_keys_switch_and_can_be_switched_off(browser: Any, rounds: Path, boxed: 
         assert shown(page) == before
         page.keyboard.press("?")
         assert page.get_by_text("next, previous picture").is_visible()
+        page.locator(".keys summary").focus()
+        page.keyboard.press("Escape")
+        assert not page.get_by_text("next, previous picture").is_visible()
+        assert page.locator(".keys summary").evaluate("e => e === document.activeElement")
+        page.keyboard.press("?")
         page.get_by_label("Use these keys").uncheck()
         page.keyboard.press("1")
         assert shown(page) == before
+        page.get_by_label("Use these keys").focus()
+        page.keyboard.press("Escape")
+        assert page.locator(".keys summary").evaluate("e => e === document.activeElement")
     for path in (boxed, rounds.parent / "gallery" / "find.html"):
         with visit(browser, path) as page:
             page.keyboard.press("/")
@@ -402,6 +411,15 @@ def test_pictures_are_found(browser: Any, rounds: Path) -> None:
         assert said.inner_text() == f"{MANY} pictures"
         page.evaluate("scrollTo(0, document.body.scrollHeight)")
         loaded(tiles.locator("img").last)
+
+
+def test_pages_are_above_the_tiles_that_have_no_end(browser: Any, rounds: Path) -> None:
+    with visit(browser, rounds.parent / "gallery" / "find.html") as page:
+        page.get_by_text("Page by page").click()
+        last = page.locator(".pages a").last
+        assert last.bounding_box()["y"] < page.locator("#tiles li").first.bounding_box()["y"]
+        follow(page, last)
+        assert page.locator("article").count() == MANY % A_PAGE
 
 
 def test_one_page_is_ordered_and_filtered_by_its_cards(browser: Any, folder: Path) -> None:
@@ -482,7 +500,7 @@ def test_hostile_data_do_nothing(browser: Any, hostile: Path) -> None:
             title = page.title()
             for _ in range(4):
                 page.mouse.wheel(0, 1500)
-            page.locator("mark, li, #tiles a").first.hover()
+            page.locator("mark:visible, li:visible, #tiles a").first.hover()
             page.locator("#switches input:not(#use-keys)").evaluate_all("all => all.forEach(box => box.click())")
             page.keyboard.press("j")
             assert page.title() == title != "taken"
@@ -571,6 +589,64 @@ def test_nothing_overflows_a_phone(browser: Any, hostile: Path, boxed: Path) -> 
                 assert page.evaluate("document.documentElement.scrollWidth") == 360, path
             page.evaluate("document.querySelectorAll('details').forEach(e => e.open = true)")
             assert page.evaluate("document.documentElement.scrollWidth") == 360, path
+
+
+@pytest.fixture(scope="module")
+def strips(folder: Path) -> Path:
+    """A report over a strip that stands and one that lies, in each an object that fell, with a label that goes on."""
+    sizes = {"standing.png": (40, 2000), "lying.png": (2000, 40)}
+    images = pictures(folder / "strips", [(name, size, None) for name, size in sizes.items()])
+    made = []
+    for record in ingested(images, folder / "stripped"):
+        width, height = sizes[name_of(record)]
+        record = record.append([thing(0, box=(4, 4, width / 2, height / 2), label="a long name " * 6)])
+        record = record.append([thing(1, box=(4, 4, width - 4, height - 4), scores=Scores(label=0.3))])
+        made.append(record.decide([record.reject(record.regions[1], "score", "low_score", 0.3, 0.4)]))
+    return write_report(write(folder / "stripped" / "out", made), Ingest(), folder / "stripped" / "report")
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_a_strip_takes_no_more_than_a_screen(browser: Any, strips: Path, width: int, height: int) -> None:
+    with visit(browser, strips, width, height) as page:
+        tall = picture(page, "standing.png").bounding_box()
+        assert tall["height"] <= 800
+        assert tall["height"] / tall["width"] == pytest.approx(2000 / 40, rel=0.02)
+        for example in page.locator(".example .picture").all():
+            assert example.bounding_box()["height"] <= 160
+
+
+def test_choices_stand_side_by_side_whatever_a_label_is(browser: Any, strips: Path) -> None:
+    with visit(browser, strips) as page:
+        boxes = [one.bounding_box() for one in page.locator(".finder select, #search").all()]
+        assert len({box["y"] for box in boxes}) == 1
+        for one, other in itertools.pairwise(boxes):
+            assert 0 < other["x"] - one["x"] - one["width"] < 40
+
+
+def test_a_small_picture_has_numbers_and_a_word_where_one_points(browser: Any, boxed: Path) -> None:
+    for (width, height), words in zip(SIZES, (True, False), strict=True):
+        with visit(browser, boxed, width, height) as page:
+            card = page.locator("article", has_text="0 landscape.png")
+            word = card.locator(".tag:not(.fallen) .word")
+            assert word.is_visible() == words
+            assert card.locator(".tag:not(.fallen) b").is_visible()
+            card.locator(".regions li").first.focus()
+            assert word.is_visible()
+
+
+def test_a_table_that_goes_on_has_a_shadow_there(browser: Any, boxed: Path) -> None:
+    """At the side that it goes on to: there the ground, between two lines, is darker than in the middle."""
+    with visit(browser, boxed, 390, 800) as page:
+        table = page.get_by_role("region", name="Annotations beside FLD-5B")
+        table.locator("table").evaluate("e => e.style.visibility = 'hidden'")
+
+        def shadows() -> list[bool]:
+            row = pixels(table)[20].sum(axis=1)
+            return [bool(row[at] < row[row.size // 2] - 20) for at in (1, -2)]
+
+        assert shadows() == [False, True]
+        table.evaluate("e => e.scrollLeft = e.scrollWidth")
+        assert shadows() == [True, False]
 
 
 def test_print_leaves_out_what_cannot_be_pressed(browser: Any, boxed: Path) -> None:

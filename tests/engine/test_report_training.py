@@ -189,6 +189,16 @@ def test_the_models_step_is_marked_not_only_the_least_loss(out: Path) -> None:
     assert len(found.all("circle", **{"class": "chosen"})) == 1
 
 
+def test_the_legend_names_what_is_drawn(out: Path) -> None:
+    def legend() -> str:
+        return next(e.text for e in shown(out).all("figcaption") if e.text.startswith("Loss over steps"))
+
+    log(out, [step(1), step(2)])
+    assert "training" in legend() and "held out" not in legend()
+    log(out, [step(1), judged(1), step(2)])
+    assert "held out" in legend()
+
+
 def test_folds_come_in_order(out: Path) -> None:
     for fold in (10, 2, 0):
         log(out, [step(1)], fold)

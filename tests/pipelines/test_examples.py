@@ -42,6 +42,7 @@ def test_it_runs(undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]
     assert len(pictures) == 3, "two images with what was found, and where regions lie"
     assert f"{sum(1 for _ in open_dataset(undisturbed).regions())} regions" in said
+    assert f"{len(open_dataset(undisturbed).shards())} shards" in said
     first, _, last = map(float, re.findall(r"\d+\.\d+", re.search(r"loss: (.*)", said)[1]))  # type: ignore[index]
     assert 0 < last < first
     for task in ("OD", "CAPTION", "DENSE_REGION_CAPTION"):

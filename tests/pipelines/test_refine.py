@@ -278,6 +278,13 @@ def test_another_plan_for_a_round_that_is_there_is_refused(
     assert "was begun with 12 images (refine.rounds.0), and 13 is asked for" in said
 
 
+def test_a_report_needs_none_of_what_annotated(refined: Path, tmp_path: Path, call: Call) -> None:
+    out = str(shutil.copytree(refined, tmp_path / "out"))
+    assert "no specialist is called" in call("run", "--out", out)[1]
+    code, said = call("report", out, "--pictures", "2")
+    assert code == 0, said
+
+
 def test_diff_and_report_show_rounds(refined: Path, tmp_path: Path, call: Call, plugin: None) -> None:
     code, said = call("diff", str(refined), "0", "2")
     assert code == 0
@@ -293,6 +300,9 @@ def test_diff_and_report_show_rounds(refined: Path, tmp_path: Path, call: Call, 
     assert "Round 1: accepted" in page
     assert "Round 2: refused" in page
     assert MERGE in page
+    code, said = call("report", str(out), "--pictures", "2")
+    assert code == 0 and "report of round 1: " in said, "the last that was accepted"
+    assert "Round 1: 40 images annotated" in call("stats", str(out))[1]
     (out / "round-2" / "round.json").unlink()
     assert "Round 2 is not merged and judged yet" in call("diff", str(out), "1", "2")[1]
     next((out / "round-2" / "decisions").rglob("shard-*.parquet")).unlink()
