@@ -127,7 +127,10 @@ def label_map(named: str) -> Vocabulary:
             f"--label-map {named}: no such file, and the label maps that come along are {', '.join(there)}. A map is "
             "YAML: classes: {dog: {synonyms: [puppy]}}"
         )
-    document = read_yaml(path)
+    try:
+        document = read_yaml(path)
+    except ConfigError as error:
+        raise ConfigError(f"--label-map {named}: {error}") from error
     try:
         found = Vocabulary.model_validate(document.get("vocabulary", document))
     except ValidationError as error:

@@ -37,7 +37,12 @@ def test_cocos_label_map_has_its_80_classes_and_the_vocabularys_words() -> None:
 def test_label_maps_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="label maps that come along are coco"):
         label_map("nowhere")
-    for text, words in (("- a", "must be a mapping"), ("ignore: []", "has no classes"), ("classes: 3", "classes")):
+    for text, words in (
+        ("- a", "--label-map .*must be a mapping"),
+        ("", "--label-map .*must be a mapping"),
+        ("ignore: []", "has no classes"),
+        ("classes: 3", "classes"),
+    ):
         (tmp_path / "map.yaml").write_text(text)
         with pytest.raises(ConfigError, match=words):
             label_map(str(tmp_path / "map.yaml"))
