@@ -397,19 +397,27 @@ class Config(_Section):
 
 
 def load_config(path: Path, settings: Sequence[str] = (), overrides: Mapping[str, Any] | None = None) -> Config:
-    """The YAML at `path`, with `overrides` (key path -> value) and then `settings` ("key.path=YAML value") over it.
+    """The YAML at `path`, with `overrides` (key path -> value) and then `settings` ("key.path=YAML value") over it. If
+    those name another `export.format` than the file, its `to`, `kinds` and `images`, which are of that, don't hold.
 
     A file may begin with `base: FILE`, relative to its folder: it then says only what differs from that one. Raises
     ConfigError, which names the file and the path of each key at fault.
     """
     document = _document(path.absolute())
-    for key_path, value in (overrides or {}).items():
-        _assign(document, key_path, value)
     given = dict(map(_setting, settings))
-    for key_path, value in given.items():
+    _forget_other_format(document, {**(overrides or {}), **given})
+    for key_path, value in (*(overrides or {}).items(), *given.items()):
         _assign(document, key_path, value)
     _resolve(document, Path.cwd(), start=not given.keys().isdisjoint(("train", "train.start")))
-    return validated(Config, document, where=f"{path} with --set" if settings else str(path))
+    with_ = " with the options" if overrides else " with --set" if settings else ""
+    return validated(Config, document, where=f"{path}{with_}")
+
+
+def _forget_other_format(document: dict[str, Any], given: Mapping[str, Any]) -> None:
+    """What a file says of one format of exports is of no other that is named beside it."""
+    export = document.get("export")
+    if isinstance(export, dict) and given.get("export.format", there := export.get("format", "parquet")) != there:
+        document["export"] = {name: value for name, value in export.items() if name not in ("to", "kinds", "images")}
 
 
 def _document(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:

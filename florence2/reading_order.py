@@ -8,6 +8,7 @@ lines. Left to right and top to bottom: pages that are read otherwise come out i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from math import hypot
 from statistics import median
 from typing import cast
@@ -28,7 +29,8 @@ def lines_in_order(words: Iterable[Line], same_line: float = SAME_LINE) -> list[
     A joined line has its words in their order with a space between, and the smallest quad around them that leans as
     they do. Words that say nothing are left out.
     """
-    said = [Line(turned_clockwise(word.quad), word.text.strip()) for word in words if word.text.strip()]
+    said = [replace(word, quad=turned_clockwise(word.quad), text=word.text.strip()) for word in words]
+    said = [word for word in said if word.text]
     if not said:
         return []
     gutter = GUTTER * median(y1 - y0 for _, y0, _, y1 in map(box_around, (word.quad for word in said)))
@@ -126,7 +128,8 @@ def one_line(words: Band) -> Line:
     across = [py * x - px * y for px, py in corners]
     frame = ((min(along), min(across)), (max(along), min(across)), (max(along), max(across)), (min(along), max(across)))
     quad = tuple(v for a, b in frame for v in (a * x - b * y, a * y + b * x))
-    return Line(cast(Quad, quad), " ".join(word.text for word in words))
+    parts = tuple(part for word in words for part in word.parts)
+    return Line(cast(Quad, quad), " ".join(word.text for word in words), parts)
 
 
 def direction(words: Iterable[Line]) -> Gap:

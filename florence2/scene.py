@@ -66,10 +66,12 @@ class Thing:
 
 @dataclass(frozen=True)
 class Line:
-    """Words that stand in the image: what they say, and their corners, clockwise from the text's own top left."""
+    """Words that stand in the image: what they say, and their corners, clockwise from the text's own top left. `parts`
+    are the caller's names for it: of a line that is joined, all of its words'."""
 
     quad: Quad
     text: str
+    parts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ class Targets:
     def lines(self, scene: Scene) -> list[Line]:
         """Those large enough, in reading order, their corners clipped to the scene."""
         lines = lines_in_order(scene.lines, self.same_line)
-        inside = [Line(cast(Quad, inside_of(line.quad, scene)), line.text) for line in lines]
+        inside = [replace(line, quad=cast(Quad, inside_of(line.quad, scene))) for line in lines]
         return [line for line in inside if self.is_large(box_around(line.quad), scene)]
 
     def is_large(self, box: Box, scene: Scene) -> bool:

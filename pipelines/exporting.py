@@ -18,7 +18,7 @@ from engine.components import load
 from engine.config import Config, load_config, read_yaml
 from engine.contamination import contaminated
 from engine.dataset import open_dataset
-from engine.errors import ConfigError, OutputError
+from engine.errors import ConfigError, OutputError, is_forbidden
 from engine.export import Format, export
 from engine.export.images import How
 from engine.export.run import Export
@@ -39,18 +39,14 @@ NEEDS = {  # what a kind is nothing without
     "triplets": (("texts",), tuple(REGIONS)),
 }
 LABEL_MAPS = Path(__file__).parent / "label_maps"
-OF_FORMAT: dict[str, Any] = {"to": None, "kinds": [], "images": None}  # what is said of one format is of no other
 
 
-def configured(output: Output, format: str | None, options: Mapping[str, Any], settings: Sequence[str]) -> Config:
+def configured(output: Output, options: Mapping[str, Any], settings: Sequence[str]) -> Config:
     """The configuration of an output folder with a command's options, where they are not None, over its section
     `export`, and --set over both. What made the annotations need not be installed."""
     there = output.config if is_there(output.config) else EMBEDDED
-    given = {name: value for name, value in options.items() if value is not None}
-    if format is not None:
-        others = {} if format == load_config(there).export.format else OF_FORMAT
-        given = {**others, **given, "format": format}
-    return load_config(there, settings, {f"export.{name}": value for name, value in given.items()})
+    given = {f"export.{name}": value for name, value in options.items() if value is not None}
+    return load_config(there, settings, given)
 
 
 def export_round(output: Output, number: int, config: Config, console: Console) -> dict[str, Any]:
@@ -58,7 +54,7 @@ def export_round(output: Output, number: int, config: Config, console: Console) 
     check_decided_once(output, number)
     check_earlier(output, number)
     if config.export.split:  # by which they go
-        grouped(output, open_dataset(output.root).shards())
+        _group(output)
     asked = asked_of(output, number, config)
     counts = output.counts()
     total, there = sum(counts.values()), sum(counts[shard] for shard in asked.dataset.shards())
@@ -80,6 +76,18 @@ def export_round(output: Output, number: int, config: Config, console: Console) 
         summary = export(asked, config.run, progress)
     print_export(summary, asked.to, console)
     return summary
+
+
+def _group(output: Output) -> None:
+    try:
+        grouped(output, open_dataset(output.root).shards())
+    except OSError as error:
+        if not is_forbidden(error):
+            raise
+        raise OutputError(
+            f"{output.round(0).near_duplicates} is not there, by which images that look alike come to one split, and "
+            f"can't be written ({error.strerror}). Let engine run end where it can be, or go without splits"
+        ) from error
 
 
 def asked_of(output: Output, number: int, config: Config) -> Export:
@@ -135,7 +143,8 @@ def label_map(named: str) -> Vocabulary:
         found = Vocabulary.model_validate(document.get("vocabulary", document))
     except ValidationError as error:
         first = error.errors()[0]
-        raise ConfigError(f"--label-map {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        told = ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
+        raise ConfigError(f"--label-map {path}: {told}") from error
     if not found.classes:
         raise ConfigError(f"--label-map {path} has no classes; expected classes: {{dog: {{synonyms: [puppy]}}}}")
     return found

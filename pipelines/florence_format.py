@@ -43,7 +43,7 @@ class FlorenceFormat:
     by_record: ClassVar[bool] = True
 
     def write(self, part: Part) -> None:
-        lessons = lessons_of(part.setting.output, part.setting.round)
+        lessons = lessons_of(part.setting.output, part.setting.round).leaving(part.setting.selection)
         with ExitStack() as files:
             into: dict[str, BinaryIO] = {
                 split: files.enter_context(aside(part.path(split, ".jsonl"))) for split in part.splits
@@ -70,12 +70,11 @@ def lines_of(
     table, `composed` are ids of texts, of regions too."""
     view = lessons.view(record)
     scene = view.scene()
-    origins = Origins(view, scene.size)
+    origins = Origins(view, scene.size, lessons.targets.lines(scene))
     lines, spoken = list[dict[str, Any]](), set[str]()
     for number, example in enumerate(lessons.examples(scene, list(Task), image["item_id"])):
         made_of = origins.of(example)
-        if example.task is not Task.OCR:  # OCR_WITH_REGION has the same lines, and says which
-            spoken.update(one.id for one in made_of)
+        spoken.update(one.id for one in made_of)
         line = {
             "image": image["file"],
             "id": f"{image['item_id']}-{number}",

@@ -14,6 +14,7 @@ from functools import lru_cache
 from engine.atomic import is_there
 from engine.config import Config, Ingest, load_config
 from engine.dataset import Dataset
+from engine.export.selection import Selection
 from engine.files import stamp
 from engine.layout import Output
 from engine.records import Record
@@ -27,17 +28,39 @@ from pipelines.training.settings import made
 
 @dataclass(frozen=True)
 class Lessons:
-    """How records become examples. `exhaustive` are the classes of which a source marks every instance."""
+    """How records become examples. `exhaustive` are the classes of which a source marks every instance; of the sources
+    of `every` that is all they have."""
 
     targets: Targets
     exclude: tuple[str, ...]
     texts_from: tuple[str, ...] | None
     exhaustive: Mapping[str, frozenset[str]]
+    every: frozenset[str]
     ingest: Ingest
 
     def at(self, size: int) -> Lessons:
         """For a model that sees images of `size` pixels a side: smaller boxes make no target there."""
         return replace(self, targets=replace(self.targets, model_size=size))
+
+    def leaving(self, selection: Selection) -> Lessons:
+        """For objects as they are chosen: of whoever stays behind, and of classes that do not leave, nothing is known
+        to be absent. A class of a label map is exhaustive where all of its words are."""
+        chosen = {
+            source: frozenset(filter(None, {self._whole(selection, word, source) for word in classes}))
+            for source, classes in self.exhaustive.items()
+            if "objects" in selection.kinds and (selection.sources is None or source in selection.sources)
+        }
+        return replace(self, exhaustive=chosen)
+
+    def _whole(self, selection: Selection, word: str, source: str) -> str:
+        """The label under which the word's objects leave; "" if they don't, or others of that label might be missed."""
+        label = selection.label(word)
+        if label in selection.vocabulary.ignore:
+            return ""
+        if selection.label_map is None or not label or source in self.every:
+            return label
+        named = {selection.vocabulary.canonical(one) for one in selection.label_map.classes[label].synonyms}
+        return label if named <= self.exhaustive[source] else ""
 
     def view(self, record: Record) -> View:
         return View(record, None, None, self.exclude, self.texts_from, self.exhaustive)
@@ -69,7 +92,7 @@ def _lessons_of(output: Output, round_number: int, changed: int) -> Lessons:
     }
     # Noise is for who weighs the loss of each token, which no file says.
     targets = replace(made(Targets, train.targets, "train.targets"), noise=0)
-    return Lessons(targets, train.exclude, train.texts_from, {**named, **seen}, config.ingest)
+    return Lessons(targets, train.exclude, train.texts_from, {**named, **seen}, frozenset(every), config.ingest)
 
 
 def _labels(dataset: Dataset, sources: set[str]) -> dict[str, frozenset[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from engine.records import AnyAnnotation, Mask, Record, Region, RegionText, Text, Triplet
 from florence2.codec import unforged
@@ -13,9 +13,10 @@ from florence2.examples import Example
 from florence2.locations import Size, quantize, written
 from florence2.polygons import box_of
 from florence2.reading_order import box_around
+from florence2.scene import Line
 from florence2.scene import Mask as Pixels
 from florence2.tasks import Form, Task
-from pipelines.scenes import View, corners
+from pipelines.scenes import View
 
 BOX = re.compile(r"(?:<loc_\d+>){4}")
 QUAD = re.compile(r"(?:<loc_\d+>){8}")
@@ -32,31 +33,37 @@ MADE_OF: dict[Task, tuple[type[AnyAnnotation], ...]] = {
 
 
 class Origins:
-    """Of one record, seen as its examples were made."""
+    """Of one record, seen as its examples were made. `lines` are the targets' lines of its scene."""
 
-    def __init__(self, view: View, size: Size) -> None:
+    def __init__(self, view: View, size: Size, lines: Sequence[Line]) -> None:
         stands = view.record.standing
         self.standing = {one.id: one for one in stands.annotations() if view.admits(one.id)}
         self.order = {id_: number for number, id_ in enumerate(self.standing)}
         self.masks: dict[str, list[AnyAnnotation]] = defaultdict(list)
         self.words: dict[str, list[AnyAnnotation]] = defaultdict(list)
         self.places: dict[str, list[AnyAnnotation]] = defaultdict(list)
+        self.read: list[AnyAnnotation] = []  # lines that are large enough
         for one in self.standing.values():
             if isinstance(one, Text | RegionText):
                 self.words[unforged(one.text)].append(one)
-            elif isinstance(one, Region):
-                self._place(one, size)
+            elif isinstance(one, Region) and one.kind != "text":
+                self.places[written(quantize(one.box, size))].append(one)
             elif isinstance(one, Mask):
                 self.masks[one.region_id].append(one)
                 if box := box_of(Pixels(one.size, one.counts), size):
                     self.places[written(quantize(box, size))].append(one)
         self._phrases(view, stands)
+        for line in lines:
+            words = [self.standing[id_] for id_ in line.parts]
+            self.read += words
+            for place in {written(quantize(line.quad, size)), written(quantize(box_around(line.quad), size))}:
+                self.places[place] += words
 
     def of(self, example: Example) -> list[AnyAnnotation]:
         """In the order of the record. None for an answer that says that nothing is there."""
         task = example.task
         if task is Task.OCR:
-            return [one for one in self.standing.values() if isinstance(one, Region) and one.kind == "text"]
+            return sorted(self.read, key=lambda one: self.order[one.id])
         words = {example.answer, *example.prompt.labels, *(unforged(one.label) for one in example.annotations)}
         told = [one for said in words for one in self.words.get(said, ())]
         lie = [one for place in self._of(example) for one in self.places.get(place, ())]
@@ -78,14 +85,6 @@ class Origins:
             yield from BOX.findall(example.prompt.text)
         else:
             yield from BOX.findall(example.answer)
-
-    def _place(self, region: Region, size: Size) -> None:
-        box = region.box
-        if region.kind == "text":
-            quad = region.quad or corners(box)
-            self.places[written(quantize(quad, size))].append(region)
-            box = box_around(quad)
-        self.places[written(quantize(box, size))].append(region)
 
     def _phrases(self, view: View, record: Record) -> None:
         """Phrases and their expressions are words of their text, and of the triplets that link them."""

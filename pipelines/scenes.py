@@ -64,7 +64,7 @@ class View:
                 Caption(t.text, t.detail, self.phrases(t)) for t in texts if self.admits(t.id) and self.speaks(t.source)
             ),
             things=tuple(map(self.thing, self.objects)),
-            lines=tuple(Line(region.quad or corners(region.box), region.text or "") for region in lines),
+            lines=tuple(Line(one.quad or corners(one.box), one.text or "", (one.id,)) for one in lines),
             exhaustive=frozenset(self.exhaustive()),
         )
 

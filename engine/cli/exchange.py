@@ -65,6 +65,7 @@ def export(
     number = seen_round(output, round)
     open_dataset(output.root, number)
     options = {
+        "format": format,
         "to": str(place(to)) if to else None,
         "split": shares("--split", split) if split else None,
         "kinds": words(kinds) or None,
@@ -74,7 +75,7 @@ def export(
         "images": images,
         "missing": missing,
     }
-    config = configured(output, format, options, settings or ())
+    config = configured(output, options, settings or ())
     with run_lock(output.root, reads=True):
         summary = export_round(output, number, config, console)
     if summary["missing"]:

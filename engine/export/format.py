@@ -13,16 +13,16 @@ import pyarrow.compute as pc
 
 from engine.atomic import there
 from engine.export.images import How, Images, Lost, Picture
+from engine.export.selection import Selection
 from engine.flat import Flat
 from engine.layout import Output, ShardId
 from engine.storage import Tables
-from engine.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
 class Setting:
     """What holds for the whole export of `output`. `classes` are the labels of its objects, sorted, if the format needs
-    them; `sources` what made what, by source key; `vocabulary` the configuration's."""
+    them; `sources` what made what, by source key; `selection` what is chosen of what stands."""
 
     to: Path
     output: Output
@@ -30,7 +30,7 @@ class Setting:
     splits: tuple[str, ...]
     classes: tuple[str, ...]
     sources: Mapping[str, Mapping[str, Any]]
-    vocabulary: Vocabulary
+    selection: Selection
 
     @property
     def dataset(self) -> str:

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 AT_A_TIME = 4096  # rows: a text column holds 2 GB
 ESCAPED = '[\\x00-\\x1f"\\\\]'  # by https://www.rfc-editor.org/rfc/rfc8259#section-7
+WHOLE = "^-?[0-9]+$"
 NULL = pa.scalar("null")
 
 
@@ -27,7 +28,7 @@ def json_of(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
     elif pa.types.is_list(kind):
         texts = _lists(array)
     elif pa.types.is_floating(kind):
-        texts = pc.if_else(pc.is_finite(array), array.cast(pa.string()), NULL)
+        texts = pc.if_else(pc.is_finite(array), _decimal(array.cast(pa.string())), NULL)
     elif pa.types.is_string(kind):
         texts = _quoted(array)
     elif pa.types.is_integer(kind) or pa.types.is_boolean(kind):
@@ -60,6 +61,12 @@ def _lists(array: pa.ListArray) -> pa.StringArray:
     texts = json_of(array.values.slice(first, last - first))
     inside = pc.binary_join(pa.ListArray.from_arrays(pc.subtract(array.offsets, first), texts), ",")
     return pc.binary_join_element_wise("[", inside, "]", "")
+
+
+def _decimal(numbers: pa.StringArray) -> pa.StringArray:
+    """With a point in whole ones, too: readers take a column's type from its first rows."""
+    whole = pc.match_substring_regex(numbers, WHOLE)
+    return pc.if_else(whole, pc.binary_join_element_wise(numbers, ".0", ""), numbers)
 
 
 def _quoted(texts: pa.StringArray) -> pa.StringArray:

@@ -254,7 +254,7 @@ def _setting(asked: Export, shards: Sequence[ShardId], plan: Path, digest: str) 
         asked.splits.names,
         tuple(there["classes"]),
         there["sources"],
-        asked.selection.vocabulary,
+        asked.selection,
     )
 
 

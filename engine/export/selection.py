@@ -39,6 +39,7 @@ class Selection:
     def of(self, flat: Flat) -> tuple[Flat, Counter[str]]:
         """What is chosen, and of what is left out how much, by the reason: what hangs on it, too."""
         left_out: Counter[str] = Counter()
+        flat = self._of_kinds(flat)
         for name in ("texts", "regions", "region_texts", "masks", "triplets"):
             if self.sources is not None:
                 before = _size(flat)
@@ -53,21 +54,25 @@ class Selection:
             before = _size(flat)
             flat = flat.without("regions", kept_of(flat["regions"]))
             left_out[reason] += before - _size(flat)
+        return flat, +left_out
+
+    def _of_kinds(self, flat: Flat) -> Flat:
         kinds = [kind for name, kind in REGIONS.items() if name in self.kinds]
         flat = flat.without("regions", _is_in(flat["regions"]["kind"], kinds))
         unwanted = {name: flat[name].slice(0, 0) for name in flat.annotations if name not in (*self.kinds, "regions")}
-        return Flat(flat.images, {**flat.annotations, **unwanted}), +left_out
+        return Flat(flat.images, {**flat.annotations, **unwanted})
 
     def _named(self, flat: Flat) -> Flat:
         """Regions under their canonical labels, or those of the label map; "" where that has none."""
         regions = flat["regions"]
         words = pc.coalesce(regions["raw_label"], regions["label"]).combine_chunks().dictionary_encode()
-        named = [self._label(word) for word in words.dictionary.to_pylist()]
+        named = [self.label(word) for word in words.dictionary.to_pylist()]
         labels = pa.DictionaryArray.from_arrays(words.indices, pa.array(named, pa.string())).cast(pa.string())
         at = regions.column_names.index("label")
         return Flat(flat.images, {**flat.annotations, "regions": regions.set_column(at, "label", labels)})
 
-    def _label(self, word: str) -> str:
+    def label(self, word: str) -> str:
+        """Under which objects of a word leave; "" for those of which none does."""
         label = self.vocabulary.canonical(word)
         if self.label_map is None or label in self.vocabulary.ignore:
             return label

@@ -26,6 +26,7 @@ from engine.export.coco import Coco
 from engine.export.format import Part, Setting, Whole
 from engine.export.images import Images
 from engine.export.run import _digest, _setting, write_part
+from engine.export.selection import KINDS, Selection
 from engine.flat import flatten
 from engine.geometry import decode_mask, encode_mask, mask_area
 from engine.ingest import ingest
@@ -387,7 +388,7 @@ def test_any_annotations_are_json_that_says_the_same(
     flat = replace(flat, images=images)
     to, shard = tmp_path_factory.mktemp("to"), ShardId(0, 0)
     labels = {region.label for record in some for region in record.regions if region.label is not None}
-    setting = Setting(to, Output(to / "set"), 0, ("train",), tuple(sorted(labels)), {}, Vocabulary())
+    setting = Setting(to, Output(to / "set"), 0, ("train",), tuple(sorted(labels)), {}, Selection(frozenset(KINDS)))
     part = Part(setting, shard, flat, Images("refer", Ingest(), to), tables)
     Coco().write(part)
     Coco().finish(Whole(setting, [shard], {"train": {"images": len(some)}}))

@@ -83,7 +83,13 @@ def test_a_reader_finds_what_is_there(there: list[Any], start: int, length: int)
 def test_doubles_are_exact_and_numbers_short() -> None:
     numbers = [0.1, 1 / 3, 1e300, -5e-324, 123456789.125, 2.0**53]
     assert list(map(json.loads, json_of(pa.array(numbers)).to_pylist())) == numbers
-    assert json_of(pa.array([0.1, 100.0], pa.float32())).to_pylist() == ["0.1", "100"]
+    assert json_of(pa.array([0.1, 1e10, 0], pa.float32())).to_pylist() == ["0.1", "1e+10", "0.0"]
+
+
+def test_whole_floats_have_a_point_by_which_readers_know_their_type() -> None:
+    """Or who reads the first rows takes all for integers, and cuts the others."""
+    assert json_of(pa.array([1.0, -30.0, None])).to_pylist() == ["1.0", "-30.0", "null"]
+    assert json_of(pa.array([1, -30])).to_pylist() == ["1", "-30"]
 
 
 def test_a_key_without_a_text_is_absent() -> None:

@@ -37,6 +37,7 @@ from engine.export.coco import Coco
 from engine.export.format import Format, Setting, Whole
 from engine.export.hf import HuggingFace
 from engine.export.llava import Llava
+from engine.export.selection import KINDS, Selection
 from engine.export.webdataset import WebDataset
 from engine.heartbeat import read_heartbeat
 from engine.layout import LOCK, Output, ShardId
@@ -46,7 +47,6 @@ from engine.places import is_local, is_remote_uri, place, store_of
 from engine.reading import read
 from engine.report.training import trainings
 from engine.storage import read_table, write_table
-from engine.vocabulary import Vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -699,7 +699,7 @@ def test_what_an_export_ends_with_says_where_a_store_fails(
     for name in ("train.images", "train.instances", "train.json"):
         bucket.write(f"to/.export/{shard}/{name}", b"{}")
     bucket.write("to/data/train/x.parquet", b"")
-    setting = Setting(to, Output(place(f"{bucket.uri}/out")), 0, ("train",), ("cat",), {}, Vocabulary())
+    setting = Setting(to, Output(place(f"{bucket.uri}/out")), 0, ("train",), ("cat",), {}, Selection(frozenset(KINDS)))
     proxy.fault = fault
     with pytest.raises(RunError, match="can't be reached"):
         format_.finish(Whole(setting, [shard], {"train": {"images": 1, "regions": 1}}))

@@ -154,6 +154,47 @@ def test_a_class_is_exhaustive_unless_an_instance_of_it_stays_behind(output: Out
     assert {line["target"][:4] for line in of(lines_in(tmp_path / "some"), Task.OD)} == {"bird"}
 
 
+def test_classes_are_exhaustive_under_the_names_that_they_leave_with(output: Output, tmp_path: Path) -> None:
+    """Of a class of several words only if all are: the detector marks dogs and birds, and nobody wolves."""
+    classes = {"hound": {"synonyms": ["dog"]}, "beast": {"synonyms": ["bird", "wolf"]}, "cat": {}}
+    animals = Vocabulary.model_validate({"classes": classes})
+    run(asked(output, FlorenceFormat(), tmp_path, selection={"label_map": animals}))
+    found = of(lines_in(tmp_path), Task.OPEN_VOCABULARY_DETECTION)
+    counts = {(line["prompt"].split()[1], line["target"].count("<loc_") // 4) for line in found}
+    assert counts == {("hound", 1), ("cat", 1)}
+
+
+def test_nothing_leaves_of_whom_nobody_asked_for(output: Output, tmp_path: Path) -> None:
+    """Nor what is not there by the word of a source, or of a kind, that stays behind."""
+    run(asked(output, FlorenceFormat(), tmp_path / "ocr", selection={"sources": frozenset({"ocr"})}))
+    assert {tuple(line["source"]) for line in lines_in(tmp_path / "ocr")} == {("ocr",)}
+    run(asked(output, FlorenceFormat(), tmp_path / "texts", kinds=["texts"]))
+    captions = {Task.CAPTION, Task.DETAILED_CAPTION, Task.MORE_DETAILED_CAPTION}
+    assert {line["task"] for line in lines_in(tmp_path / "texts")} == captions
+
+
+def test_words_that_become_a_line_are_its_sources(tmp_path: Path) -> None:
+    def signed(record: Record) -> Record:
+        words = [
+            ("ROAD", (10, 10, 30, 20), "human"),
+            ("CLOSED", (33, 10, 60, 20), "ocr"),
+            ("x", (5, 5, 5.1, 5.1), "ocr"),
+        ]
+        return record.append(
+            Region(id=f"0.a.{n}", source=source, kind="text", text=word, box=box)
+            for n, (word, box, source) in enumerate(words)
+        )
+
+    signs = write_dataset(pictures(tmp_path / "pictures"), tmp_path / "out", signed)
+    summary = run(asked(signs, FlorenceFormat(), tmp_path / "to"))
+    lines = lines_in(tmp_path / "to")
+    assert {line["task"] for line in lines} == {Task.OCR, Task.OCR_WITH_REGION, Task.REGION_TO_OCR}
+    assert {tuple(line["source"]) for line in lines} == {("human", "ocr")}
+    assert {line["target"].partition("<")[0] for line in lines} == {"ROAD CLOSED"}
+    assert totals_of(summary) == {"images": len(NAMES), "regions": 2 * len(NAMES)}
+    assert summary["left_out"]["annotations"] == {"regions of which no task speaks": len(NAMES)}
+
+
 def test_all_that_a_source_has_may_be_exhaustive(tmp_path: Path) -> None:
     output = taught(tmp_path / "set")
     write_text(output.config, "train: {exhaustive: {detector: all}, texts_from: [human]}\n")

@@ -41,6 +41,7 @@ def test_label_maps_that_are_none_are_refused(tmp_path: Path) -> None:
         ("- a", "--label-map .*must be a mapping"),
         ("", "--label-map .*must be a mapping"),
         ("ignore: []", "has no classes"),
+        ("classes: {dog: {}, Dog: {}}", r"map\.yaml: Value error, 'Dog' belongs"),
         ("classes: 3", "classes"),
     ):
         (tmp_path / "map.yaml").write_text(text)
@@ -103,8 +104,10 @@ def test_the_configuration_is_obeyed_but_for_what_an_option_says(tmp_path: Path,
     assert exported("here") == told == exported("here", "--format", "coco"), "what is there already"
     other = exported("there", "--to", str(tmp_path / "there"), "--sources", "other", "--min-score", "0.6")
     assert other["splits"] == {"all": {"images": 4}}
-    yolo = exported("out/export/yolo", "--format", "yolo")
+    yolo = exported("out/export/yolo", "--set", "export.format=yolo")
     assert yolo["options"]["images"] == "link" and yolo["splits"] == told["splits"], "but what is coco's alone"
+    code, said = call("export", str(output.root), "--images", "foo")
+    assert code == 2 and "config.yaml with the options: " in said and "export.images" in said
     bare = ("--format", "parquet", "--set", "export.label_map=null", "--set", "export.sources=[]")
     assert exported("out/export/parquet", *bare)["splits"] == {"all": {"images": 4, "regions": 12}}
 

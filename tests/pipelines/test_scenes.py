@@ -110,8 +110,8 @@ def test_each_annotation_has_its_place() -> None:
     assert dog.mask is not None and dog.mask.size == (100, 200) and dog.mask.placement == scenes.Placement()
     assert (man.label, man.mask, man.texts, some.label, herd.crowd) == ("man", None, (), None, True)
     assert scene.lines == (
-        scenes.Line(QUAD, " EXIT "),
-        scenes.Line((0, 0, 20, 0, 20, 10, 0, 10), "12"),
+        scenes.Line(QUAD, " EXIT ", ("line",)),
+        scenes.Line((0, 0, 20, 0, 20, 10, 0, 10), "12", ("bare",)),
     )
     assert phrases(rich_record()) == [("a dog", "a dog on a leash", (0,)), ("a man", "a man", (1,))]
     assert scene.exhaustive == frozenset()
