@@ -286,7 +286,8 @@ def test_least_scores_are_by_source_and_what_has_none_stays(output: Output, tmp_
     run(asked(output, tmp_path / "b", selection={"min_score": {"detector": 0.95}}))
     assert sorted(set(column(tmp_path / "b", "regions", "id"))) == ["0.detector.2", "0.ocr.0"]
     assert not (tmp_path / "b" / "region_texts").exists()  # it went with the dog
-    some = asked(output, tmp_path / "c", kinds=["objects"], selection={"min_score": {"*": 0.85}})
+    some = asked(output, tmp_path / "c")
+    some = replace(some, selection=Selection(frozenset({"objects"}), min_score={"*": 0.85}))
     assert run(some)["left_out"]["annotations"] == {}, "of lines, which were not chosen, nothing is left out"
 
 
