@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,14 +29,15 @@ def words_of(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Cider:
-    """Scores captions of images whose references, [image][reference], are known."""
+    """Scores captions of images whose references, [image][reference], are known, by the `words` that a text has."""
 
     references: Sequence[Sequence[str]]
+    words: Callable[[str], list[str]] = words_of
 
     def score(self, image: int, caption: str) -> float:
         """0 to 10; 10 for a caption that equals the only reference word for word."""
-        own = self._vectors(_ngrams(caption))
-        length = len(words_of(caption))
+        words = self.words(caption)
+        own, length = self._vectors(_ngrams(words)), len(words)
         theirs = self._of_image[image]
         if not theirs:
             return 0.0
@@ -51,13 +52,13 @@ class Cider:
         """In how many images' references an n-gram is."""
         found: Counter[Ngram] = Counter()
         for references in self.references:
-            found.update({ngram for reference in references for ngram in _ngrams(reference)})
+            found.update({ngram for reference in references for ngram in _ngrams(self.words(reference))})
         return found
 
     @cached_property
     def _of_image(self) -> list[list[tuple[list[dict[Ngram, float]], int]]]:
         return [
-            [(self._vectors(_ngrams(reference)), len(words_of(reference))) for reference in references]
+            [(self._vectors(_ngrams(words)), len(words)) for words in map(self.words, references)]
             for references in self.references
         ]
 
@@ -70,8 +71,7 @@ class Cider:
         return vectors
 
 
-def _ngrams(text: str) -> Counter[Ngram]:
-    words = words_of(text)
+def _ngrams(words: Sequence[str]) -> Counter[Ngram]:
     return Counter(
         tuple(words[at : at + length]) for length in range(1, LONGEST + 1) for at in range(len(words) - length + 1)
     )

@@ -14,6 +14,7 @@ from engine.places import place
 from engine.records import Item, Mask, Parse, Record, Region, RegionText, Text, Triplet
 from engine.schema import ANNOTATION_COLUMNS
 from engine.storage import read_items, read_records, read_shard, read_table
+from engine.summary import near_duplicates
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -132,11 +133,12 @@ class Dataset:
         return {name: made_by for sources in known for name, made_by in sources.items()}
 
     def near_duplicates(self) -> list[list[bytes]]:
-        """Groups of item ids of images that look the same; the first of each group is the first in the set. They were
-        found when the images were first opened, in round 0."""
+        """Groups of item ids of images that look the same; the first of each group is the first in the set. They are
+        found when the images are first opened, in round 0; where that was broken off, they are looked for now."""
         path = self.output.round(0).near_duplicates
+        found = read_table(path) if is_there(path) else near_duplicates(self.output, 0, self.shards())
         groups: dict[bytes, list[bytes]] = {}
-        for row in read_table(path).to_pylist() if is_there(path) else ():
+        for row in found.to_pylist():
             groups.setdefault(row["group"], []).append(row["item_id"])
         return list(groups.values())
 

@@ -91,14 +91,19 @@ def class_counts(output: Output, number: int, shards: Iterable[ShardId]) -> dict
 
 
 def group_near_duplicates(output: Output, number: int, shards: Iterable[ShardId]) -> dict[str, int]:
-    """Writes near_duplicates.parquet: the images that look like another one, each with the first one of its group.
-    Returns how many groups, and images in them, there are. For memory see `engine.grouping.groups`."""
+    """Writes near_duplicates.parquet. Returns how many groups, and images in them, there are."""
+    table = near_duplicates(output, number, shards)
+    write_table(output.round(number).near_duplicates, table)
+    return {"groups": pc.count_distinct(table["group"]).as_py(), "images": len(table)}
+
+
+def near_duplicates(output: Output, number: int, shards: Iterable[ShardId]) -> pa.Table:
+    """The images that look like another one, each with the first one of its group. For memory see
+    `engine.grouping.groups`."""
     round_, sizes = output.round(number), dict.fromkeys(shards, 0)
     rows, first = groups(_hashes(round_, sizes))
     ids = pa.chunked_array(_ids(round_, sizes, rows), pa.binary(16))
-    table = pa.table({"item_id": ids, "group": ids.take(pa.array(np.searchsorted(rows, first)))})
-    write_table(round_.near_duplicates, table)
-    return {"groups": len(np.unique(first)), "images": len(rows)}
+    return pa.table({"item_id": ids, "group": ids.take(pa.array(np.searchsorted(rows, first)))})
 
 
 def grouped(output: Output, shards: Iterable[ShardId]) -> None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from engine.atomic import is_there, read_json, remove_all, write_json
 from engine.config import Ingest
 from engine.dataset import accepted
-from engine.entry import Fault
+from engine.entry import Entry, Fault
 from engine.errors import OutputError
 from engine.given import take
 from engine.ingest import ingest, listed_digest, listing_of, missing
+from engine.ingest.summary import write_counts
 from engine.layout import LOCK, Output, ShardId
 from engine.records import Item, Record
 from engine.schema import items_to_table
@@ -39,7 +40,8 @@ from engine.uris import ROW, is_url
 from engine.versions import digest_of_json
 
 ADOPTED = "adopted.json"
-SHOWN = 5  # images that are named
+SHOWN = 5  # images, and faults, that are named
+UNREAD = "unread_image"  # the fault of all that came along with an image that can't be read
 URI, NAME = "uri", "file name"
 COLUMNS = ["item_id", "uri", "content_id", "duplicate_of", "error"]  # of images
 
@@ -89,13 +91,21 @@ class Unread:
 
 
 @dataclass(frozen=True)
+class Untaken:
+    """What could not be taken as it was, and of which image; "" where only its list was read."""
+
+    uri: str
+    fault: Fault
+
+
+@dataclass(frozen=True)
 class Truth:
     """What is told, image by image of the set.
 
     `shards` has the images of the set that it is of, in the set's order, and the shard of each. Of the `listed` images
     `readable` ones could be read or were adopted; `strangers` are not in the set, `twice` say something of an image
     that another one is of, too. `how` images were known again; `errors` of images and `faults` of annotations by kind.
-    `unread` are the first images that have an error.
+    `unread` are the first images that have an error, `untaken` the first faults of images that have none.
     """
 
     parts: tuple[Part, ...]
@@ -108,6 +118,7 @@ class Truth:
     errors: Mapping[str, int]
     unread: Sequence[Unread]
     faults: Mapping[str, int]
+    untaken: Sequence[Untaken]
 
     def records(self) -> dict[bytes, Record]:
         """By ids of images of the set, in its order."""
@@ -165,7 +176,8 @@ class _Seen:
 
 
 def matched(output: Output, told: Sequence[Told]) -> Truth:
-    """What is told of images of the set in `output`, known again by their content."""
+    """What is told of images of the set in `output`, known again by their content. Of one that is told of twice the
+    first counts, in the order of `told`."""
     by_content: dict[bytes, _Seen] = {}
     errors, unread = Counter[str](), list[Unread]()
     listed = twice = 0
@@ -188,7 +200,8 @@ def matched(output: Output, told: Sequence[Told]) -> Truth:
     for content, seen in by_content.items():
         if content in found:
             rows.setdefault((seen.told, seen.shard), {})[seen.row] = found[content][0]
-    adopted = {bytes.fromhex(content): known_by for one in told for content, known_by in _kept(one, "how").items()}
+    adopted = [_adopted(one) for one in told]
+    faults = sum((Counter(_manifest(one).get("faults", {})) for one in told), Counter[str]())
     return Truth(
         tuple(Part(told[number], shard, there) for (number, shard), there in rows.items()),
         dict(found.values()),
@@ -196,10 +209,15 @@ def matched(output: Output, told: Sequence[Told]) -> Truth:
         len(by_content),
         tuple(seen.uri for content, seen in by_content.items() if content not in found),
         twice,
-        Counter(adopted.get(content, "content") for content in found),
+        Counter(
+            adopted[seen.told][seen.uri].how if seen.uri in adopted[seen.told] else "content"
+            for content, seen in by_content.items()
+            if content in found
+        ),
         dict(sorted(errors.items())),
         tuple(unread),
-        dict(sorted(sum((Counter(_kept(one, "faults")) for one in told), Counter[str]()).items())),
+        dict(sorted(faults.items())),
+        _first(one for each in told for one in _untaken(each)) if set(faults) - {UNREAD} else (),
     )
 
 
@@ -211,50 +229,99 @@ def _contents(output: Output) -> Iterator[tuple[bytes, bytes, ShardId]]:
                 yield row["content_id"], row["item_id"], shard
 
 
-def _kept(told: Told, what: str) -> dict[str, Any]:
-    """What is known of an annotated set's "faults" or, of adopted images, "how" they were known. An output folder told
-    of its own faults when it was made."""
+def _manifest(told: Told) -> dict[str, Any]:
+    """Of an annotated set. An output folder told of its own faults when it was made."""
+    return read_json(told.output.manifest) if told.round is None else {}
+
+
+def _untaken(told: Told) -> Iterator[Untaken]:
+    """Those of an annotated set: of its lists the first ones, then those of its images."""
     if told.round is not None:
-        return {}
-    adopted = told.output.root / ADOPTED
-    known: dict[str, Any] = read_json(adopted if is_there(adopted) else told.output.manifest)
-    return dict(known.get(what, {}))
+        return
+    for fault in _manifest(told)["first_faults"]:
+        yield Untaken("", Fault(**fault))
+    for shard in told.output.shards():
+        faults = [(id_, fault) for id_, fault in read_faults(told.output, shard) if fault.kind != UNREAD]
+        uris = {item.item_id: item.uri for item in read_items(told.output, shard)} if faults else {}
+        yield from (Untaken(uris[id_], fault) for id_, fault in faults)
+
+
+def _first(faults: Iterable[Untaken]) -> tuple[Untaken, ...]:
+    """The first of each kind, before the second of any."""
+    met = Counter[str]()
+    kept: list[tuple[int, Untaken]] = []
+    for one in faults:
+        met[one.fault.kind] += 1
+        if met[one.fault.kind] <= SHOWN:
+            kept.append((met[one.fault.kind], one))
+    return tuple(one for _, one in sorted(kept, key=lambda numbered: numbered[0])[:SHOWN])
 
 
 # Images whose bytes are not to be had
+
+
+@dataclass(frozen=True)
+class Parent:
+    """The image of the set that another one is: its content id in hex, its size, and how that is known."""
+
+    content_id: str
+    width: int
+    height: int
+    how: str
 
 
 def adopt(there: Output, asked: Ingest, output: Output) -> None:
     """Takes what annotated sets say of images that can't be read for what they say of images of the set in `output`:
     of those at the same place, or else of those of the same file name, if only one has it on either side.
 
-    In `there` they have the content of the set's images from then on, and are known by that.
+    In `there` they have the content of the set's images from then on, and are known by that. Which they are is written
+    down before the first is taken: whoever goes on after a break finds others unread.
     """
-    if is_there(there.root / ADOPTED):
+    kept = there.root / ADOPTED
+    if is_there(kept) and read_json(kept)["done"]:
         return
-    unread = [item for shard in there.shards() for item in read_items(there, shard) if item.error]
-    parents = _parents(unread, output)
+    if not is_there(kept):
+        unread = [item for shard in there.shards() for item in read_items(there, shard) if item.error]
+        _write_adopted(kept, _parents(unread, output), done=False)
+    parents = _adopted(Told(there))
     entries = (entry for entry in listing_of(annotated(asked)) if entry.uri in parents) if parents else ()
     given = {entry.uri: entry for entry in entries}
-    faults = Counter(read_json(there.manifest)["faults"])
     for shard in there.shards() if given else ():
-        taken = []
-        for record, wrong in _with_faults(there, shard):
-            item = record.item
-            if item.error and item.uri in given:
-                faults.subtract(fault.kind for fault in wrong)
-                record, wrong = take(_as_read(item, parents[item.uri][0]), given[item.uri].given(), asked.source)
-                faults.update(fault.kind for fault in wrong)
-            taken.append((record, wrong))
-        digest = shard_digest(there.items(shard)) or ""
-        write_given(there, shard, taken, digest)
-        write_table(there.items(shard), items_to_table([record.item for record, _ in taken]), digest)
-    how = {parent.content_id.hex(): known_by for parent, known_by in parents.values() if parent.content_id}
-    write_json(there.root / ADOPTED, {"how": how, "faults": dict(+faults)})
+        _take(there, shard, given, parents, asked.source)
+    if given:
+        write_counts(there)
+    _write_adopted(kept, parents, done=True)
 
 
-def _as_read(item: Item, parent: Item) -> Item:
-    return replace(item, error=None, content_id=parent.content_id, width=parent.width, height=parent.height)
+def _write_adopted(kept: Path, parents: Mapping[str, Parent], *, done: bool) -> None:
+    write_json(kept, {"done": done, "images": {uri: asdict(parent) for uri, parent in parents.items()}})
+
+
+def _adopted(told: Told) -> dict[str, Parent]:
+    """By the uris of images of an annotated set that could not be read the images of the set that they are."""
+    kept = told.output.root / ADOPTED
+    known = read_json(kept)["images"] if told.round is None and is_there(kept) else {}
+    return {uri: Parent(**parent) for uri, parent in known.items()}
+
+
+def _take(
+    there: Output, shard: ShardId, given: Mapping[str, Entry], parents: Mapping[str, Parent], source: str
+) -> None:
+    """What came along with the images of a shard that have parents, and are not taken yet."""
+    taken = []
+    for record, wrong in _with_faults(there, shard):
+        item = record.item
+        if item.error and item.uri in given:
+            record, wrong = take(_as_read(item, parents[item.uri]), given[item.uri].given(), source)
+        taken.append((record, wrong))
+    digest = shard_digest(there.items(shard)) or ""
+    write_given(there, shard, taken, digest)
+    write_table(there.items(shard), items_to_table([record.item for record, _ in taken]), digest)
+
+
+def _as_read(item: Item, parent: Parent) -> Item:
+    content_id = bytes.fromhex(parent.content_id)
+    return replace(item, error=None, content_id=content_id, width=parent.width, height=parent.height)
 
 
 def _with_faults(there: Output, shard: ShardId) -> Iterator[tuple[Record, Sequence[Fault]]]:
@@ -265,31 +332,31 @@ def _with_faults(there: Output, shard: ShardId) -> Iterator[tuple[Record, Sequen
         yield record, faults.get(record.item.item_id, [])
 
 
-def _parents(unread: Sequence[Item], output: Output) -> dict[str, tuple[Item, str]]:
-    """By the uris of images that can't be read the images of the set that they are, and how that is known."""
+def _parents(unread: Sequence[Item], output: Output) -> dict[str, Parent]:
+    """By the uris of images that can't be read the images of the set that they are."""
     if not unread:
         return {}
     uris = {item.uri for item in unread}
     names = Counter(_name(uri) for uri in uris)
-    by_uri: dict[str, Item] = {}
-    by_name: dict[str, list[Item]] = {}
+    by_uri: dict[str, Parent] = {}
+    by_name: dict[str, list[Parent]] = {}
     for shard in output.shards():
         for row in read_table(output.items(shard), ["uri", "content_id", "width", "height", "error"]).to_pylist():
             if row["content_id"] is None or row["error"]:
                 continue
-            item = Item(b"", row["uri"], row["content_id"], width=row["width"], height=row["height"])
-            if item.uri in uris:
-                by_uri[item.uri] = item
-            if names[name := _name(item.uri)] == 1:
-                by_name.setdefault(name, []).append(item)
+            told = (row["content_id"].hex(), row["width"], row["height"])
+            if row["uri"] in uris:
+                by_uri[row["uri"]] = Parent(*told, URI)
+            if names[name := _name(row["uri"])] == 1:
+                by_name.setdefault(name, []).append(Parent(*told, NAME))
     parents = {}
     for uri in uris:
         same_name = by_name.get(_name(uri), [])
         if uri in by_uri:
-            parents[uri] = by_uri[uri], URI
-        elif len({item.content_id for item in same_name}) == 1 and _name(uri):
-            parents[uri] = same_name[0], NAME
-    return parents
+            parents[uri] = by_uri[uri]
+        elif len({parent.content_id for parent in same_name}) == 1 and _name(uri):
+            parents[uri] = same_name[0]
+    return dict(sorted(parents.items()))
 
 
 def _name(uri: str) -> str:

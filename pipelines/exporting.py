@@ -18,7 +18,7 @@ from engine.components import load
 from engine.config import Config, load_config, read_yaml
 from engine.contamination import contaminated
 from engine.dataset import open_dataset
-from engine.errors import ConfigError, OutputError, is_forbidden
+from engine.errors import ConfigError, OutputError
 from engine.export import Format, export
 from engine.export.images import How
 from engine.export.run import Export
@@ -26,7 +26,6 @@ from engine.export.selection import ANY, KINDS, REGIONS, Selection
 from engine.export.split import splits_of
 from engine.layout import Output
 from engine.places import place
-from engine.summary import grouped
 from engine.untrusted import printable
 from engine.vocabulary import Vocabulary
 from pipelines.build import EMBEDDED
@@ -53,8 +52,6 @@ def export_round(output: Output, number: int, config: Config, console: Console) 
     """Exports what stands in a round, as far as it is annotated, and says so."""
     check_decided_once(output, number)
     check_earlier(output, number)
-    if config.export.split:  # by which they go
-        _group(output)
     asked = asked_of(output, number, config)
     counts = output.counts()
     total, there = sum(counts.values()), sum(counts[shard] for shard in asked.dataset.shards())
@@ -76,18 +73,6 @@ def export_round(output: Output, number: int, config: Config, console: Console) 
         summary = export(asked, config.run, progress)
     print_export(summary, asked.to, console)
     return summary
-
-
-def _group(output: Output) -> None:
-    try:
-        grouped(output, open_dataset(output.root).shards())
-    except OSError as error:
-        if not is_forbidden(error):
-            raise
-        raise OutputError(
-            f"{output.round(0).near_duplicates} is not there, by which images that look alike come to one split, and "
-            f"can't be written ({error.strerror}). Let engine run end where it can be, or go without splits"
-        ) from error
 
 
 def asked_of(output: Output, number: int, config: Config) -> Export:
