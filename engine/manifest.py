@@ -62,6 +62,11 @@ def names(path: str) -> list[str]:
     return list(_schema(path).names)
 
 
+def metadata(path: str) -> dict[bytes, bytes]:
+    """What a Parquet file says of its schema as a whole."""
+    return dict(_schema(path).metadata or {})
+
+
 def is_manifest(path: str) -> bool:
     """Whether a Parquet file has a column that `entries` goes by."""
     schema = _schema(path)

@@ -19,6 +19,7 @@ from engine.atomic import read_json
 from engine.config import Config, Ingest
 from engine.dataset import Dataset
 from engine.errors import ConfigError, OutputError, is_forbidden
+from engine.files import is_folder
 from engine.flat import Flat, Ints, flatten
 from engine.layout import Output, ShardId
 from engine.lock import run_lock
@@ -26,7 +27,8 @@ from engine.records import HUMAN
 from engine.said import Said, equal, gathered, numbers_of
 from engine.stats import OBEYED
 from engine.storage import read_shard, read_table
-from engine.truth import SHOWN, Told, Truth, adopt, annotated, matched, told_by
+from engine.truth import SHOWN, UNREAD, Told, Truth, adopt, annotated, is_output, matched, told_by
+from engine.uris import is_url
 from engine.versions import digest_of_json
 from engine.vocabulary import Vocabulary
 from florence2.errors import Florence2Error
@@ -34,11 +36,12 @@ from pipelines.evaluation.captions import Captions
 from pipelines.evaluation.classes import Classes
 from pipelines.evaluation.comparing import compared
 from pipelines.evaluation.lines import Ocr
+from pipelines.evaluation.listed import listed_classes
 from pipelines.evaluation.measured import Judged, Kind, Measured
 from pipelines.evaluation.objects import Detection
 from pipelines.evaluation.phrases import Grounding, Referring
 
-VERSION = 2  # of what `run` gives
+VERSION = 3  # of what `run` gives, and of what is kept of a truth
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,8 @@ class Evaluation:
 
     def run(self) -> dict[str, Any]:
         """All that is told, as JSON. ConfigError for a truth that does not fit."""
+        if not all(map(str.strip, self.paths)):
+            raise ConfigError("--truth: expected the path of an annotated set or output folder, not an empty one")
         if self.kind not in KINDS:
             raise ConfigError(f"--kind {self.kind}: no such kind; there are {', '.join(KINDS)}")
         rows = list(self.rows())
@@ -94,7 +99,7 @@ class Evaluation:
         except Florence2Error as error:
             raise ConfigError(f"--truth {', '.join(self.paths)}: {error}") from error
         except ConfigError as error:
-            raise ConfigError(". ".join([str(error), *_outside(self.truth)])) from error
+            raise ConfigError(". ".join([str(error), *_outside(self.truth), *_untaken(self.truth)])) from error
         self._check_classes(measured)
         protocol = next(iter(measured.values())).protocol
         return {
@@ -136,9 +141,8 @@ class Evaluation:
             if not is_forbidden(error):
                 raise
             raise OutputError(
-                f"{there.root} can't be written ({error.strerror}), where what --truth says is kept. Make a dataset of "
-                f"it elsewhere, which is read where it is: engine import {shlex.join(self.paths)} --out TRUTH, then "
-                f"engine evaluate {output.root} --truth TRUTH"
+                f"{there.root} can't be written ({error.strerror}), where what --truth says is kept. "
+                f"{self._elsewhere(asked)}"
             ) from error
         truth = matched(output, told)
         if not truth.shards:
@@ -149,6 +153,19 @@ class Evaluation:
                 f"has. {'; '.join(_outside(truth))}{place}"
             )
         return truth
+
+    def _elsewhere(self, asked: Ingest) -> str:
+        """What to do where nothing can be kept beside the set. A truth whose images are not beside it is known by the
+        names of the set's only there: elsewhere it has to be told where these are."""
+        outputs = [path for path in self.paths if is_output(path)]
+        folder = next((path for path in self.config.ingest.images if not is_url(path) and is_folder(path)), "FOLDER")
+        made = shlex.join(["engine", "import", *annotated(asked).images, "--image-root", folder, "--out", "TRUTH"])
+        named = [word for path in ("TRUTH", *outputs) for word in ("--truth", path)]
+        command = ["engine", "evaluate", str(self.dataset.output.root), *named, "--kind", self.kind]
+        return (
+            f"Make a dataset of it elsewhere, which is read where it is: {made}, then {shlex.join(command)}. "
+            "--image-root is the folder of the set's images; leave it out where the truth has its own beside it"
+        )
 
     @cached_property
     def numbers(self) -> dict[str, int]:
@@ -190,8 +207,12 @@ class Evaluation:
                     numbers[row] = self.numbers[id_.hex()]
                 yield flat, numbers
 
-        classes = Classes(self.config.vocabulary, self.label_map)
-        return KINDS[self.kind](gathered(parts()), classes, self.images)
+        return KINDS[self.kind](gathered(parts()), self.classes, self.images)
+
+    @cached_property
+    def classes(self) -> Classes:
+        listed = listed_classes([path for path in self.paths if not is_output(path)])
+        return Classes(self.config.vocabulary, self.label_map, listed)
 
     # What is held against it
 
@@ -278,6 +299,7 @@ class Evaluation:
             "unread": dict(truth.errors),
             "first unread": [asdict(one) for one in truth.unread],
             "faults": dict(truth.faults),
+            "first faults": [{"image": one.uri or None, **asdict(one.fault)} for one in truth.untaken],
             "told twice": truth.twice,
         }
 
@@ -292,40 +314,35 @@ class Evaluation:
         }
 
     def _protocol(self, judging: bool) -> str:
-        classes = (
-            f"; {Classes(self.config.vocabulary, self.label_map).protocol}"
-            if self.kind in ("detection", "masks")
-            else ""
-        )
+        of_objects = self.kind in ("detection", "masks")
+        classes = f"; {self.classes.protocol}; {self.classes.counted}" if of_objects else ""
         judged = f". Who is right, where: {self.asked.judging}" if judging else ""
         return (
             "A row of what stands is of all sources; of a source it is what it made in one round, and what of that "
             "stands in the last one. Images of the truth are those of the set with the same bytes; where they can't be "
-            f"read, those at the same place, or of a file name that only one has{classes}{judged}"
+            "read, those at the same place, or of a file name that only one has. Where two images of the truth "
+            "are the same one, what the first says counts: those of output folders come before those of annotated "
+            "sets, of which COCO's files are the first and Open Images' the second, all in the order of "
+            f"--truth{classes}{judged}"
         )
 
     def _notes(self, rows: Sequence[Row]) -> Iterator[str]:
         truth = self.truth
         yield from _outside(truth)
-        faults = {kind: count for kind, count in truth.faults.items() if kind != "unread_image"}
-        if faults:
-            yield (
-                f"{sum(faults.values())} annotations of the truth could not be taken as they are "
-                f"({_counted(faults)}): where one is missing, what is right counts as wrong"
-            )
+        yield from _untaken(truth)
         if self.failed:
             yield (
                 f"{sum(self.failed.values())} images that have truth are in quarantine in the set "
                 f"({_counted(self.failed)}): what is in them counts as not found"
             )
         if truth.twice:
-            yield f"{truth.twice} images of the truth have the bytes of another one: what it says of them was left out"
+            yield f"{truth.twice} images of the truth have the bytes of another one: what the first one says counts"
         never = self.never_found()
         if never and never["classes"]:
             told = ", ".join(never["first"]) + (", ..." if never["classes"] > len(never["first"]) else "")
             share = f"{never['share']:.1%} of the truth's objects"
             yield f"{share} are of {never['classes']} classes that no row has: {told}"
-        if self.kind != "captions" and any(row.source == HUMAN for row in rows):
+        if any(row.source == HUMAN for row in rows):
             yield "people's own annotations are part of the set: if the truth came from them, they prove nothing"
 
     def _check_classes(self, measured: dict[str, Measured]) -> None:
@@ -352,9 +369,9 @@ def to_json(told: dict[str, Any]) -> str:
 
 
 def _digest(output: Output, asked: Ingest) -> str:
-    """Of where the truth is, how it is read, and the set that it is of."""
+    """Of where the truth is, how it is read and kept, and the set that it is of."""
     settings = asked.model_dump(mode="json", exclude={"http"})
-    return digest_of_json([settings, read_json(output.manifest)["listed"]])
+    return digest_of_json([VERSION, settings, read_json(output.manifest)["listed"]])
 
 
 def _from(threshold: float | None, made: Said) -> Said:
@@ -374,6 +391,22 @@ def _outside(truth: Truth) -> Iterator[str]:
             f"{unread} images of the truth could not be read, nor known by place or name, or are in quarantine there "
             f"({_counted(truth.errors)}): {first}{', ...' if unread > len(truth.unread) else ''}"
         )
+
+
+def _untaken(truth: Truth) -> Iterator[str]:
+    """Which annotations of the truth don't fit, and why."""
+    faults = {kind: count for kind, count in truth.faults.items() if kind != UNREAD}
+    if not faults:
+        return
+    first = []
+    for one in truth.untaken:
+        image = f" ({_name(one.uri)[:100]})" if one.uri else ""
+        first.append(f"{one.fault.where[:100]}{image}: {one.fault.kind}: {one.fault.message[:200]}")
+    more = "; ..." if sum(faults.values()) > len(first) else ""
+    yield (
+        f"{sum(faults.values())} annotations of the truth could not be taken as they are ({_counted(faults)}): where "
+        f"one is missing, what is right counts as wrong. The first: {'; '.join(first)}{more}"
+    )
 
 
 def _counted(kinds: Mapping[str, int]) -> str:

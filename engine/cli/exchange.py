@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from engine.cli.run import check_quarantined, report_run
 from engine.cli.terminal import QUARANTINED, console, errors
 from engine.config import Config
 from engine.dataset import open_dataset
+from engine.errors import ConfigError
 from engine.files import absolute
 from engine.lock import run_lock
 from engine.places import place
@@ -115,7 +117,7 @@ def evaluate(
     open_dataset(output.root)
     dataset = whole_round(output.root, seen_round(output, round))
     there = config_there(dataset.output) or Config()
-    paths = [path if is_url(path) else absolute(path) for path in truth]
+    paths = _whole("--truth", truth)
     mapping = read_label_map(label_map) if label_map else None
     with errors.status("evaluate"):
         told = Evaluation(dataset, there, kind, paths, source, mapping).run()
@@ -139,7 +141,7 @@ def import_(
     """Make an annotated set a dataset of the engine's own, without any specialist: to look at, export or judge by."""
     from pipelines.importing import import_set
 
-    summary = import_set(paths, output_of(out), source, format, console, image_root)
+    summary = import_set(_whole("PATH", paths), output_of(out), source, format, console, image_root)
     report_run(summary, "annotate", out, 0)
     check_quarantined(summary, Config())
 
@@ -164,7 +166,7 @@ def decontaminate(
 
     output = output_of(out)
     open_dataset(output.root)
-    paths = tuple(path if is_url(path) else absolute(path) for path in against)
+    paths = _whole("--against", against)
     found = look(output, paths, distance, errors, anew)
     if as_json:
         console.out(to_json(found), highlight=False)
@@ -172,3 +174,10 @@ def decontaminate(
         print_contamination(found, console)
     if found["unread"]:
         raise typer.Exit(QUARANTINED)
+
+
+def _whole(option: str, paths: Sequence[str]) -> tuple[str, ...]:
+    """Paths that hold wherever one is. ConfigError for an empty one, which would be the folder that one is in."""
+    if not all(map(str.strip, paths)):
+        raise ConfigError(f"{option}: expected the path of a set or output folder, not an empty one")
+    return tuple(path if is_url(path) else absolute(path) for path in paths)

@@ -72,6 +72,11 @@ def entries(
                 yield entry if entry.error else there.labelled(entry)
 
 
+def names_of(path: str) -> list[str]:
+    """The classes that a set's YAML lists."""
+    return list(_names(_document(path).get("names")).values())
+
+
 def _document(path: str) -> dict[str, Any]:
     """All scalars are strings: a class may be named "no"."""
     try:

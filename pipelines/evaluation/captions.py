@@ -30,7 +30,9 @@ class Captions:
     mains: ClassVar[tuple[str, ...]] = ("texts",)
     region_kind: ClassVar[str | None] = None
     by: ClassVar[str] = "mean CIDEr-D"
-    judging: ClassVar[str] = "CIDEr-D of the first text that a source made of an image and granularity"
+    judging: ClassVar[str] = (
+        "CIDEr-D, of the same tokens, of the first text that a source made of an image and granularity"
+    )
     notes: list[str] = field(default_factory=list)
 
     @cached_property
@@ -94,7 +96,7 @@ class Captions:
     @cached_property
     def _ciders(self) -> dict[str, tuple[Cider, dict[int, int]]]:
         return {
-            detail: (Cider(list(references.values())), {row: at for at, row in enumerate(references)})
+            detail: (Cider(list(references.values()), _tokens), {row: at for at, row in enumerate(references)})
             for detail, references in self.references.items()
         }
 
@@ -116,3 +118,10 @@ class Captions:
             if row in answers[detail]:
                 worth[place] = cider.score(numbers[row], answers[detail][row])
         return Judged(worth)
+
+
+def _tokens(text: str) -> list[str]:
+    """As `caption_scores` has them: what is told of sources in both tables is the same measure."""
+    from florence2.evaluation.ptb import tokenised
+
+    return tokenised(text).split()

@@ -79,7 +79,7 @@ class Detection:
     by: ClassVar[str] = "F1 at own threshold"
     judging: ClassVar[str] = (
         "F1 at IoU 0.5 of what a source made with the threshold of its row or a higher score; of all that it made, "
-        "where that has none"
+        "where that has none; of a class in an image as many as the row counts"
     )
     region_kind: ClassVar[str | None] = "object"
     notes: list[str] = field(default_factory=list)
@@ -95,13 +95,10 @@ class Detection:
 
     @cached_property
     def categories(self) -> list[str]:
-        """The label map's classes, or else those that the truth has."""
-        if self.classes.label_map is not None:
-            return sorted(self.classes.label_map.classes)
-        regions = self.truth["regions"]
-        codes, _, names = self.classes.named(self.truth)
-        there = {names[code] for code in np.unique(codes[equal(regions["kind"], "object")])}
-        return sorted(name for name in there if name is not None)
+        """The label map's classes, or else those that the truth lists or has."""
+        codes, words, _ = self.classes.named(self.truth)
+        there = np.unique(codes[equal(self.truth["regions"]["kind"], "object")])
+        return self.classes.of(words[code] for code in there)
 
     @cached_property
     def there(self) -> Things:
@@ -120,7 +117,12 @@ class Detection:
         what = "objects with masks" if self.masks else "objects"
         said = {name: len(table) for name, table in self.truth.tables.items() if len(table)}
         told = ", ".join(f"{name} {count}" for name, count in said.items()) or "nothing at all"
-        mapped = f"; of its {total} objects none has a label that counts (--label-map, categories)" if unmapped else ""
+        words = ", ".join(word for word, _ in unmapped.most_common(10))
+        mapped = (
+            f"; of its {total} objects none has a label that counts (--label-map, categories): {words}"
+            if unmapped
+            else ""
+        )
         raise ConfigError(f"--kind {kind}: the truth of {len(self.ids)} images has no {what}; it says {told}{mapped}")
 
     def things(self, said: Said, score: str, *, whole: bool = False) -> tuple[Things, Counter[str], int]:
@@ -231,7 +233,7 @@ class Detection:
         return {"class": [self.categories[at] for at in things.labels], "size": sizes_of(things.areas)}
 
     def judge(self, found: Said) -> Judged | None:
-        things, _, _ = self.things(found, "label_score")
+        things = _surest(self.things(found, "label_score")[0])
         right, wrong = match(self.there, things)
         surplus = {name: Counter(values) for name, values in self._strata(things.take(wrong)).items()}
         return Judged(right[~self.there.crowd].astype(float), surplus)
@@ -246,7 +248,7 @@ def match(truth: Things, found: Things) -> tuple[Bools, Bools]:
         there = of_truth.get(key)
         if there is None:
             continue
-        own = own[np.argsort(-np.nan_to_num(found.scores[own], nan=-np.inf), kind="stable")]
+        own = own[_by_score(found, own)]
         overlaps = found.overlaps(own, truth, there)
         crowd, free = truth.crowd[there], ~truth.crowd[there]
         for at, row in zip(own, overlaps, strict=True):
@@ -256,6 +258,21 @@ def match(truth: Things, found: Things) -> tuple[Bools, Bools]:
             elif (row[crowd] >= IOU).any():
                 wrong[at] = False
     return right, wrong
+
+
+def _by_score(things: Things, own: Ints) -> Ints:
+    """The surest first, those without a score last."""
+    return np.argsort(-np.nan_to_num(things.scores[own], nan=-np.inf), kind="stable")
+
+
+def _surest(things: Things) -> Things:
+    """Of a label in an image as many as `average_precision` and its F1 count."""
+    from florence2.evaluation.detection import MAX_DETECTIONS
+
+    kept = np.zeros(len(things.rows), bool)
+    for _, own in _groups(things):
+        kept[own[_by_score(things, own)][:MAX_DETECTIONS]] = True
+    return things.take(kept)
 
 
 def _groups(things: Things) -> Iterator[tuple[tuple[int, int], Ints]]:

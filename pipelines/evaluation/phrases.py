@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar
@@ -24,13 +24,18 @@ LENGTHS = ((1, "1 word"), (2, "2 words"), (4, "3 or 4 words"))
 
 @dataclass(frozen=True)
 class Named:
-    """Words that name regions of an image, the surest first; with their place in a text, where they stand in one."""
+    """Words that name regions of an image, the surest first; with their place in a text, where they stand in one. The
+    `score` is one that `source` gave "phrases" or "regions"; `ranked` regions are in the order of scores of their
+    own."""
 
     row: int
     words: str
     boxes: list[Box]
     ids: tuple[str, ...]
     score: float
+    source: str
+    scored: str
+    ranked: bool = False
     place: tuple[str, int, int] | None = None
 
     @property
@@ -52,9 +57,9 @@ def triplets_of(said: Said) -> list[Named]:
     at = places(rows[parents], ids, regions)
     scores, boxes, names = numbers_of(regions["score"]), boxes_of(regions), regions["id"].to_pylist()
     phrase_scores = numbers_of(table["phrase_score"])
-    columns = (table["phrase"].to_pylist(), table["start"].to_pylist(), table["stop"].to_pylist(), phrase_scores, texts)
+    columns = (*(table[name].to_pylist() for name in ("phrase", "start", "stop", "source")), phrase_scores, texts)
     found = []
-    for row, (own, phrase, start, stop, score, text) in enumerate(
+    for row, (own, phrase, start, stop, source, score, text) in enumerate(
         zip(split(parents, len(table)), *columns, strict=True)
     ):
         there = [int(n) for n in at[own] if n >= 0]
@@ -62,16 +67,21 @@ def triplets_of(said: Said) -> list[Named]:
         if there and phrase:
             place = (text or "", start, stop)
             named = tuple(names[n] for n in there)
-            found.append(Named(int(rows[row]), phrase, boxes[there].tolist(), named, float(score), place))
+            ranked = len(there) > 1 and bool(np.isfinite(scores[there]).any())
+            own_boxes = boxes[there].tolist()
+            found.append(
+                Named(int(rows[row]), phrase, own_boxes, named, float(score), source, "phrases", ranked, place)
+            )
     return found
 
 
 def region_texts_of(said: Said) -> list[Named]:
     table, regions = said["region_texts"], said["regions"]
     at = places(rows_of(table), table["region_id"], regions)
-    scores, boxes, names = numbers_of(regions["score"]), boxes_of(regions), regions["id"].to_pylist()
+    scores, boxes = numbers_of(regions["score"]), boxes_of(regions)
+    names, sources = regions["id"].to_pylist(), regions["source"].to_pylist()
     return [
-        Named(row, text, [boxes[n].tolist()], (names[n],), float(scores[n]))
+        Named(row, text, [boxes[n].tolist()], (names[n],), float(scores[n]), sources[n], "regions")
         for row, text, n in zip(table["row"].to_pylist(), table["text"].to_pylist(), at.tolist(), strict=True)
         if n >= 0
     ]
@@ -81,6 +91,19 @@ def _texts(said: Said, triplets: Any) -> list[str | None]:
     texts = said["texts"]
     at, words = places(rows_of(triplets), triplets["text_id"], texts), texts["text"].to_pylist()
     return [words[n] if n >= 0 else None for n in at.tolist()]
+
+
+def _told(named: Sequence[Named]) -> str:
+    """What kind of score it goes by."""
+    makers = {(one.source, one.scored) for one in named if not np.isnan(one.score)}
+    kind = "none"
+    if makers:
+        whose = "the source's" if len({source for source, _ in makers}) == 1 else "the sources'"
+        kind = f"{whose} own, of {' and '.join(sorted({scored for _, scored in makers}))}"
+        kind += ", which are not comparable" if len(makers) > 1 else ""
+        without = float(np.mean([np.isnan(one.score) for one in named]))
+        kind += f"; {without:.1%} have none" if without else ""
+    return kind + ("; several regions of a phrase by their own" if any(one.ranked for one in named) else "")
 
 
 def _last(score: float) -> float:
@@ -132,7 +155,8 @@ class Grounding:
     def measure(self, found: Said, *, standing: bool) -> Measured:
         from florence2.evaluation.grounding import recall
 
-        result = recall(self._asked(found) if self.there else list(self._named(found)))
+        answers = triplets_of(found)
+        result = recall(self._asked(answers) if self.there else self._named(answers, _Names(found), self.labels))
         how = (
             "phrases of the truth, looked for at the same place of the same text, else by the same words (case and a "
             "first article aside)"
@@ -141,26 +165,27 @@ class Grounding:
             f"truth: rows have other phrases; {self.classes.protocol}"
         )
         numbers = {name: result.numbers[name] for name in ("R@1 ANY", "R@1 MERGED")}
-        return Measured(numbers, result.counts, f"{result.protocol}. {how[0].upper()}{how[1:]}", "order by the score")
+        return Measured(numbers, result.counts, f"{result.protocol}. {how[0].upper()}{how[1:]}", _told(answers))
 
-    def _asked(self, found: Said) -> list[Any]:
+    def _asked(self, found: Sequence[Named]) -> list[Any]:
         from florence2.evaluation.grounding import Grounded
 
-        answers = Answers(triplets_of(found))
+        answers = Answers(found)
         return [
             Grounded(one.boxes, answers.boxes(one), name=f"image {self.ids[one.row]}: {one.words[:80]}")
             for one in self.there
         ]
 
-    def _named(self, found: Said) -> Iterator[Any]:
+    def _named(self, found: Sequence[Named], names: _Names, labels: frozenset[str]) -> list[Any]:
         from florence2.evaluation.grounding import Grounded
 
-        names = _Names(found)
-        for one in triplets_of(found):
-            label = next((name for name in map(self.classes.name, names.of(one)) if name in self.labels), None)
+        asked = []
+        for one in found:
+            label = next((name for name in map(self.classes.name, names.of(one)) if name in labels), None)
             if label is not None:
                 truth = self.objects.get(one.row, {}).get(label, [])
-                yield Grounded(truth, one.boxes, name=f"image {self.ids[one.row]}: {one.words[:80]}")
+                asked.append(Grounded(truth, one.boxes, name=f"image {self.ids[one.row]}: {one.words[:80]}"))
+        return asked
 
     # Which are right
 
@@ -209,16 +234,17 @@ class Referring:
     def measure(self, found: Said, *, standing: bool) -> Measured:
         from florence2.evaluation.referring import referred_boxes
 
+        named = [*region_texts_of(found), *triplets_of(found)]
         result = referred_boxes(
             [one.boxes[0] for one in self.there],
-            self._found(found),
+            self._found(named),
             [f"image {self.ids[one.row]}: {one.words[:80]}" for one in self.there],
         )
         how = "the answer is the surest region that the row gives the same words, case and a first article aside"
-        return Measured(result.numbers, result.counts, f"{result.protocol}; {how}", "order by the score")
+        return Measured(result.numbers, result.counts, f"{result.protocol}; {how}", _told(named))
 
-    def _found(self, found: Said) -> list[Box | None]:
-        answers = Answers([*region_texts_of(found), *triplets_of(found)])
+    def _found(self, named: Sequence[Named]) -> list[Box | None]:
+        answers = Answers(named)
         return [next(iter(answers.boxes(one)), None) for one in self.there]
 
     @cached_property
@@ -226,7 +252,8 @@ class Referring:
         return _strata(self.there)
 
     def judge(self, found: Said) -> Judged | None:
-        pairs = zip(self.there, self._found(found), strict=True)
+        named = [*region_texts_of(found), *triplets_of(found)]
+        pairs = zip(self.there, self._found(named), strict=True)
         return Judged(np.array([float(_hits(one.boxes, [] if box is None else [box])) for one, box in pairs]))
 
 

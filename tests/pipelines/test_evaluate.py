@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import shlex
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 from command import Call
+from ingesting import Killed
 from judged import HEIGHT, WIDTH, Judged, coco, pictures, regions, several
 from rich.console import Console
 
@@ -19,6 +24,7 @@ from engine.config import Config, Ingest
 from engine.dataset import open_dataset
 from engine.errors import ConfigError, OutputError
 from engine.geometry import encode_mask
+from engine.layout import LOCK
 from engine.records import (
     HUMAN,
     AnyAnnotation,
@@ -33,10 +39,12 @@ from engine.records import (
     Text,
     Triplet,
 )
-from engine.storage import read_records, write_annotations, write_decisions
+from engine.storage import read_records, write_annotations, write_decisions, write_table
 from engine.vocabulary import ClassEntry, Vocabulary
 from florence2.evaluation.captions import caption_scores
+from florence2.evaluation.detection import Objects, average_precision
 from pipelines.evaluating import Evaluation
+from pipelines.evaluation.listed import listed_classes
 from pipelines.evaluation.table import print_evaluation
 
 DOG, CAT, COW = (10.0, 10.0, 40.0, 40.0), (50.0, 20.0, 90.0, 70.0), (5.0, 50.0, 30.0, 75.0)
@@ -298,6 +306,24 @@ def test_a_low_bar_costs_nobody_who_is_right(images: Path, tmp_path: Path) -> No
     assert "its own threshold on: lax 0.800, mute none, by all, strict 0.800" in printed.getvalue()
 
 
+def test_both_tables_count_as_many_of_a_class_in_an_image(images: Path, tmp_path: Path) -> None:
+    """The first hundred without scores, the surest with them: what is behind is neither right nor wrong in either."""
+    strays = [("dog", moved(COW, n / 4)) for n in range(99)]
+    found = [*strays, ("dog", DOG), ("dog", CAT), ("cat", CAT)]
+    truth = coco(images, NAMES, [TRUTH[0], TRUTH[1], {"image": "0.png", "label": "dog", "bbox": CAT}])
+    made = Judged.of(images, tmp_path / "out").round(
+        {0: several(regions("mute", *found), regions("sure", *((*one, n / 200) for n, one in enumerate(found))))}
+    )
+    told = evaluate(made, truth)
+    mute = row(told, "mute, made")["numbers"]
+    assert mute["F1"] == pytest.approx(2 * 2 / (101 + 3)), "one dog of a hundred, and the cat"
+    worth = told["where"]["best"]["class"]
+    assert worth["dog"]["worth"]["mute"] == pytest.approx(2 * 1 / (100 + 2))
+    assert worth["cat"]["worth"]["mute"] == 1
+    assert worth["dog"]["worth"]["sure"] == 1
+    assert "of a class in an image as many as the row counts" in told["protocol"]
+
+
 def test_labels_meet_in_the_vocabulary_or_a_map(images: Path, tmp_path: Path) -> None:
     made = perfect(images, tmp_path / "out", lambda label, box: ({"dog": "puppy", "cat": "kitten"}[label], box))
     truth = coco(images, NAMES, TRUTH)
@@ -322,6 +348,78 @@ def test_labels_meet_in_the_vocabulary_or_a_map(images: Path, tmp_path: Path) ->
     own = Vocabulary(classes={"dog": ClassEntry(synonyms=("puppy",)), "cat": ClassEntry(synonyms=("kitten",))})
     config = Config(ingest=Ingest(images=(str(images),), shard_size=2), vocabulary=own)
     assert evaluate(made, truth, config=config)["rows"][0]["numbers"]["AP"] == 1
+
+
+def changed(path: str, change: Any) -> str:
+    """A COCO file after a change."""
+    document = json.loads(Path(path).read_text())
+    change(document)
+    Path(path).write_text(json.dumps(document))
+    return path
+
+
+def listing(path: str, name: str) -> str:
+    """A COCO file with a category more, which nothing in it has."""
+    return changed(path, lambda document: document["categories"].append({"id": 90, "name": name}))
+
+
+def scored(found: Iterable[tuple[int, str, Box, float]]) -> Objects:
+    labels, boxes, scores = zip(*((label, box, score) for _, label, box, score in found), strict=True)
+    return Objects(labels, boxes, scores=scores)
+
+
+def test_classes_that_the_truth_lists_count_where_nothing_is_of_them(images: Path, tmp_path: Path) -> None:
+    """As whoever measures by the same file elsewhere has it: a yak that is found is wrong."""
+    made = perfect(images, tmp_path / "out")
+    made.round({0: regions("model", ("Yak", COW, 0.9), ("gnu", COW, 0.9)), 3: regions("model", ("yak", DOG, 0.9))})
+    found = [one for one in objects(made, 1) if one[1] != "gnu"]
+    expected = average_precision(
+        {n: Objects([t[1] for t in THERE if t[0] == n], [t[2] for t in THERE if t[0] == n]) for n in range(4)},
+        {n: scored(one for one in found if one[0] == n) for n in range(4)},
+        {name: name for name in ("cat", "dog", "yak")},
+    ).numbers
+    told = evaluate(made, listing(coco(images, NAMES, TRUTH), "yak"))
+    standing = row(told, "round 1, standing")
+    assert standing["numbers"] == pytest.approx(expected)
+    assert standing["numbers"]["precision"] == pytest.approx(5 / 7)
+    assert standing["unmapped"] == {"share": 1 / 8, "first": ["gnu"]}
+    assert "classes of the truth are the 3 that its files list" in told["protocol"]
+    other = perfect(images, tmp_path / "truth")
+    told = evaluate(made, str(other.output.root))
+    assert row(told, "round 1, standing")["numbers"]["precision"] == 1
+    assert row(told, "round 1, standing")["unmapped"] == {"share": 3 / 8, "first": ["Yak", "gnu", "yak"]}
+    assert "classes of the truth are those that occur in it, as it lists none" in told["protocol"]
+
+
+def test_where_classes_are_listed(images: Path, tmp_path: Path) -> None:
+    """In a COCO file and an export of several, in YOLO's names, in the features of `datasets`; nowhere in a folder."""
+    one = listing(coco(images, NAMES, TRUTH), "yak")
+    talk = tmp_path / "talk.json"
+    talk.write_text(json.dumps([{"id": "0", "image": str(images / NAMES[0]), "conversations": [{"from": "human"}]}]))
+    assert listed_classes([one, str(images), str(talk)]) == ["cat", "dog", "yak"]
+    for split in ("train", "val"):
+        coco(tmp_path / "export", NAMES, [{"image": NAMES[0], "label": split, "bbox": DOG}], f"instances_{split}.json")
+    (tmp_path / "export" / "export.json").write_text(json.dumps({"format": "coco"}))
+    assert listed_classes([str(tmp_path / "export")]) == ["train", "val"]
+    data = images / "data.yaml"
+    data.write_text("train: .\nnames: [yes, 'no']\n")
+    assert listed_classes([str(images)]) == listed_classes([str(data)]) == ["no", "yes"]
+    data.write_text("train: .\nnames: {0: dog, 7: yak}\n")
+    assert listed_classes([str(images)]) == ["dog", "yak"]
+    objects = datasets.List(
+        {"bbox": datasets.List(datasets.Value("float32")), "category": datasets.ClassLabel(names=["dog", "yak"])}
+    )
+    rows = datasets.Dataset.from_dict(
+        {"image": [str(images / NAMES[0])], "objects": [[{"bbox": [1, 2, 3, 4], "category": 0}]]},
+        features=datasets.Features({"image": datasets.Image(), "objects": objects}),
+    )
+    rows.save_to_disk(str(tmp_path / "one"))
+    datasets.DatasetDict({"train": rows}).save_to_disk(str(tmp_path / "splits"))
+    rows.to_parquet(str(tmp_path / "rows.parquet"))
+    for name in ("one", "splits", "rows.parquet"):
+        assert listed_classes([str(tmp_path / name)]) == ["dog", "yak"], name
+    made = perfect(images, tmp_path / "out")
+    assert "the 2 that its files list" in evaluate(made, str(tmp_path / "one"))["protocol"]
 
 
 def test_images_are_known_by_content_place_or_name(judged: Judged, images: Path, tmp_path: Path) -> None:
@@ -441,6 +539,135 @@ def test_faults_and_copies_of_the_truth_are_told(judged: Judged, images: Path) -
     assert any("box_outside 1" in note for note in told["notes"])
 
 
+def doubled(document: Any) -> None:
+    for image in document["images"]:
+        image |= {"width": 2 * WIDTH, "height": 2 * HEIGHT}
+    for one in document["annotations"]:
+        one["bbox"] = [2 * value for value in one["bbox"]]
+
+
+def test_annotations_for_images_of_another_size_are_named(judged: Judged, tmp_path: Path) -> None:
+    truth = changed(coco(tmp_path / "far" / "away", NAMES, TRUTH), doubled)
+    with pytest.raises(ConfigError, match=r"the truth of 4 images has no objects") as no:
+        evaluate(judged, truth)
+    assert "5 annotations of the truth could not be taken as they are (image_size 5)" in str(no.value)
+    first = "annotation 1 of truth.json (0.png): image_size: it is for an image of 200 x 160, and this one has 100 x 80"
+    assert first in str(no.value)
+
+
+def test_the_first_annotations_that_do_not_fit_are_named(judged: Judged, images: Path) -> None:
+    """Of each kind one before the second of any."""
+    outside = {"image": "1.png", "label": "dog", "bbox": (500, 500, 510, 510)}
+
+    def broken(document: Any) -> None:
+        del document["categories"][0]  # the cat
+        document["annotations"] += [{"id": n, "image_id": 1, "category_id": 8, "bbox": [n]} for n in range(10, 17)]
+
+    told = evaluate(judged, changed(coco(images, NAMES, [*TRUTH, outside]), broken))
+    assert told["truth"]["faults"] == {"bad_box": 7, "box_outside": 1, "unknown_category": 1}
+    first = told["truth"]["first faults"]
+    assert [one["kind"] for one in first] == ["unknown_category", "bad_box", "box_outside", "bad_box", "bad_box"]
+    assert (first[0]["where"], first[0]["image"]) == ("annotation 2 of truth.json", None)
+    assert "category 7 isn't among its categories" in first[0]["message"]
+    assert (first[2]["where"], Path(first[2]["image"]).name) == ("annotation 6 of truth.json", "1.png")
+    (note,) = [note for note in told["notes"] if "could not be taken" in note]
+    assert "annotation 2 of truth.json: unknown_category: category 7" in note
+    assert "annotation 6 of truth.json (1.png): box_outside" in note
+    assert note.endswith("; ...")
+    with pytest.raises(
+        ConfigError, match=r"none has a label that counts \(--label-map, categories\): dog, \(no label\)\. "
+    ):
+        evaluate(
+            judged,
+            changed(coco(images, NAMES, TRUTH), lambda d: d["categories"].pop(0)),
+            label_map=Vocabulary(classes={"gnu": ClassEntry()}),
+        )
+
+
+def test_an_empty_path_is_refused(judged: Judged, images: Path) -> None:
+    """It would be the folder that one is in."""
+    for path in ("", " "):
+        with pytest.raises(ConfigError, match="--truth: expected the path"):
+            evaluate(judged, coco(images, NAMES, TRUTH), path)
+
+
+def test_a_truth_that_was_adopted_by_half_is_told_of_whole(
+    judged: Judged, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same as without the break, and an image of a name that two have is not taken for the other one."""
+    outside = {"image": "3.png", "label": "dog", "bbox": (500, 500, 510, 510)}
+    truth = coco(images, [*NAMES, "other/0.png"], [*TRUTH, outside])
+    for name in NAMES:
+        (images / name).unlink()
+    whole = evaluate(judged, truth)
+    assert whole["truth"]["matched"] == {"uri": 4}
+    assert whole["truth"]["unread"] == {"missing": 1}
+    assert whole["truth"]["faults"] == {"box_outside": 1}
+    before = {path.relative_to(judged.output.root): path.read_bytes() for path in evaluation_files(judged)}
+    for stop in range(4):
+        shutil.rmtree(judged.output.root / "evaluation")
+        written: list[Path] = []
+
+        def write(path: Path, *arguments: Any, stop: int = stop, written: list[Path] = written) -> None:
+            if len(written) == stop:
+                raise Killed
+            written.append(path)
+            write_table(path, *arguments)
+
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            patched.setattr("engine.truth.write_table", write)
+            evaluate(judged, truth)
+            raise Killed
+        assert evaluate(judged, truth) == whole, stop
+        assert {path.relative_to(judged.output.root): path.read_bytes() for path in evaluation_files(judged)} == before
+
+
+def evaluation_files(judged: Judged) -> list[Path]:
+    return [path for path in (judged.output.root / "evaluation").rglob("*") if path.is_file() and path.name != LOCK]
+
+
+def test_of_two_truths_the_first_counts(judged: Judged, images: Path, tmp_path: Path) -> None:
+    """And it is told how its images were known, not how those of the other one were."""
+    by_content, by_name = coco(images, NAMES, TRUTH), coco(tmp_path / "far" / "away", NAMES, TRUTH[:2])
+    told = evaluate(judged, by_content, by_name)
+    assert told["truth"]["matched"] == {"content": 4}
+    assert row(told, "sure, made")["counts"]["objects"] == 5
+    told = evaluate(judged, by_name, by_content)
+    assert told["truth"]["matched"] == {"file name": 4}
+    assert row(told, "sure, made")["counts"]["objects"] == 2
+    assert "what the first one says counts" in told["notes"][0]
+    assert "what the first says counts: those of output folders come before" in told["protocol"]
+    other = perfect(images, tmp_path / "truth")
+    assert evaluate(judged, by_name, str(other.output.root))["truth"]["matched"] == {"content": 4}
+
+
+def test_where_nothing_can_be_written_the_way_out_is_one(judged: Judged, call: Call, tmp_path: Path) -> None:
+    """The commands that it says, for a truth that is known by names alone, and beside an output folder."""
+    truth, other = coco(tmp_path / "far" / "away", NAMES, TRUTH), perfect(judged.images, tmp_path / "other")
+    out = judged.output.root
+    before = evaluate(judged, str(other.output.root), truth)["rows"]
+    shutil.rmtree(out / "evaluation")
+    if subprocess.run(["mount", "--bind", out, out], capture_output=True).returncode:
+        pytest.skip("mounting a folder read-only needs root and the right to mount")
+    try:
+        subprocess.run(["mount", "-o", "remount,ro,bind", out], check=True)
+        code, said = call("evaluate", str(out), "--truth", truth, "--truth", str(other.output.root), "--round", "1")
+        assert code == 2, said
+        commands = re.search(r": (engine import .*), then (engine evaluate .*)\. --image-root", " ".join(said.split()))
+        assert commands, said
+        made, then = (
+            shlex.split(command.replace("TRUTH", str(tmp_path / "made")))[1:] for command in commands.groups()
+        )
+        assert str(other.output.root) not in made
+        code, said = call(*made)
+        assert code == 0, said
+        code, said = call(*then, "--round", "1", "--json")
+        assert code == 0, said
+        assert json.loads(said)["rows"] == before
+    finally:
+        subprocess.run(["umount", "-l", out], check=True)
+
+
 def test_the_truth_is_ingested_once(judged: Judged, images: Path) -> None:
     truth = coco(images, NAMES, TRUTH)
     first = evaluate(judged, truth)
@@ -477,6 +704,12 @@ def test_peoples_own_annotations_are_pointed_out(images: Path, tmp_path: Path) -
     made = Judged.of(images, tmp_path / "out").round({0: regions(HUMAN, ("dog", DOG))})
     assert any("prove nothing" in note for note in evaluate(made, truth)["notes"])
     assert not any("prove nothing" in note for note in evaluate(perfect(images, tmp_path / "o"), truth)["notes"])
+    said = coco(images, NAMES, [{"image": "0.png", "caption": "a dog"}], "said.json")
+    spoken = Judged.of(images, tmp_path / "spoken").round(
+        {0: several(texts(HUMAN, ("a dog", "brief")), texts("model", ("a dog", "brief")))}
+    )
+    assert any("prove nothing" in note for note in evaluate(spoken, said, kind="captions")["notes"])
+    assert not any("prove nothing" in note for note in evaluate(spoken, said, kind="captions", source="model")["notes"])
 
 
 # Masks
@@ -577,6 +810,20 @@ def test_captions_are_measured_by_granularity(images: Path, tmp_path: Path) -> N
     assert "none that people wrote" in told["protocol"]
 
 
+def test_both_tables_of_captions_have_one_measure(images: Path, tmp_path: Path) -> None:
+    """Of words that tokenizers take apart in ways of their own."""
+    references = ["a dog's ball isn't black-and-white (yet)", "it can't be a U.S. bus", "two cats: one's asleep"]
+    said = ["the dog's ball isn't black-and-white", "it can't be a bus in the U.S.", "two cats, one's (not) asleep"]
+    truth = coco(images, NAMES, [{"image": f"{n}.png", "caption": text} for n, text in enumerate(references)])
+    made = Judged.of(images, tmp_path / "out").round(
+        {n: texts("model", (text, "brief")) for n, text in enumerate(said)}
+    )
+    told = evaluate(made, truth, kind="captions")
+    of_row = row(told, "model, made")["numbers"]["brief CIDEr-D"]
+    assert 0 < of_row < 10
+    assert told["where"]["best"]["granularity"]["brief"]["worth"]["model"] == pytest.approx(of_row)
+
+
 def test_a_few_long_references_are_not_a_granularity_of_their_own(images: Path, tmp_path: Path) -> None:
     long = " ".join(["a dog runs over the grass"] * 3)
     said = [{"image": f"{n % 4}.png", "caption": f"a dog number {n}"} for n in range(15)]
@@ -597,7 +844,7 @@ def test_a_few_long_references_are_not_a_granularity_of_their_own(images: Path, 
 CAPTION = "a dog and a dog beside two cows"
 
 
-def grounded(source: str, *phrases: tuple[int, int, list[Box]], text: str = CAPTION) -> Any:
+def grounded(source: str, *phrases: tuple[int, int, list[Box]], text: str = CAPTION, score: float | None = None) -> Any:
     """A text of "writer", and triplets of a source with regions of its own."""
 
     def make(record: Record) -> Iterable[AnyAnnotation]:
@@ -620,7 +867,10 @@ def grounded(source: str, *phrases: tuple[int, int, list[Box]], text: str = CAPT
             ]
             yield from own
             named = tuple(region.id for region in own)
-            yield Triplet(id=next(ids), source=source, text_id=there.id, start=start, stop=stop, region_ids=named)
+            scores = Scores(phrase=score)
+            yield Triplet(
+                id=next(ids), source=source, text_id=there.id, start=start, stop=stop, region_ids=named, scores=scores
+            )
 
     return make
 
@@ -669,7 +919,16 @@ def test_without_phrases_in_the_truth_objects_are_held_against(images: Path, tmp
     assert "rows have other phrases" in told["protocol"]
 
 
-def described(source: str, *said: tuple[str, Box, float]) -> Any:
+def test_grounding_needs_something_to_hold_phrases_against(images: Path, tmp_path: Path) -> None:
+    """Also where the set has no phrase yet."""
+    truth = coco(images, NAMES, [{"image": "0.png", "caption": "a dog"}])
+    for maker in (grounded("model", (0, 5, [DOG])), texts("model", ("a dog", "brief"))):
+        made = Judged.of(images, tmp_path / f"out{maker}").round({0: maker})
+        with pytest.raises(ConfigError, match="has neither phrases with boxes nor objects"):
+            evaluate(made, truth, kind="grounding")
+
+
+def described(source: str, *said: tuple[str, Box, float | None]) -> Any:
     def make(record: Record) -> Iterable[AnyAnnotation]:
         ids = record.ids(source)
         for text, box, score in said:
@@ -701,6 +960,43 @@ def test_expressions_name_one_region(images: Path, tmp_path: Path) -> None:
     assert numbers["oIoU"] == pytest.approx((900 + inter) / (900 + 2 * area - inter + 25 * 25))
     assert "1 expressions of the truth name several regions" in told["notes"][0]
     assert told["where"]["best"]["length"]["2 words"]["things"] == 2
+
+
+def test_what_phrases_and_expressions_are_ranked_by_is_told(images: Path, tmp_path: Path) -> None:
+    truth = Judged.of(images, tmp_path / "truth").round({0: grounded("people", (0, 5, [DOG]))})
+    made = Judged.of(images, tmp_path / "out").round(
+        {
+            0: several(
+                described("mute", ("a dog", DOG, None)),
+                described("sure", ("a dog", DOG, 0.5), ("a cat", CAT, None)),
+                grounded("phrases", (0, 5, [DOG]), score=0.5),
+            )
+        }
+    )
+    told = evaluate(made, str(truth.output.root), kind="referring")
+    scores = {name: row(told, f"{name}, made")["score"] for name in ("mute", "sure", "phrases")}
+    assert scores == {
+        "mute": "none",
+        "sure": "the source's own, of regions; 50.0% have none",
+        "phrases": "the source's own, of phrases",
+    }
+    standing = "the sources' own, of phrases and regions, which are not comparable; 50.0% have none"
+    assert row(told, "round 0, standing")["score"] == standing
+    both = Judged.of(images, tmp_path / "both").round(
+        {
+            0: several(
+                grounded("one", (0, 5, [DOG, CAT]), score=0.5),
+                grounded("two", (0, 5, [CAT])),
+                grounded("three", (0, 5, [CAT]), score=0.6),
+            )
+        }
+    )
+    told = evaluate(both, str(truth.output.root), kind="grounding")
+    assert row(told, "one, made")["score"] == "the source's own, of phrases; several regions of a phrase by their own"
+    assert row(told, "two, made")["score"] == "none"
+    assert row(told, "round 0, standing")["score"].startswith(
+        "the sources' own, of phrases, which are not comparable; 33.3% have none"
+    )
 
 
 def lines(source: str, *said: tuple[str, Box]) -> Any:
