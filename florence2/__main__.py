@@ -1,7 +1,7 @@
 """The command line: `python -m florence2 IMAGE... --task OD --model PATH` prints JSON, a line an image.
 
 Exit codes: 0 done, 1 done but for images that can't be read (their lines say why), 2 wrong usage or checkpoint,
-130 interrupted, 141 nobody reads the output any more.
+3 failed as a disk is full or fails, 130 interrupted, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from PIL import Image, ImageOps
 from florence2.annotate import Annotator, Answer, Question
 from florence2.codec import Annotation
 from florence2.draw import draw
-from florence2.errors import Florence2Error, ImageError, PromptError
+from florence2.errors import Florence2Error, ImageError, OutputError, PromptError, unwritable
 from florence2.locations import UNKNOWN
 from florence2.model import Florence2
 from florence2.processor import Processor, named, opened, to_rgb, unreadable
 from florence2.tasks import Box, Form, Prompt, Task, ask
 
-UNREADABLE, WRONG, INTERRUPTED, UNREAD = 1, 2, 130, 141  # the last two as shells have them for SIGINT and SIGPIPE
+UNREADABLE, WRONG, FAILED = 1, 2, 3
+INTERRUPTED, UNREAD = 130, 141  # as shells have them for SIGINT and SIGPIPE
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
 FORMS = {form.value.replace(" ", "-"): form for form in Form}
 ALL = "all"
@@ -50,13 +51,23 @@ def ended(call: Callable[[], int]) -> int:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice the size is an error, and is said
             return call()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it when it ends
         return UNREAD
     except KeyboardInterrupt:
         return INTERRUPTED
     except (Florence2Error, OSError) as error:
         print(escaped(f"florence2: {' '.join(str(error).split())}"), file=sys.stderr)
-        return WRONG
+        return FAILED if isinstance(error, OutputError) else WRONG
+
+
+def say(text: str) -> None:
+    """A line on stdout, at once. BrokenPipeError if nobody reads it, OutputError if there is no room for it."""
+    try:
+        print(escaped(text), flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains of it when it ends
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise unwritable("what it prints", error, "What stands there is right") from None
 
 
 def run(options: argparse.Namespace) -> int:
@@ -76,11 +87,11 @@ def run(options: argparse.Namespace) -> int:
     )
     code = 0
     for seen in look(annotator, options.images, questions):
-        print(escaped(json.dumps(line(seen), ensure_ascii=False)), flush=True)
+        say(json.dumps(line(seen), ensure_ascii=False))
         if isinstance(seen.image, ImageError):
             code = UNREADABLE
         elif pictures:
-            draw(seen.image, seen.answers).save(pictures[seen.path])
+            save(draw(seen.image, seen.answers), pictures[seen.path])
     return code
 
 
@@ -170,6 +181,15 @@ def writable(format: str) -> bool:
     except (KeyError, OSError, ValueError):
         return False
     return True
+
+
+def save(picture: Image.Image, path: Path) -> None:
+    """OutputError if it can't be; then nothing of it stays."""
+    try:
+        picture.save(path)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise unwritable(f"--draw {path}", error, "What is printed is right") from None
 
 
 class Seen(NamedTuple):
@@ -333,7 +353,7 @@ def epilog() -> str:
         "  python -m florence2 cat.jpg --task OD --task CAPTION --model microsoft/Florence-2-base --draw seen.png\n"
         "  python -m florence2 *.jpg --task OPEN_VOCABULARY_DETECTION --label cat --label dog --model ./mine\n"
         "  python -m florence2 page.png --task REGION_TO_OCR --region 40,60,300,90 --model ./mine\n\n"
-        "exit codes: 0 done, 1 some image can't be read, 2 wrong usage or checkpoint"
+        "exit codes: 0 done, 1 some image can't be read, 2 wrong usage or checkpoint, 3 a disk is full or fails"
     )
 
 

@@ -5,8 +5,11 @@ Florence2Error (a ValueError)
 ├── CheckpointError   a folder or file that is not a Florence-2, or not a whole one
 ├── PromptError       an unknown task, an input that is missing or given where none belongs, a prompt that is too long
 ├── ImageError        something that is not an image, or has no pixels
+├── OutputError       a disk that is full, or fails
 └── NonFiniteLoss     a training step whose loss or gradient is no number
 """
+
+import errno
 
 
 class Florence2Error(ValueError):
@@ -27,6 +30,29 @@ class PromptError(Florence2Error):
 
 class ImageError(Florence2Error):
     """What is no image, is broken, or has no pixels; the message has its number and, where it is known, its file."""
+
+
+class OutputError(Florence2Error):
+    """What is asked for can't be written, for no fault of its own: the disk is full or fails; what to do is said."""
+
+
+def refused(what: str, error: OSError) -> Florence2Error:
+    """For `what` can't be written from the start: its place is a wrong one, or there is no room in it."""
+    if is_full(error):
+        return unwritable(what, error, "Nothing is asked yet")
+    return Florence2Error(f"{what}: can't be written ({error.strerror}); name another place")
+
+
+def unwritable(what: str, error: OSError, safe: str) -> OutputError:
+    """For `what` could not be written to its end; `safe` says what is not lost."""
+    why = "no space left on its disk" if is_full(error) else f"can't be written ({error.strerror or error})"
+    mend = "make room" if is_full(error) else "mend that"
+    return OutputError(f"{what}: {why}. {safe}; {mend} and run the same again")
+
+
+def is_full(error: OSError) -> bool:
+    """Whether a disk or a quota is."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class NonFiniteLoss(Florence2Error):

@@ -1,26 +1,28 @@
 """The command line: `python -m florence2.evaluate --model PATH --benchmark coco-caption --data PATH` prints a table.
 
 Exit codes: 0 done, 1 done but for images that are missing or can't be read (stderr names them), 2 wrong usage,
-checkpoint or data, 130 interrupted, 141 nobody reads the output any more.
+checkpoint or data, 3 failed as a disk is full or fails, 130 interrupted, 141 nobody reads the output any more.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 from typing import Any
 
 import torch
 
-from florence2.__main__ import DTYPES, UNREADABLE, Parser, at_least, device, ended, escaped
+from florence2.__main__ import DTYPES, UNREADABLE, Parser, at_least, device, ended, escaped, say
 from florence2.annotate import Annotator
-from florence2.errors import Florence2Error
+from florence2.errors import Florence2Error, refused, unwritable
 from florence2.evaluation.asking import Asked, Said, ask_all, progress
 from florence2.evaluation.benchmarks import BENCHMARKS, Benchmark, Wanted
 from florence2.evaluation.journal import Journal
@@ -42,10 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     benchmark = benchmark_of(options)
-    asked = benchmark.asked[: options.limit]
+    every = benchmark.asked
+    asked = every[: options.limit]
     paths = paths_of([one.photo for one in asked], options.images or near(options.data))
     if options.out is not None:
-        options.out.open("a").close()  # what can't be written is said before the hours, not after
+        check(options.out, options.answers)
     model = Florence2.from_pretrained(options.model, DTYPES[options.dtype]).to(options.device)
     annotator = Annotator(
         model,
@@ -64,24 +67,28 @@ def run(options: argparse.Namespace) -> int:
     started = monotonic()
     answers, missing, now = answered(annotator, asked, paths, options.answers, about)
     seconds = monotonic() - started
-    for line in told(missing, options.skip_missing):
+    for line in told(missing, len(asked), options.skip_missing):
         print(escaped(line), file=sys.stderr)
     result = benchmark.measure(
         answers, {one.photo.id for one in asked if not (options.skip_missing and one.photo.id in missing)}
     )
     outcome = about | {
+        "about": benchmark.about | {"images": len(every), "limit": options.limit},
         "result": result.told(),
         "published": asdict(benchmark.published) | {"note": benchmark.published.note},
         "missing": {str(id): why for id, why in missing.items()},
         "skipped": options.skip_missing,
         "asked": now,
+        "kept": len(answers) - now,
         "seconds": seconds,
         "images_per_second": now / max(seconds, 1e-9),
     }
-    for line in table(outcome):
-        print(escaped(line))
-    if options.out is not None:
-        options.out.write_text(json.dumps(outcome, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    try:
+        if options.out is not None:
+            store(outcome, options.out, options.answers)
+    finally:  # it is all there is, where the file fails
+        for line in table(outcome):
+            say(line)
     return UNREADABLE if missing else 0
 
 
@@ -98,6 +105,53 @@ def near(data: Path) -> Path:
     """Where images are looked for unless it is said: in the data's folder, and those below; not in annotations/."""
     folder = data if data.is_dir() else data.parent
     return folder.parent if folder.name == "annotations" else folder
+
+
+# The file of --out
+
+
+def check(out: Path, answers: Path | None) -> None:
+    """Says what can't be written before the hours, not after them."""
+    if answers is not None and os.path.realpath(out) == os.path.realpath(answers):
+        raise Florence2Error(f"--out {out}: expected another file than that of --answers")
+    if out.is_dir():
+        raise Florence2Error(f"--out {out}: expected a file's name, got a folder")
+    try:
+        if not is_device(out):
+            with aside(out) as unfinished:
+                unfinished.write_text("{}\n")
+    except OSError as error:
+        raise refused(f"--out {out}", error) from None
+
+
+def store(outcome: Mapping[str, Any], out: Path, answers: Path | None) -> None:
+    """The file has its name when it is whole. OutputError if it can't be written; what was there before stays."""
+    text = json.dumps(outcome, indent=2, allow_nan=False) + "\n"
+    try:
+        if is_device(out):
+            out.write_text(text, encoding="utf-8")
+        else:
+            with aside(out) as unfinished:
+                unfinished.write_text(text, encoding="utf-8")
+                unfinished.replace(os.path.realpath(out))
+    except OSError as error:
+        kept = "no answer is kept without --answers" if answers is None else f"the answers are kept in {answers}"
+        raise unwritable(f"--out {out}", error, f"The table is printed, and {kept}") from None
+
+
+def is_device(out: Path) -> bool:
+    """A pipe or a terminal, say, which is written to as it is."""
+    return out.exists() and not out.is_file()
+
+
+@contextmanager
+def aside(out: Path) -> Iterator[Path]:
+    """A place for what is not finished, on the same disk; gone at the end."""
+    with TemporaryDirectory(prefix=".unfinished-", dir=os.path.dirname(os.path.realpath(out))) as folder:
+        yield Path(folder, out.name)
+
+
+# Asking
 
 
 def answered(
@@ -139,14 +193,14 @@ def asking(
     return answers
 
 
-def told(missing: Mapping[int | str, str], skipped: bool) -> list[str]:
+def told(missing: Mapping[int | str, str], images: int, skipped: bool) -> list[str]:
     if not missing:
         return []
     lines = [f"image {id}: {why}" for id, why in list(missing.items())[:NAMED]]
     if len(missing) > NAMED:
         lines.append(f"and {len(missing) - NAMED} more")
     how = "left out" if skipped else "counted as wrong (--skip-missing leaves them out)"
-    return [*lines, f"{len(missing)} images are missing or can't be read: {how}"]
+    return [*lines, f"missing or unreadable: {len(missing)} of {images} images, {how}"]
 
 
 def parser() -> Parser:
@@ -169,7 +223,9 @@ def parser() -> Parser:
     parser.add_argument("--task", metavar="NAME", help="of coco-caption: DETAILED_CAPTION, say; default CAPTION")
     parser.add_argument("--masks", action="store_true", help="of refcoco: masks instead of boxes")
     parser.add_argument("--skip-missing", action="store_true", help="images that aren't there don't count as wrong")
-    parser.add_argument("--answers", type=Path, metavar="FILE", help="keeps the answers; a killed evaluation goes on")
+    parser.add_argument(
+        "--answers", type=Path, metavar="FILE", help="keeps the answers; the same again goes on from them"
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the outcome as JSON, classes and missing images too")
     parser.add_argument("--beams", type=at_least(1), default=3, metavar="N", help="default 3")
     parser.add_argument("--max-new-tokens", type=at_least(2), default=1024, metavar="N", help="default 1024")
@@ -190,7 +246,8 @@ DATA = """data, as it is published (a folder or the first file):
   refcoco         refs(unc).p and instances.json, --split val, testA, testB; of RefCOCO, RefCOCO+ or RefCOCOg
   flickr30k       Annotations/*.xml, Sentences/*.txt and test.txt, --split test, val, train
 
-exit codes: 0 done, 1 some image is missing or can't be read, 2 wrong usage, checkpoint or data"""
+exit codes: 0 done, 1 some image is missing or can't be read, 2 wrong usage, checkpoint or data,
+            3 a disk is full or fails"""
 
 
 if __name__ == "__main__":

@@ -47,9 +47,9 @@ def ask_all(
     waiting: deque[tuple[Asked, tuple[int, int]]] = deque()
 
     def images() -> Iterator[Image.Image]:
-        for number, one in enumerate(asked):
+        for one in asked:
             try:
-                image = seen(paths[one.photo.id], number, one.photo.size)
+                image = seen(paths[one.photo.id], one.photo.size)
             except ImageError as error:
                 unreadable[one.photo.id] = str(error)
             else:

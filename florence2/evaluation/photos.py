@@ -9,7 +9,7 @@ from PIL import Image, ImageOps
 
 from florence2.errors import Florence2Error
 from florence2.evaluation.files import Photo
-from florence2.processor import opened, to_rgb, unreadable
+from florence2.processor import to_rgb, unreadable
 
 
 def paths_of(photos: Sequence[Photo], folder: Path) -> dict[int | str, Path]:
@@ -33,13 +33,13 @@ def paths_of(photos: Sequence[Photo], folder: Path) -> dict[int | str, Path]:
     return paths
 
 
-def seen(path: Path, number: int, size: tuple[int, int] | None) -> Image.Image:
+def seen(path: Path, size: tuple[int, int] | None) -> Image.Image:
     """The image as its boxes were drawn on it: upright, unless only as it is stored it has the benchmark's `size`."""
-    with opened(path, number) as image:
-        try:
+    try:
+        with Image.open(path) as image:
             upright = ImageOps.exif_transpose(image)
             if size is not None and upright.size != size == image.size:
                 upright = image
             return to_rgb(upright)
-        except Exception as error:  # decoders raise whatever they stumble over
-            raise unreadable(str(path), error) from error
+    except Exception as error:  # decoders raise whatever they stumble over
+        raise unreadable(str(path), error) from error

@@ -8,8 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -122,7 +124,8 @@ def test_captions_of_another_task_and_split(run: Run, data: Path) -> None:
     image = {"cocoid": 1, "filepath": "val2017", "filename": f"{1:012}.jpg", "split": "val", "sentences": sentences}
     file = put(data, "dataset_coco.json", {"images": [image, image | {"cocoid": 2, "split": "test"}]})
     code, outcome, _, _ = run("coco-caption", file, "--split", "val", "--task", "detailed_caption")
-    assert code == 0 and outcome["about"] == {"data": str(file), "split": "Karpathy val", "task": "DETAILED_CAPTION"}
+    about = {"data": str(file), "split": "Karpathy val", "task": "DETAILED_CAPTION"}
+    assert code == 0 and outcome["about"] == about | {"images": 1, "limit": None}
     assert outcome["result"]["numbers"]["BLEU-1"] == pytest.approx(1)
     assert outcome["result"]["numbers"]["CIDEr-D"] is None
 
@@ -162,9 +165,9 @@ def test_an_image_is_seen_as_its_boxes_were_drawn(tmp_path: Path) -> None:
     exif[0x0112] = 6  # a quarter to the right
     stored.save(tmp_path / "a.png", exif=exif)
     for size in (None, (20, 30), (40, 60)):
-        upright = seen(tmp_path / "a.png", 0, size)
+        upright = seen(tmp_path / "a.png", size)
         assert upright.size == (20, 30) and upright.getpixel((10, 5)) == (255, 0, 0)
-    assert seen(tmp_path / "a.png", 0, (30, 20)).size == (30, 20)
+    assert seen(tmp_path / "a.png", (30, 20)).size == (30, 20)
 
 
 def test_a_score_is_of_the_box_and_its_label() -> None:
@@ -274,8 +277,10 @@ def test_missing_images_are_wrong_or_left_out(run: Run, data: Path) -> None:
     assert outcome["result"]["numbers"]["CIDEr-D"] == pytest.approx(5)
     assert outcome["result"]["counts"]["images without caption"] == 1
     assert (
-        "image 2: no file 000000000002.jpg" in errors and "counted as wrong" in errors and "counted as wrong" in printed
+        errors == "image 2: no file 000000000002.jpg\n"
+        "missing or unreadable: 1 of 2 images, counted as wrong (--skip-missing leaves them out)\n"
     )
+    assert "\nmissing or unreadable: 1 of 2 images, counted as wrong\n" in printed
     code, outcome, printed, errors = run("coco-caption", data, "--skip-missing")
     assert code == 1 and outcome["result"]["counts"]["images"] == 1 and outcome["skipped"] is True
     assert outcome["result"]["numbers"]["BLEU-4"] == pytest.approx(1) and "left out" in errors
@@ -284,7 +289,9 @@ def test_missing_images_are_wrong_or_left_out(run: Run, data: Path) -> None:
 def test_unreadable_images_are_as_missing(run: Run, data: Path) -> None:
     (data / f"val2017/{1:012}.jpg").write_text("no image \x1b[31m")
     code, outcome, _, errors = run("coco-detection", data)
-    assert code == 1 and "can't be read" in outcome["missing"]["1"]
+    place = data / f"val2017/{1:012}.jpg"
+    assert code == 1 and outcome["missing"]["1"].startswith(f"{place}: can't be read (UnidentifiedImageError: ")
+    assert errors.startswith(f"image 1: {place}: can't be read"), "with one number, the benchmark's own"
     assert outcome["result"]["classes"]["car"]["AP"] == 0 and outcome["result"]["counts"]["images"] == 2
     assert "\x1b" not in errors
 
@@ -298,8 +305,25 @@ def test_another_images_folder(run: Run, data: Path, tmp_path: Path) -> None:
 
 
 def test_the_first_images_alone(run: Run, data: Path) -> None:
-    _, outcome, _, _ = run("coco-detection", data, "--limit", "1")
+    _, outcome, printed, _ = run("coco-detection", data, "--limit", "1")
     assert outcome["result"]["counts"]["images"] == 1 and outcome["result"]["numbers"]["AP"] == pytest.approx(1)
+    assert (outcome["about"]["limit"], outcome["about"]["images"]) == (1, 2)
+    assert printed.startswith("coco-detection: val2017, the first 1 of 2 images, task OD\n")
+    _, outcome, printed, _ = run("coco-detection", data)
+    assert (outcome["about"]["limit"], outcome["about"]["images"]) == (None, 2)
+    assert printed.startswith("coco-detection: val2017, all 2 images, task OD\n")
+    assert "val2017, all 2 images" in run("coco-detection", data, "--limit", "3")[2]
+
+
+@pytest.mark.parametrize("benchmark", ["coco-caption", "coco-detection"])
+def test_a_table_of_80_columns(benchmark: str, run: Run, data: Path) -> None:
+    _, outcome, printed, _ = run(benchmark, data)
+    first, second, *rows = printed.split("\n\n")[1].splitlines()
+    assert first.split() == ["zero-shot", "zero-shot", "fine-tuned", "fine-tuned"]
+    assert second.split() == ["here", "base", "large", "base", "large"]
+    assert len(rows) == len(outcome["result"]["numbers"])
+    assert {len(line) for line in (first, second, *rows)} == {len(first)} and len(first) <= 80
+    assert ("times 100, but for threshold;" in printed) == (benchmark == "coco-detection")
 
 
 @pytest.mark.parametrize(
@@ -313,6 +337,14 @@ def test_the_first_images_alone(run: Run, data: Path) -> None:
         ("--benchmark coco-caption --limit 0", "--limit: expected a whole number from 1 up"),
         ("--benchmark coco-caption --split val2014", "captions_val2014.json"),
         ("--benchmark coco-caption --out nowhere/out.json", "nowhere/out.json"),
+        ("--benchmark coco-caption --out val2017", "--out val2017: expected a file's name, got a folder"),
+        ("--benchmark coco-caption --out a --answers ./a", "--out a: expected another file than that of --answers"),
+        ("--benchmark coco-caption --answers val2017", "--answers val2017: expected a file's name, got a folder"),
+        (
+            "--benchmark coco-caption --answers /dev/null",
+            "--answers /dev/null: expected a file's name, got a folder or",
+        ),
+        ("--benchmark coco-caption --answers nowhere/a", "--answers nowhere/a: can't be written (No such file"),
         ("--benchmark coco-caption --model nowhere", "nowhere: no such folder"),
         ("--benchmark flickr30k", "expected Flickr30k Entities' folder"),
         ("", "the following arguments are required: --benchmark"),
@@ -334,8 +366,11 @@ def test_wrong_usage_is_a_line_on_stderr(
 # Going on
 
 
+TIMES = ("seconds", "images_per_second", "asked", "kept")
+
+
 def without_time(outcome: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in outcome.items() if name not in ("seconds", "images_per_second", "asked")}
+    return {name: value for name, value in outcome.items() if name not in TIMES}
 
 
 def test_answers_are_kept(run: Run, data: Path, tmp_path: Path) -> None:
@@ -343,9 +378,15 @@ def test_answers_are_kept(run: Run, data: Path, tmp_path: Path) -> None:
     kept = ("--answers", str(answers), "--batch", "1")  # in other company the last digits of a score are others
     _, first, _, _ = run("coco-detection", data, *kept, "--limit", "1")
     _, both, _, _ = run("coco-detection", data, *kept)
-    _, again, _, _ = run("coco-detection", data, *kept)
+    _, again, printed, _ = run("coco-detection", data, *kept)
+    assert "\nimages asked now 0; asked before 2 (--answers)\n" in printed
     _, fresh, _, _ = run("coco-detection", data, "--batch", "1")
-    assert [outcome["asked"] for outcome in (first, both, again, fresh)] == [1, 1, 0, 2]
+    assert [(outcome["asked"], outcome["kept"]) for outcome in (first, both, again, fresh)] == [
+        (1, 0),
+        (1, 1),
+        (0, 2),
+        (2, 0),
+    ]
     assert without_time(both) == without_time(again) == without_time(fresh)
     lines = answers.read_bytes().split(b"\n")
     assert len(lines) == 4 and json.loads(lines[0])["model"] == fresh["model"]
@@ -368,19 +409,28 @@ def test_answers_of_another_model_or_to_other_questions(run: Run, data: Path, tm
     code, _, _, errors = run("coco-detection", data, *kept, "--dtype", "bfloat16")
     assert code == 2 and "it differs in decoding, model" in errors
     assert answers.read_bytes() == before
-    answers.write_text("some notes\nof mine\n")
-    code, _, _, errors = run("coco-detection", data, *kept)
-    assert code == 2 and "line 1: expected JSON, an object" in errors
-    assert answers.read_text() == "some notes\nof mine\n"
+    for notes in ("some notes\nof mine\n", "a note of mine"):
+        answers.write_text(notes)
+        code, _, _, errors = run("coco-detection", data, *kept)
+        assert code == 2 and "line 1: expected JSON, an object" in errors
+        assert answers.read_text() == notes
+    answers.write_bytes(before[:50])  # as a kill leaves it
+    assert run("coco-detection", data, *kept)[0] == 0
+    assert answers.read_bytes().startswith(before.splitlines()[0])
 
 
-def test_a_killed_evaluation_goes_on(run: Run, model: Path, data: Path, tmp_path: Path) -> None:
-    """Killed with SIGKILL when the first answers stand in the file."""
+def many(data: Path) -> Path:
+    """Captions of 150 images."""
     images = [
         {"id": id, "file_name": f"{id % 2 + 1:012}.jpg"} | {"width": WIDTH, "height": HEIGHT} for id in range(150)
     ]
     captions = [{"image_id": id, "id": id, "caption": f"a dog {id}"} for id in range(150)]
-    file = put(data, "annotations/captions_many.json", {"images": images, "annotations": captions})
+    return put(data, "annotations/captions_many.json", {"images": images, "annotations": captions})
+
+
+def test_a_killed_evaluation_goes_on(run: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    """Killed with SIGKILL when the first answers stand in the file."""
+    file = many(data)
     answers = tmp_path / "answers.jsonl"
     words = ["--model", str(model), "--benchmark", "coco-caption", "--data", str(file), "--answers", str(answers)]
     words += ["--beams", "1", "--max-new-tokens", "60", "--batch", "2"]
@@ -394,6 +444,98 @@ def test_a_killed_evaluation_goes_on(run: Run, model: Path, data: Path, tmp_path
     there = answers.read_bytes().count(b"\n") - 1
     code, outcome, _, _ = run("coco-caption", file, "--answers", str(answers))
     assert code == 0 and outcome["asked"] == 150 - there < 150 and outcome["result"]["counts"]["images"] == 150
+
+
+# No room
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("mounting a small file system needs root and the right to mount")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(disk: Path, but: int = 0) -> Path:
+    """With one file, but for so many bytes."""
+    ballast = disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+    os.truncate(ballast, ballast.stat().st_size - but)
+    return ballast
+
+
+@pytest.mark.parametrize("option", ["--out", "--answers"])
+def test_a_full_disk_is_said_before_anything_is_asked(option: str, run: Run, data: Path, disk: Path) -> None:
+    ballast, file = fill(disk), disk / "file"
+    code, _, printed, errors = run("coco-caption", data, option, str(file))
+    assert (code, printed) == (3, "")
+    says = "no space left on its disk. Nothing is asked yet; make room and run the same again"
+    assert errors == f"florence2: {option} {file}: {says}\n"
+    assert list(disk.iterdir()) == [ballast]
+    ballast.unlink()
+    assert run("coco-caption", data, option, str(file))[0] == 0 and file.stat().st_size
+    assert list(disk.iterdir()) == [file]
+
+
+def test_what_was_answered_before_the_disk_was_full_is_kept(run: Run, data: Path, disk: Path) -> None:
+    file, ballast, answers = many(data), fill(disk, but=4096), disk / "answers.jsonl"
+    code, _, printed, errors = run("coco-caption", file, "--answers", str(answers))
+    assert (code, printed) == (3, "")
+    says = "no space left on its disk. The answers before are kept in it; make room and run the same again"
+    assert errors == f"florence2: --answers {answers}: {says}\n"
+    kept = answers.read_bytes().count(b"\n") - 1
+    ballast.unlink()
+    code, outcome, _, _ = run("coco-caption", file, "--answers", str(answers), "--limit", str(kept + 1))
+    assert (code, outcome["asked"], outcome["kept"]) == (0, 1, kept) and kept > 3
+
+
+@pytest.mark.parametrize("answers", [None, "answers.jsonl"])
+def test_an_outcome_is_whole_or_not_there(
+    answers: str | None, run: Run, data: Path, disk: Path, tmp_path: Path
+) -> None:
+    """There is room for the few bytes that are tried at the start, and none for 148 images that are missing."""
+    file, out = many(data), disk / "out.json"
+    (data / f"val2017/{2:012}.jpg").unlink()
+    out.write_text("of yesterday")
+    fill(disk, but=4096)
+    more = [] if answers is None else ["--answers", str(tmp_path / answers)]
+    code, _, printed, errors = run("coco-caption", file, "--out", str(out), *more)
+    assert code == 3 and "CIDEr-D" in printed
+    kept = f"the answers are kept in {tmp_path / answers}" if answers else "no answer is kept without --answers"
+    says = f"no space left on its disk. The table is printed, and {kept}; make room and run the same again"
+    assert errors.endswith(f"\nflorence2: --out {out}: {says}\n")
+    assert out.read_text() == "of yesterday" and len(list(disk.iterdir())) == 2
+
+
+def test_an_outcome_for_another_program(run: Run, data: Path, tmp_path: Path) -> None:
+    """What is no file is written to, and not replaced."""
+    pipe, read = tmp_path / "pipe", list[str]()
+    os.mkfifo(pipe)
+    reader = Thread(target=lambda: read.append(pipe.read_text()), daemon=True)
+    reader.start()
+    assert run("coco-caption", data, "--out", str(pipe))[0] == 0
+    assert pipe.is_fifo()
+    reader.join(timeout=60)
+    assert json.loads(read[0])["asked"] == 2
+
+
+def test_an_outcome_of_which_the_table_has_no_room(model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    words = ["--model", str(model), "--benchmark", "coco-caption", "--data", str(data), "--out", str(out)]
+    command = [sys.executable, "-m", "florence2.evaluate", *words, "--beams", "1"]
+    own = {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
+    environment = os.environ | own
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, env=environment, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
+    assert done.returncode == 3 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("florence2: what it prints: no space left on its disk")
+    assert json.loads(out.read_text())["asked"] == 2
 
 
 def test_help_says_what_data_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,7 +61,8 @@ def run(model: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 def command(*words: str) -> subprocess.CompletedProcess[bytes]:
     root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii"}
+    own = {"PYTHONPATH": root, "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "ascii", "PYTHONUNBUFFERED": ""}
+    environment = os.environ | own
     return subprocess.run([sys.executable, *words], capture_output=True, env=environment, timeout=120)
 
 
@@ -100,6 +101,37 @@ def test_nobody_reads(model: Path) -> None:
     words = ["-m", "florence2", "cat.png", "--task", "CAPTION", "--model", str(model), *SHORT]
     done = command("-c", code, sys.executable, *words)
     assert done.stdout.decode().strip() == "141 b''"
+
+
+def test_nobody_has_room(model: Path) -> None:
+    words = ["cat.png", "--task", "CAPTION", "--model", str(model), *SHORT]
+    done = command("-c", FULL, sys.executable, "-m", "florence2", *words)
+    says = "florence2: what it prints: no space left on its disk. What stands there is right; make room and run the "
+    assert done.stdout.decode() == f"3 {says}same again\n\n"
+
+
+FULL = """
+import subprocess, sys
+done = subprocess.run(sys.argv[1:], stdout=open("/dev/full", "wb"), stderr=subprocess.PIPE, text=True)
+print(done.returncode, done.stderr)
+"""
+
+
+@pytest.mark.parametrize("name", ["seen.png", "seen.jpg"])
+def test_a_picture_without_room(name: str, run: Run, here: Path) -> None:
+    (here / "disk").mkdir()
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", here / "disk"], capture_output=True
+    ).returncode:
+        pytest.skip("mounting a small file system needs root and the right to mount")
+    try:
+        (here / "disk/ballast").write_bytes(b"x" * 4096)
+        code, lines, errors = run(f"cat.png --task OD --draw disk/{name}")
+        left = [path.name for path in (here / "disk").iterdir()]
+    finally:
+        subprocess.run(["umount", "-l", here / "disk"], check=True)
+    assert (code, len(lines), left) == (3, 1, ["ballast"])
+    assert errors.startswith(f"florence2: --draw disk/{name}: no space left on its disk. What is printed is right; ")
 
 
 def test_says_what_annotate_says(run: Run, model: Path, here: Path) -> None:
