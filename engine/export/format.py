@@ -57,7 +57,8 @@ class Part:
 
     def leave_out(self, what: str, rows: Iterable[int], reason: str) -> None:
         """Of a table, or of "images", what is not written, by the rows of its images: it is not counted as exported."""
-        self.left_out.setdefault(reason, Counter()).update((what, row) for row in rows)
+        counts = Counter(rows)
+        self.left_out.setdefault(reason, Counter()).update({(what, row): count for row, count in counts.items()})
 
     def path(self, split: str, suffix: str, folder: str = "") -> Path:
         """The file of this part and a split: `<folder>/<split>/part-00000-shard-00000<suffix>`."""

@@ -84,7 +84,7 @@ class _Said:
 
     def leave_out(self) -> None:
         """What none of the conversations is made of."""
-        silent = [row for row, id_ in self.sources if (row, id_) not in self.named]
+        silent = [row for row, _ in self.sources.keys() - self.named]
         self.part.leave_out("regions", silent, "regions without a label, text or phrase")
 
     def samples(self, image: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -126,12 +126,12 @@ class _Said:
                 self.part.leave_out("region_texts", [row], "texts without a word")
         self.named.update(told)
         for row, id_, kind, label, source in _zipped(regions, "row", "id", "kind", "label", "source"):
-            box = self.boxes[row, id_]
+            place = row, id_
             if kind == "object" and (words := self._words(label)):
-                found[row].append((CATEGORY.format(box), words, (source,)))
-                self.named.add((row, id_))
-            for words, by in told.get((row, id_), ()):
-                found[row].append((DESCRIBE.format(box), words, (source, by)))
+                found[row].append((CATEGORY.format(self.boxes[place]), words, (source,)))
+                self.named.add(place)
+            for words, by in told.get(place, ()):
+                found[row].append((DESCRIBE.format(self.boxes[place]), words, (source, by)))
         return found
 
     def _phrases(self, triplets: pa.Table) -> dict[int, list[Turn]]:
