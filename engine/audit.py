@@ -17,7 +17,7 @@ from engine.images import HEAD_BYTES, format_of
 from engine.reading import read
 from engine.records import Item
 
-INSTANCES, CAPTIONS = "instances.json", "captions.json"
+INSTANCES, CAPTIONS, README = "instances.json", "captions.json", "README.txt"
 HOW = """\
 {count} images, drawn at random, in images/. Do not change the files: they are known again by their bytes.
 
@@ -54,8 +54,8 @@ def export(dataset: Dataset, items: Sequence[Item], config: Config, to: Path) ->
     try:
         _write(dataset, items, config, to)
     except BaseException:
-        for path in list(to.iterdir()) if to.exists() else ():
-            remove_all(path)
+        for name in ("images", INSTANCES, CAPTIONS, README):
+            remove_all(to / name)
         raise
 
 
@@ -78,7 +78,7 @@ def _write(dataset: Dataset, items: Sequence[Item], config: Config, to: Path) ->
         out=shlex.quote(str(dataset.output.root)),
         labels=shlex.quote(f"gate.labels={labels}"),
     )
-    write_text(to / "README.txt", how)
+    write_text(to / README, how)
 
 
 def _categories(dataset: Dataset, config: Config) -> list[str]:

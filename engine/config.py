@@ -495,8 +495,8 @@ def _resolve(document: dict[str, Any], folder: Path, start: bool = True) -> None
     if isinstance(export, dict):
         if "to" in export:
             export["to"] = absolute(export["to"])
-        named = export.get("label_map")  # or the name of one that comes along
-        if isinstance(named, str) and os.path.isfile(absolute(named)):
+        named = export.get("label_map")
+        if isinstance(named, str) and named.endswith((".yaml", ".yml")):  # others come along
             export["label_map"] = absolute(named)
     train = document.get("train")
     if start and isinstance(train, dict):

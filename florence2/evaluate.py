@@ -140,8 +140,8 @@ def store(outcome: Mapping[str, Any], out: Path, answers: Path | None) -> None:
 
 
 def is_device(out: Path) -> bool:
-    """A pipe or a terminal, say, which is written to as it is."""
-    return out.exists() and not out.is_file()
+    """A pipe or a terminal, say, or what stdout was sent to: it is written to as it is."""
+    return out.exists() and (not out.is_file() or str(out).startswith(("/dev/", "/proc/")))
 
 
 @contextmanager

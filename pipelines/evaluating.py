@@ -211,7 +211,12 @@ class Evaluation:
 
     @cached_property
     def classes(self) -> Classes:
-        listed = listed_classes([path for path in self.paths if not is_output(path)])
+        of_classes = self.kind in ("detection", "masks", "grounding")
+        paths = [path for path in self.paths if of_classes and not is_output(path)]
+        try:
+            listed = listed_classes(paths)
+        except ValueError as error:  # of files that were read before
+            raise ConfigError(f"--truth {', '.join(paths)}: {error}") from error
         return Classes(self.config.vocabulary, self.label_map, listed)
 
     # What is held against it
@@ -370,8 +375,8 @@ def to_json(told: dict[str, Any]) -> str:
 
 def _digest(output: Output, asked: Ingest) -> str:
     """Of where the truth is, how it is read and kept, and the set that it is of."""
-    settings = asked.model_dump(mode="json", exclude={"http"})
-    return digest_of_json([VERSION, settings, read_json(output.manifest)["listed"]])
+    settings, manifest = asked.model_dump(mode="json", exclude={"http"}), read_json(output.manifest)
+    return digest_of_json([VERSION, settings, manifest["listed"], manifest["errors"]])
 
 
 def _from(threshold: float | None, made: Said) -> Said:

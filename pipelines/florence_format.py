@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, BinaryIO, ClassVar
 
 import orjson
@@ -24,7 +25,7 @@ from engine.export.selection import KINDS
 from engine.records import Decision, Record, Region
 from florence2.examples import Example
 from florence2.tasks import Task
-from pipelines.lessons import Lessons, lessons_of
+from pipelines.lessons import Lessons, leaving
 from pipelines.origins import Origins
 from specialists.composer import Composer
 
@@ -43,7 +44,7 @@ class FlorenceFormat:
     by_record: ClassVar[bool] = True
 
     def write(self, part: Part) -> None:
-        lessons = lessons_of(part.setting.output, part.setting.round).leaving(part.setting.selection)
+        lessons = leaving(part.setting.output, part.setting.round, part.setting.selection)
         with ExitStack() as files:
             into: dict[str, BinaryIO] = {
                 split: files.enter_context(aside(part.path(split, ".jsonl"))) for split in part.splits
@@ -103,26 +104,26 @@ def _records(part: Part) -> Iterator[tuple[dict[str, Any], Record]]:
     """Each image's row, and its record with labels as they leave, in which what does not leave is turned down: not left
     away, or of a class of which an instance is missing it would seem that all are there."""
     rows = part.flat.images.to_pylist()
-    labels: dict[int, dict[str, str | None]] = {row["row"]: {} for row in rows}
+    label = cache(part.setting.selection.label)
     leaving: dict[int, set[str]] = {row["row"]: set() for row in rows}
     for name in TABLES:
         table = part.flat[name]
         for row, id_ in zip(table["row"].to_pylist(), table["id"].to_pylist(), strict=True):
             leaving[row].add(id_)
-    regions = part.flat["regions"]
-    for row, id_, label in zip(*(regions[name].to_pylist() for name in ("row", "id", "label")), strict=True):
-        labels[row][id_] = label
     for image, record in zip(rows, part.tables.records([row["row"] for row in rows]), strict=True):
-        own, kept = labels[image["row"]], leaving[image["row"]]
+        kept = leaving[image["row"]]
         kept |= {parse.id for parse in record.parses if parse.text_id in kept}
-        named = tuple(_named(one, own.get(one.id, one.label)) for one in record.regions)
+        named = tuple(
+            _named(one, label(word)) if (word := one.raw_label or one.label) else one for one in record.regions
+        )
         stands = [one.id for one in record.standing.annotations()]
         others = [_turned_down(id_, record.round) for id_ in stands if id_ not in kept]
         yield image, replace(record, regions=named).decide(others)
 
 
-def _named(region: Region, label: str | None) -> Region:
-    """Most have the label already; making them anew takes longer."""
+def _named(region: Region, label: str) -> Region:
+    """What fell or stays behind, too: of its class not all that is there leaves. Most have the label already, and to
+    make them anew takes longer."""
     return region if region.label == label else replace(region, label=label)
 
 

@@ -174,8 +174,8 @@ def _print_outside(output: Output, ingest: Ingest, command: Sequence[str], conso
         )
     if detours:
         told.append(
-            f"! {detours} images have names that lead out of the folder of their set, such as ../a.jpg, and are never "
-            "read: name them from a folder that holds them all, and that folder with --image-root"
+            f"! {detours} images have names that are none of a file below the folder of their set, such as ../a.jpg, "
+            "and are never read: name them from a folder that holds them all, and that folder with --image-root"
         )
     for line in told:
         console.print(Text(printable(line), style="yellow"), soft_wrap=True)

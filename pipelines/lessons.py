@@ -7,7 +7,8 @@ phases; but captions that were composed from regions are there: who reads the ex
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -28,39 +29,17 @@ from pipelines.training.settings import made
 
 @dataclass(frozen=True)
 class Lessons:
-    """How records become examples. `exhaustive` are the classes of which a source marks every instance; of the sources
-    of `every` that is all they have."""
+    """How records become examples. `exhaustive` are the classes of which a source marks every instance."""
 
     targets: Targets
     exclude: tuple[str, ...]
     texts_from: tuple[str, ...] | None
     exhaustive: Mapping[str, frozenset[str]]
-    every: frozenset[str]
     ingest: Ingest
 
     def at(self, size: int) -> Lessons:
         """For a model that sees images of `size` pixels a side: smaller boxes make no target there."""
         return replace(self, targets=replace(self.targets, model_size=size))
-
-    def leaving(self, selection: Selection) -> Lessons:
-        """For objects as they are chosen: of whoever stays behind, and of classes that do not leave, nothing is known
-        to be absent. A class of a label map is exhaustive where all of its words are."""
-        chosen = {
-            source: frozenset(filter(None, {self._whole(selection, word, source) for word in classes}))
-            for source, classes in self.exhaustive.items()
-            if "objects" in selection.kinds and (selection.sources is None or source in selection.sources)
-        }
-        return replace(self, exhaustive=chosen)
-
-    def _whole(self, selection: Selection, word: str, source: str) -> str:
-        """The label under which the word's objects leave; "" if they don't, or others of that label might be missed."""
-        label = selection.label(word)
-        if label in selection.vocabulary.ignore:
-            return ""
-        if selection.label_map is None or not label or source in self.every:
-            return label
-        named = {selection.vocabulary.canonical(one) for one in selection.label_map.classes[label].synonyms}
-        return label if named <= self.exhaustive[source] else ""
 
     def view(self, record: Record) -> View:
         return View(record, None, None, self.exclude, self.texts_from, self.exhaustive)
@@ -78,13 +57,39 @@ def lessons_of(output: Output, round_number: int) -> Lessons:
     return _lessons_of(output, round_number, changed)
 
 
+def leaving(output: Output, round_number: int, selection: Selection) -> Lessons:
+    """Those of objects as they are chosen: of whoever stays behind, and of classes that do not leave, nothing is known
+    to be absent. A class of a label map is exhaustive where all of its words are that anybody in the set says."""
+    lessons = lessons_of(output, round_number)
+    wanted = selection.label_map is not None and lessons.exhaustive
+    said = frozenset[str]().union(*_labels(output, round_number).values()) if wanted else frozenset[str]()
+    chosen = {
+        source: frozenset(filter(None, (_whole(selection, word, classes, said) for word in classes)))
+        for source, classes in lessons.exhaustive.items()
+        if "objects" in selection.kinds and (selection.sources is None or source in selection.sources)
+    }
+    return replace(lessons, exhaustive=chosen)
+
+
+def _whole(selection: Selection, word: str, classes: Collection[str], said: Collection[str]) -> str:
+    """The label under which the word's objects leave; "" if they don't, or others of that label might be missed."""
+    label, canonical = selection.label(word), selection.vocabulary.canonical
+    if label in selection.vocabulary.ignore:
+        return ""
+    if selection.label_map is None or not label:
+        return label
+    named = {canonical(one) for one in (label, *selection.label_map.classes[label].synonyms)}
+    return label if named.intersection(said).issubset(classes) else ""
+
+
 @lru_cache(maxsize=4)
 def _lessons_of(output: Output, round_number: int, changed: int) -> Lessons:
     """Kept by each process: which labels a source has is seen by going through all shards."""
     config = load_config(output.config) if changed else Config()
     train, vocabulary = config.train, config.vocabulary
     every = {source for source, classes in train.exhaustive.items() if classes == "all"}
-    seen = _labels(Dataset(output, round_number), every) if every else {}
+    there = _labels(output, round_number) if every else {}
+    seen = {source: there.get(source, frozenset[str]()) for source in every}
     named = {
         source: frozenset(map(vocabulary.canonical, classes))
         for source, classes in train.exhaustive.items()
@@ -92,16 +97,17 @@ def _lessons_of(output: Output, round_number: int, changed: int) -> Lessons:
     }
     # Noise is for who weighs the loss of each token, which no file says.
     targets = replace(made(Targets, train.targets, "train.targets"), noise=0)
-    return Lessons(targets, train.exclude, train.texts_from, {**named, **seen}, frozenset(every), config.ingest)
+    return Lessons(targets, train.exclude, train.texts_from, {**named, **seen}, config.ingest)
 
 
-def _labels(dataset: Dataset, sources: set[str]) -> dict[str, frozenset[str]]:
-    """The labels that sources have in the whole round, of what fell, too."""
-    found: dict[str, set[str]] = {source: set() for source in sources}
+@lru_cache(maxsize=4)
+def _labels(output: Output, round_number: int) -> dict[str, frozenset[str]]:
+    """The labels of objects that each source has in the whole round, of what fell, too. Kept as `_lessons_of` is."""
+    dataset, found = Dataset(output, round_number), defaultdict[str, set[str]](set)
     for shard in dataset.shards():
         regions = dataset.table("regions", shard, standing=False)
         columns = (regions[name].to_pylist() for name in ("source", "kind", "label", "raw_label"))
         for source, kind, label, raw in zip(*columns, strict=True):
-            if source in found and kind == "object" and (word := label or raw):
+            if kind == "object" and (word := label or raw):
                 found[source].add(word)
     return {source: frozenset(labels) for source, labels in found.items()}

@@ -87,4 +87,5 @@ def _said(error: EngineError | OSError | MemoryError) -> str:
 
 def _place(error: OSError) -> str:
     """The folder of what can't be written, as far as it is known."""
-    return os.path.dirname(os.path.abspath(error.filename)) if error.filename else f"its output ({error.strerror})"
+    named = isinstance(error.filename, str | bytes | os.PathLike)
+    return os.path.dirname(os.path.abspath(os.fsdecode(error.filename))) if named else f"its output ({error.strerror})"

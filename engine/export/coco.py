@@ -145,6 +145,7 @@ class _Rows:
         masks, regions = self.flat["masks"], self.flat["regions"]
         at = places(rows_of(masks), masks["region_id"], regions)
         found, first = np.unique(at, return_index=True)
+        first, found = first[found >= 0], found[found >= 0]
         further = np.delete(np.arange(len(masks)), first)
         self.part.leave_out("masks", rows_of(masks)[further].tolist(), "further masks of a region")
         indices = np.full(len(regions), -1)

@@ -151,7 +151,7 @@ def _apart(lists: pa.ListArray) -> pa.StructArray:
     """Lists of structs as structs of lists."""
     structs = lists.values
     parts = [pa.ListArray.from_arrays(lists.offsets, column) for column in structs.flatten()]
-    return pa.StructArray.from_arrays(parts, names=structs.type.names)
+    return pa.StructArray.from_arrays(parts, names=[field.name for field in structs.type])
 
 
 # Images

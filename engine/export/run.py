@@ -40,6 +40,7 @@ from engine.versions import digest_of_json
 # start. Arrow's columns leave Python's lock to others, records don't.
 INLINE = {False: 250_000, True: 4096}
 MOST_LISTED, MOST_TOLD = 100, 20  # images that are gone, in export.json and in an error
+VERSION = 2  # of what parts are: of another one nothing is gone on with
 Missing = Literal["stop", "skip"]
 
 
@@ -197,7 +198,7 @@ def _difference(there: Mapping[str, Any], asked: Export) -> str:
     options = _options(asked)
     changed = [name for name in options if there.get("options", {}).get(name) != options[name]]
     if there.get("format") == asked.format.name and not changed:
-        return "What is exported has changed since"
+        return "What is exported has changed since, or how it is written"
     return f"It differs in {', '.join(changed)}" if changed and there.get("format") == asked.format.name else ""
 
 
@@ -230,7 +231,7 @@ def _digest(asked: Export) -> str:
     # Formats that make examples go by how the dataset is trained on.
     told = asked.format.by_record and is_there(output.config)
     taught = load_config(output.config).train.model_dump(mode="json") if told else None
-    return digest_of_json([asked.format.name, root, asked.dataset.round, _options(asked), state, taught])
+    return digest_of_json([VERSION, asked.format.name, root, asked.dataset.round, _options(asked), state, taught])
 
 
 def _setting(asked: Export, shards: Sequence[ShardId], plan: Path, digest: str) -> Setting:

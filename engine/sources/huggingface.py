@@ -115,7 +115,7 @@ def _entries(path: str, dataset: str, licence: str | None, faults: Faults) -> It
 def _references(batch: pa.RecordBatch, columns: Columns) -> list[str | None]:
     """For each row the path of its image; None where it is inside, or there is none."""
     images = batch.column(columns.image)
-    fields = dict(zip(images.type.names, images.flatten(), strict=True))
+    fields = {field.name: column for field, column in zip(images.type, images.flatten(), strict=True)}
     inside, paths = fields["bytes"].is_valid().to_pylist(), fields["path"].to_pylist()
     return [None if is_inside else path for is_inside, path in zip(inside, paths, strict=True)]
 

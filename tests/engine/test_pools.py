@@ -190,8 +190,10 @@ def test_who_is_free_and_how_much_of_the_time_of_all_went_into_their_models() ->
         speed = crew.speed
         assert (speed.items, speed.workers, speed.busy_seconds) == (4, 2, 1.5)
         assert speed.wall_seconds == pytest.approx(2000, abs=60), "of each"
-    with pytest.raises(ray.exceptions.RayActorError):
-        ray.get(first.handle.place.remote())
+    with pytest.raises(ray.exceptions.RayActorError):  # an answer may be on its way before the end is
+        for _ in range(600):
+            ray.get(first.handle.place.remote(), timeout=60)
+            time.sleep(0.1)
     crew.welcome(third)
     assert crew.peak == 2
     crew.remove(third)

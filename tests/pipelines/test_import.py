@@ -161,7 +161,10 @@ def test_a_set_of_which_some_was_read_stays_as_it_is(call: Call, tmp_path: Path)
     [
         (["/nowhere/photos/0.png", "/nowhere/1.png"], "There is no /nowhere on this machine: bring them into one"),
         (["{0}/photos/0.png", "/nowhere/1.png"], "There is no folder of all of them but /: bring them into one"),
-        (["../photos/0.png"], "1 images have names that lead out of the folder of their set, such as ../a.jpg"),
+        (
+            ["../photos/0.png"],
+            "1 images have names that are none of a file below the folder of their set, such as ../a.jpg",
+        ),
     ],
 )
 def test_what_no_option_would_read_is_said(call: Call, tmp_path: Path, names: list[str], words: str) -> None:
