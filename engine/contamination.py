@@ -109,7 +109,7 @@ def decontaminate(
     seen = list(evaluated(output, asked, progress))
     unread = Counter(one.error for one in seen if one.error)
     first_unread = tuple(islice((Unread(one.uri, one.error) for one in seen if one.error), SHOWN))
-    if not any(one.content_id or one.hash for one in seen):
+    if len(seen) == unread.total():
         told = ", ".join(f"{kind} {count}" for kind, count in sorted(unread.items()))
         first = ", ".join(f"{one.uri} ({one.kind})" for one in first_unread)
         raise ConfigError(
