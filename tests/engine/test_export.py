@@ -146,6 +146,18 @@ def test_going_on_leaves_what_an_undisturbed_export_does(output: Output, tmp_pat
     assert others.exists()
 
 
+def test_parts_that_were_written_in_another_way_are_not_gone_on_with(
+    output: Output, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, shard = asked(output, tmp_path / "to"), open_dataset(output.root).shards()[0]
+    monkeypatch.setattr(running, "VERSION", running.VERSION - 1)  # as an engine of before
+    plan = begun.to / ".export" / "plan.json"
+    write_part(begun, Run(), _setting(begun, [shard], plan, running._digest(begun)), {shard: 0}, shard)
+    monkeypatch.undo()
+    with pytest.raises(OutputError, match="holds another export.*or how it is written"):
+        run(begun)
+
+
 def test_what_a_run_left_that_was_killed_at_its_very_end_goes(output: Output, tmp_path: Path) -> None:
     one = asked(output, tmp_path / "to")
     first = run(one)
