@@ -154,7 +154,7 @@ def test_parts_that_were_written_in_another_way_are_not_gone_on_with(
     plan = begun.to / ".export" / "plan.json"
     write_part(begun, Run(), _setting(begun, [shard], plan, running._digest(begun)), {shard: 0}, shard)
     monkeypatch.undo()
-    with pytest.raises(OutputError, match="holds another export.*or how it is written"):
+    with pytest.raises(OutputError, match=r"holds another export.*or how it is written"):
         run(begun)
 
 
