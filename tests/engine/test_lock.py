@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import disks
 import pytest
 from s3 import environment, faulty, s3_server
 
@@ -109,15 +110,8 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
     """`tmp_path` itself, as nobody can write to it."""
-    view = tmp_path.parent / f"{tmp_path.name}-read-only"
-    view.mkdir()
-    if subprocess.run(["mount", "--bind", tmp_path, view], capture_output=True).returncode:
-        pytest.skip("mounting a folder read-only needs root and the right to mount")
-    try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", view], check=True)
+    with disks.read_only(tmp_path, tmp_path.parent / f"{tmp_path.name}-read-only") as view:
         yield view
-    finally:
-        subprocess.run(["umount", "-l", view], check=True)
 
 
 @pytest.mark.parametrize("there", [True, False])
@@ -171,16 +165,10 @@ def test_who_reads_a_store_need_not_be_allowed_to_write_there() -> None:
 
 
 def test_a_full_disk_keeps_nobody_from_the_lock(tmp_path: Path) -> None:
-    full = tmp_path / "full"
-    full.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", full], capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root and the right to mount")
-    try:
+    with disks.small(tmp_path / "full", "4k") as full:
         (full / LOCK).touch()
         (full / "ballast").write_bytes(b"x" * 4096)
         with run_lock(full):
             assert (full / LOCK).read_bytes() == b""
             with pytest.raises(OutputError, match="which has not said who it is"):
                 run_lock(full).__enter__()
-    finally:
-        subprocess.run(["umount", "-l", full], check=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import disks
 import pytest
 from memorised import memorised, saved
 from PIL import Image
@@ -451,13 +452,8 @@ def test_a_killed_evaluation_goes_on(run: Run, model: Path, data: Path, tmp_path
 
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 32 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root and the right to mount")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    with disks.small(tmp_path / "disk", "32k") as disk:
+        yield disk
 
 
 def fill(disk: Path, but: int = 0) -> Path:

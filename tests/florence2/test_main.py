@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import disks
 import pytest
 import torch
 from florence import small_tokens
@@ -119,17 +120,11 @@ print(done.returncode, done.stderr)
 
 @pytest.mark.parametrize("name", ["seen.png", "seen.jpg"])
 def test_a_picture_without_room(name: str, run: Run, here: Path) -> None:
-    (here / "disk").mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", here / "disk"], capture_output=True
-    ).returncode:
-        pytest.skip("mounting a small file system needs root and the right to mount")
-    try:
-        (here / "disk/ballast").write_bytes(b"x" * 4096)
+    with disks.small(here / "disk", "4k") as disk:
+        (disk / "ballast").write_bytes(b"x" * 4096)
         code, lines, errors = run(f"cat.png --task OD --draw disk/{name}")
-        left = [path.name for path in (here / "disk").iterdir()]
-    finally:
-        subprocess.run(["umount", "-l", here / "disk"], check=True)
+        left = [path.name for path in disk.iterdir()]
+    disk.rmdir()
     assert (code, len(lines), left) == (3, 1, ["ballast"])
     assert errors.startswith(f"florence2: --draw disk/{name}: no space left on its disk. What is printed is right; ")
 

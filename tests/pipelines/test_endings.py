@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import disks
 import psutil
 import pytest
 from command import ENGINE, Call, start, wait_for_shards
@@ -206,13 +207,8 @@ def test_a_stop_that_was_made_an_error_is_a_stop(what: str, said: str) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 500 kB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=500k", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root and the right to mount")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    with disks.small(tmp_path / "small", "500k") as disk:
+        yield disk
 
 
 @pytest.mark.parametrize(("command", "option"), [("evaluate", "--truth"), ("decontaminate", "--against")])
@@ -241,21 +237,16 @@ def test_a_set_that_can_only_be_read_leaves_and_is_judged(call: Call, tmp_path: 
     images, box = pictures(tmp_path / "images", 2), (10.0, 10.0, 40.0, 40.0)
     truth = coco(images, ["0.png", "1.png"], [{"image": "0.png", "label": "dog", "bbox": box}])
     out = str(Judged.of(images, tmp_path / "out").round({0: regions("model", ("dog", box, 0.5))}).output.root)
-    if subprocess.run(["mount", "--bind", out, out], capture_output=True).returncode:
-        pytest.skip("mounting a folder read-only needs root and the right to mount")
-    try:
-        subprocess.run(["mount", "-o", "remount,ro,bind", out], check=True)
+    with disks.read_only(Path(out)):
         code, said = call("export", out, "--format", "coco", "--to", str(tmp_path / "to"))
         assert code == 0, said
         assert (tmp_path / "to" / "export.json").exists()
         code, said = call("evaluate", out, "--truth", truth)
         assert code == 2, said
-        assert f"engine import {truth} --out TRUTH" in said
+        assert f"engine import {truth} --image-root {images} --out TRUTH" in said
         assert call("import", truth, "--out", str(tmp_path / "truth"))[0] == 0
         code, said = call("evaluate", out, "--truth", str(tmp_path / "truth"))
         assert code == 0, said
         code, said = call("decontaminate", out, "--against", truth)
         assert code == 2, said
         assert "Read-only file system" in said and "--out" not in said
-    finally:
-        subprocess.run(["umount", "-l", out], check=True)

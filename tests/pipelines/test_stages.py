@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import disks
 import psutil
 import pytest
 from command import COUNT, ENGINE, SHARD, SHARDS, command, counts, files, run, start, wait_for_shards
@@ -324,13 +325,8 @@ def test_too_many_in_quarantine_end_with_1(tmp_path: Path, images: Path) -> None
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 300 kB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder], capture_output=True).returncode:
-        pytest.skip("mounting a small file system needs root and the right to mount")
-    yield folder
-    subprocess.run(["umount", "-l", folder], check=True)
+    with disks.small(tmp_path / "small", "300k") as disk:
+        yield disk
 
 
 def test_a_full_disk_is_said_and_nothing_is_lost(small_disk: Path, images: Path) -> None:
