@@ -55,10 +55,6 @@ UpdateOption = Annotated[
     bool,
     typer.Option("--update", help="Take in what has changed since: only what depends on it is made again."),
 ]
-RoundOption = Annotated[
-    int,
-    typer.Option("--round", min=0, max=10_000, help="The round to look at or to merge; reannotate makes the next one."),
-]
 SeenRoundOption = Annotated[
     int | None, typer.Option("--round", min=0, max=10_000, help="Default: the last that was accepted.")
 ]

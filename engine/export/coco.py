@@ -123,7 +123,8 @@ class _Rows:
         self.part.leave_out("region_texts", rows[of_texts].tolist(), "texts of regions that are left out")
         self.part.leave_out("masks", rows[of_masks].tolist(), "masks of regions that are left out")
         chosen = pa.array(np.flatnonzero(wanted & says))
-        return regions.take(chosen), self._about(regions.take(chosen), chosen)
+        told = regions.take(chosen)
+        return told, self._about(told, chosen)
 
     def _about(self, regions: pa.Table, places_: pa.Array) -> dict[str, Any]:
         x0, y0, x1, y1 = (regions[side].to_numpy().astype(np.float64) for side in ("x0", "y0", "x1", "y1"))

@@ -1,7 +1,8 @@
 """Arrow columns as JSON texts, without an object of Python's for each value: Arrow's kernels take a fifth of the time,
 and leave Python's lock to others.
 
-Numbers are the shortest that are read as the same; those that JSON has not, NaN and infinities, are null as in orjson.
+Numbers are the shortest that are the same in their column's type, float32 or float64; those that JSON has not, NaN and
+infinities, are null as in orjson.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def json_of(column: pa.Array | pa.ChunkedArray) -> pa.StringArray:
         texts = array.cast(pa.string())
     else:
         raise TypeError(f"expected numbers, texts, booleans, lists or structs; got {kind}")
-    return pc.if_else(array.is_valid(), texts, NULL).fill_null(NULL)
+    return pc.if_else(array.is_valid(), texts, NULL) if array.null_count else texts
 
 
 def objects(fields: Mapping[str, pa.StringArray]) -> pa.StringArray:
